@@ -1,0 +1,198 @@
+"""From a table and photographs to a split and a pixel cache, for notebook 02: groups, 60/20/20, balance, decode once.
+
+The tutorial splits by image, after balancing: two thirds of its validation photographs share a patient, a lesion or the
+very photograph with training. Here whole groups go to one side, and only the training rows are balanced.
+"""
+
+import hashlib
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from sklearn.model_selection import StratifiedGroupKFold
+from tqdm.auto import tqdm
+
+from helpers import workspace
+
+COLUMNS = ["patient_id", "image_id", "target", "source", "sex", "age_approx", "anatom_site_general_challenge"]
+SPLIT_COLUMNS = ["image_id", "path", "mask", "target", "source", "group", "split", "kept"]
+
+
+def read_marking(path: Path) -> pd.DataFrame:
+    """`marking.csv`, by column name (their order varies between versions). `target` may be written as a float.
+
+    Raises ValueError for a missing column, an id that is empty or stands twice, or a target that is not 0 or 1.
+    """
+    table = pd.read_csv(path, dtype={"image_id": str, "patient_id": str, "source": str}, encoding="utf-8-sig")
+    absent = [name for name in COLUMNS[:4] if name not in table]
+    if absent:
+        raise ValueError(f"{path} has the columns {list(table)}; {', '.join(absent)} missing")
+    if table.empty:
+        raise ValueError(f"{path} has no rows")
+    target = pd.to_numeric(table["target"], errors="coerce")
+    bad = table.loc[~target.isin([0, 1]), "target"]
+    if len(bad):
+        raise ValueError(f"{path}: target is 0 or 1; {len(bad)} rows differ, the first {bad.iloc[0]!r}")
+    twice = table.loc[table["image_id"].isna() | table["image_id"].duplicated(), "image_id"]
+    if len(twice):
+        raise ValueError(f"{path}: {len(twice)} image ids are empty or stand twice, the first {twice.iloc[0]!r}")
+    strange = table.loc[~table["image_id"].str.fullmatch(r"[\w-]+"), "image_id"]
+    if len(strange):
+        raise ValueError(f"{path}: an image id is letters, digits, '_' and '-', not {strange.iloc[0]!r}")
+    return table.assign(target=target.astype(int), source=table["source"].fillna("unknown"))
+
+
+def group_rows(table: pd.DataFrame, pairs: pd.DataFrame | None = None) -> np.ndarray:
+    """The group of each row [N]: rows linked by a patient, a lesion, a twin id or a known pair are in one group.
+
+    `patient_id` is the patient in ISIC20 and the LESION in ISIC19; either way it must not cross a split. A twin is the
+    same photograph as `ISIC_x` and `ISIC_x_downsampled`. pairs: two columns of image ids known to show one lesion.
+    """
+    rows = np.arange(len(table))
+    links = []
+    for key in (table["patient_id"], table["image_id"].str.removesuffix("_downsampled")):
+        codes = pd.factorize(key)[0]                                                    # [N], -1 where missing
+        first = pd.Series(rows).groupby(codes).transform("first").to_numpy()
+        links.append(np.stack([rows[codes >= 0], first[codes >= 0]]))
+    if pairs is not None:
+        place = pd.Series(rows, index=table["image_id"])
+        both = pairs[pairs.iloc[:, 0].isin(place.index) & pairs.iloc[:, 1].isin(place.index)]
+        links.append(np.stack([place[both.iloc[:, 0]], place[both.iloc[:, 1]]]))
+    a, b = np.concatenate(links, axis=1)
+    graph = coo_array((np.ones(len(a)), (a, b)), shape=(len(table), len(table)))
+    return connected_components(graph, directed=False)[1]
+
+
+def take_groups(table: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
+    """At most `count` rows in whole groups drawn at random, five groups of each class first; all rows if `count` is 0."""
+    if not count or count >= len(table):
+        return table
+    groups = table.groupby("group")["target"].agg(["max", "size"]).sample(frac=1, random_state=seed)
+    order = groups.groupby("max").cumcount()  # 0, 1, 2... within malignant and within benign groups
+    groups = pd.concat([groups[order < 5], groups[order >= 5]])
+    taken, total = [], 0
+    for group, size in groups["size"].items():
+        if total + size <= count:
+            taken.append(group)
+            total += size
+    return table[table["group"].isin(taken)].reset_index(drop=True)
+
+
+def split_groups(table: pd.DataFrame, seed: int) -> np.ndarray:
+    """"train", "val" or "test" for each row [N]: 60/20/20 by `group`, stratified by source and target.
+
+    Two folds of scikit-learn's StratifiedGroupKFold of five are validation and test. Raises ValueError where a class
+    has fewer than five groups.
+    """
+    for target, rows in table.groupby("target"):
+        if rows["group"].nunique() < 5:
+            raise ValueError(f"class {target} has {rows['group'].nunique()} groups, a split needs 5: take more photographs")
+    if table["target"].nunique() < 2:
+        raise ValueError(f"every target is {table['target'].iloc[0]}: a split needs both classes")
+    strata = table["source"] + " " + table["target"].astype(str)
+    strata = strata.where(strata.map(strata.value_counts()) >= 5, "rare " + table["target"].astype(str))
+    split = np.full(len(table), "train", dtype=object)
+    folds = StratifiedGroupKFold(n_splits=5, shuffle=True, random_state=seed).split(table, strata, table["group"])
+    for name, (_, rows) in zip(["val", "test"], folds, strict=False):
+        split[rows] = name
+    return split
+
+
+def make_split(dataset: dict, *, pairs: str = "", subsample: int = 0, benign: int = 0, split_seed: int = 42) -> pd.DataFrame:
+    """The content of `split.csv` for the data set that `dataset.json` describes; the columns are SPLIT_COLUMNS.
+
+    benign: how many benign training rows to keep (`kept` is 0 for the rest), 0 for all.
+    """
+    table = read_marking(Path(dataset["csv"]))
+    if dataset["ids"]:
+        table = table[table["image_id"].isin(pd.read_csv(dataset["ids"], dtype=str)["image_id"])].reset_index(drop=True)
+    table["group"] = group_rows(table, pd.read_csv(workspace.resolve(pairs), dtype=str) if pairs else None)
+    table = take_groups(table, subsample, split_seed)
+    table["split"] = split_groups(table, split_seed)
+    table["kept"] = balance(table, benign, split_seed)
+    table["path"] = table["image_id"] + ".jpg"
+    table["mask"] = ""
+    if dataset["masks_folder"]:
+        there = {path.name for path in Path(dataset["masks_folder"]).glob("*_segmentation.png")}
+        names = table["image_id"] + "_segmentation.png"
+        table["mask"] = names.where(names.isin(there), "")
+    return table[SPLIT_COLUMNS]
+
+
+def balance(table: pd.DataFrame, benign: int, seed: int) -> np.ndarray:
+    """1 for each row to use [N]: all but the benign training rows beyond `benign` drawn at random (0 keeps them all)."""
+    kept = np.ones(len(table), dtype=int)
+    rows = np.flatnonzero((table["split"] == "train") & (table["target"] == 0))
+    if benign and benign < len(rows):
+        kept[np.random.default_rng(seed).permutation(rows)[benign:]] = 0
+    return kept
+
+
+def read_split(path: Path) -> pd.DataFrame:
+    """`split.csv` as `make_split` made it (an empty mask stays an empty string)."""
+    return pd.read_csv(path, dtype={"image_id": str, "source": str}, keep_default_na=False)
+
+
+def cache_side(image_size: int) -> int:
+    """Side of the cached squares: an eighth or so larger than the network's input, room for rotation and zoom."""
+    return image_size * 8 // 7
+
+
+def build_cache(dataset: dict, split: pd.DataFrame, *, image_size: int) -> dict:
+    """Decode the used rows once into memory-mapped uint8 squares in true colours; returns the content of `cache.json`.
+
+    `data/cache/<key>.npy` is [N, S, S, 3], red first; `<key>-masks.npy`, where there are masks, [N, S, S], 0 to 255,
+    0 where a row has none. The key is a hash of all that goes in; a file that is there is whole and used again.
+    """
+    used = split[split["kept"] == 1]
+    side = cache_side(image_size)
+    orders = {source: one["order"] for source, one in dataset["colour_order_by_source"].items()}
+    masked = bool((used["mask"] != "").any())
+    recipe = [workspace.FORMAT, dataset["sha256"], dataset["folder"], dataset["masks_folder"] if masked else "", side,
+              orders, used["image_id"].tolist()]
+    key = hashlib.sha256(repr(recipe).encode()).hexdigest()[:16]
+    file = workspace.data_folder() / "cache" / f"{key}.npy"
+    masks_file = file.with_name(f"{key}-masks.npy")
+    if not file.exists():
+        paths = [Path(dataset["folder"]) / name for name in used["path"]]
+        swapped = [orders[source] == "bgr" for source in used["source"]]
+        fill(file, (len(used), side, side, 3), lambda row: decode(paths[row], side, swapped[row]), "photographs")
+    if masked and not masks_file.exists():
+        masks = [Path(dataset["masks_folder"]) / name if name else None for name in used["mask"]]
+        fill(masks_file, (len(used), side, side), lambda row: decode_mask(masks[row], side), "masks")
+    return {"file": str(file), "masks_file": str(masks_file) if masked else "", "key": key, "side": side,
+            "rows": used["image_id"].tolist()}
+
+
+def fill(file: Path, shape: tuple, decode_row, what: str) -> None:
+    """Write rows decoded on all cores into a new .npy file of uint8, renamed into place when every row is there."""
+    with workspace.replacing(file) as beside, ThreadPoolExecutor(os.cpu_count()) as pool:
+        pixels = np.lib.format.open_memmap(beside, mode="w+", dtype=np.uint8, shape=shape)
+        rows = tqdm(range(shape[0]), desc=what, disable=workspace.headless())
+        for row, square in enumerate(pool.map(decode_row, rows)):
+            pixels[row] = square
+        pixels.flush()
+
+
+def decode(path: Path, side: int, swapped: bool) -> np.ndarray:
+    """A photograph as a uint8 square [side, side, 3], red first. Raises ValueError for a file that is not one."""
+    pixels = cv2.imread(str(path), cv2.IMREAD_COLOR)                                    # [H, W, 3], blue first
+    if pixels is None:
+        raise ValueError(f"{path} cannot be decoded: it is missing, damaged or not a photograph")
+    pixels = cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA)
+    return pixels if swapped else pixels[..., ::-1]
+
+
+def decode_mask(path: Path | None, side: int) -> np.ndarray:
+    """A lesion mask squashed as its photograph was: uint8 [side, side], 0 to 255; zeros where there is none."""
+    if path is None:
+        return np.zeros((side, side), np.uint8)
+    mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    if mask is None:
+        raise ValueError(f"{path} cannot be decoded as a mask")
+    return cv2.resize((mask > 0).astype(np.uint8) * 255, (side, side), interpolation=cv2.INTER_AREA)
