@@ -48,28 +48,30 @@ def read_marking(path: Path) -> pd.DataFrame:
 
 
 def group_rows(table: pd.DataFrame, pairs: pd.DataFrame | None = None) -> np.ndarray:
-    """The group of each row [N]: rows linked by a patient, a lesion, a twin id or a known pair are in one group.
+    """The group of each row [N], 0, 1, 2... in order: rows linked by a patient, a lesion, a twin id or a known pair.
 
     `patient_id` is the patient in ISIC20 and the LESION in ISIC19; either way it must not cross a split. A twin is the
-    same photograph as `ISIC_x` and `ISIC_x_downsampled`. pairs: two columns of image ids known to show one lesion.
+    same photograph as `ISIC_x` and `ISIC_x_downsampled`. pairs: two columns of image ids known to show one lesion; ids
+    that the table lacks still link those that they are paired with. Raises ValueError if it has not two columns.
     """
-    rows = np.arange(len(table))
-    links = []
-    for key in (table["patient_id"], table["image_id"].str.removesuffix("_downsampled")):
-        codes = pd.factorize(key)[0]                                                    # [N], -1 where missing
-        first = pd.Series(rows).groupby(codes).transform("first").to_numpy()
-        links.append(np.stack([rows[codes >= 0], first[codes >= 0]]))
-    if pairs is not None:
-        place = pd.Series(rows, index=table["image_id"])
-        both = pairs[pairs.iloc[:, 0].isin(place.index) & pairs.iloc[:, 1].isin(place.index)]
-        links.append(np.stack([place[both.iloc[:, 0]], place[both.iloc[:, 1]]]))
-    a, b = np.concatenate(links, axis=1)
-    graph = coo_array((np.ones(len(a)), (a, b)), shape=(len(table), len(table)))
-    return connected_components(graph, directed=False)[1]
+    if pairs is None:
+        pairs = pd.DataFrame({"first": [], "second": []}, dtype=str)
+    if pairs.shape[1] != 2:
+        raise ValueError(f"pairs has the columns {list(pairs)}, expected two, of image ids")
+    pairs = pairs.dropna()
+    names = pd.concat([table["image_id"], pairs.iloc[:, 0], pairs.iloc[:, 1]]).str.removesuffix("_downsampled")
+    photograph, photographs = pd.factorize(names)                                       # [N + 2P]
+    patient, patients = pd.factorize(table["patient_id"])                               # [N], -1 where missing
+    N, P, known = len(table), len(pairs), np.flatnonzero(patient >= 0)
+    a = np.concatenate([photograph[known], photograph[N:N + P]])
+    b = np.concatenate([len(photographs) + patient[known], photograph[N + P:]])
+    nodes = len(photographs) + len(patients)  # a graph of photographs and patients; its links are (a, b)
+    component = connected_components(coo_array((np.ones(len(a)), (a, b)), shape=(nodes, nodes)), directed=False)[1]
+    return pd.factorize(component[photograph[:N]])[0]
 
 
 def take_groups(table: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
-    """At most `count` rows in whole groups drawn at random, five groups of each class first; all rows if `count` is 0."""
+    """At most `count` rows in whole groups drawn at random, five groups of each class first; 0 takes all rows."""
     if not count or count >= len(table):
         return table
     groups = table.groupby("group")["target"].agg(["max", "size"]).sample(frac=1, random_state=seed)
@@ -86,46 +88,57 @@ def take_groups(table: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
 def split_groups(table: pd.DataFrame, seed: int) -> np.ndarray:
     """"train", "val" or "test" for each row [N]: 60/20/20 by `group`, stratified by source and target.
 
-    Two folds of scikit-learn's StratifiedGroupKFold of five are validation and test. Raises ValueError where a class
-    has fewer than five groups.
+    Two folds of scikit-learn's StratifiedGroupKFold of five are validation and test; both classes are on every side.
+    Raises ValueError where a class has fewer than five groups.
     """
-    for target, rows in table.groupby("target"):
-        if rows["group"].nunique() < 5:
-            raise ValueError(f"class {target} has {rows['group'].nunique()} groups, a split needs 5: take more photographs")
     if table["target"].nunique() < 2:
         raise ValueError(f"every target is {table['target'].iloc[0]}: a split needs both classes")
+    for target, rows in table.groupby("target"):
+        if rows["group"].nunique() < 5:
+            raise ValueError(f"class {target} has {rows['group'].nunique()} groups, a split needs 5: "
+                             "take more photographs")
     strata = table["source"] + " " + table["target"].astype(str)
-    strata = strata.where(strata.map(strata.value_counts()) >= 5, "rare " + table["target"].astype(str))
-    split = np.full(len(table), "train", dtype=object)
-    folds = StratifiedGroupKFold(n_splits=5, shuffle=True, random_state=seed).split(table, strata, table["group"])
-    for name, (_, rows) in zip(["val", "test"], folds, strict=False):
-        split[rows] = name
-    return split
+    commonest = strata.groupby(table["target"]).transform(lambda rows: rows.mode()[0])
+    strata = strata.where(strata.map(strata.value_counts()) >= 5, commonest)
+    for labels in (strata, table["target"]):  # where sources are many and rows few, by target alone
+        folds = StratifiedGroupKFold(n_splits=5, shuffle=True, random_state=seed).split(table, labels, table["group"])
+        split = np.full(len(table), "train", dtype=object)
+        for name, (_, rows) in zip(["val", "test"], folds, strict=False):
+            split[rows] = name
+        if table.groupby(split)["target"].nunique().reindex(["train", "val", "test"]).eq(2).all():
+            return split
+    raise ValueError(f"no split of {table['group'].nunique()} groups found with both classes on every side: "
+                     "take more photographs or another split_seed")
 
 
-def make_split(dataset: dict, *, pairs: str = "", subsample: int = 0, benign: int = 0, split_seed: int = 42) -> pd.DataFrame:
-    """The content of `split.csv` for the data set that `dataset.json` describes; the columns are SPLIT_COLUMNS.
+def read_table(dataset: dict, *, pairs: str = "", subsample: int = 0, split_seed: int = 42) -> pd.DataFrame:
+    """The rows of `marking.csv` to use, with their `group`, for the data set that `dataset.json` describes.
 
-    benign: how many benign training rows to keep (`kept` is 0 for the rest), 0 for all.
+    pairs: the path of a csv of two columns of image ids, or "". subsample: at most so many rows, in whole groups.
     """
     table = read_marking(Path(dataset["csv"]))
     if dataset["ids"]:
         table = table[table["image_id"].isin(pd.read_csv(dataset["ids"], dtype=str)["image_id"])].reset_index(drop=True)
     table["group"] = group_rows(table, pd.read_csv(workspace.resolve(pairs), dtype=str) if pairs else None)
-    table = take_groups(table, subsample, split_seed)
-    table["split"] = split_groups(table, split_seed)
-    table["kept"] = balance(table, benign, split_seed)
-    table["path"] = table["image_id"] + ".jpg"
-    table["mask"] = ""
+    return take_groups(table, subsample, split_seed)
+
+
+def make_split(dataset: dict, table: pd.DataFrame, *, benign: int = 0, split_seed: int = 42) -> pd.DataFrame:
+    """The content of `split.csv` for the rows that `read_table` gave; the columns are SPLIT_COLUMNS.
+
+    benign: how many benign training rows to keep (`kept` is 0 for the rest), 0 for all.
+    """
+    split = table.assign(split=split_groups(table, split_seed), path=table["image_id"] + ".jpg", mask="")
+    split["kept"] = balance(split, benign, split_seed)
     if dataset["masks_folder"]:
         there = {path.name for path in Path(dataset["masks_folder"]).glob("*_segmentation.png")}
-        names = table["image_id"] + "_segmentation.png"
-        table["mask"] = names.where(names.isin(there), "")
-    return table[SPLIT_COLUMNS]
+        names = split["image_id"] + "_segmentation.png"
+        split["mask"] = names.where(names.isin(there), "")
+    return split[SPLIT_COLUMNS]
 
 
 def balance(table: pd.DataFrame, benign: int, seed: int) -> np.ndarray:
-    """1 for each row to use [N]: all but the benign training rows beyond `benign` drawn at random (0 keeps them all)."""
+    """1 for each row to use [N]: all but the benign training rows beyond `benign` drawn at random (0 keeps all)."""
     kept = np.ones(len(table), dtype=int)
     rows = np.flatnonzero((table["split"] == "train") & (table["target"] == 0))
     if benign and benign < len(rows):
@@ -147,14 +160,15 @@ def build_cache(dataset: dict, split: pd.DataFrame, *, image_size: int) -> dict:
     """Decode the used rows once into memory-mapped uint8 squares in true colours; returns the content of `cache.json`.
 
     `data/cache/<key>.npy` is [N, S, S, 3], red first; `<key>-masks.npy`, where there are masks, [N, S, S], 0 to 255,
-    0 where a row has none. The key is a hash of all that goes in; a file that is there is whole and used again.
+    0 where a row has none. The key is a hash of what goes in (of the photographs: their folder, names and bytes
+    together); a file that is there is whole and used again. Raises ValueError as `decode` does.
     """
     used = split[split["kept"] == 1]
     side = cache_side(image_size)
     orders = {source: one["order"] for source, one in dataset["colour_order_by_source"].items()}
     masked = bool((used["mask"] != "").any())
-    recipe = [workspace.FORMAT, dataset["sha256"], dataset["folder"], dataset["masks_folder"] if masked else "", side,
-              orders, used["image_id"].tolist()]
+    recipe = [workspace.FORMAT, dataset["sha256"], dataset["folder"], dataset["bytes"], side, orders,
+              used["image_id"].tolist(), dataset["masks_folder"] if masked else "", used["mask"].tolist()]
     key = hashlib.sha256(repr(recipe).encode()).hexdigest()[:16]
     file = workspace.data_folder() / "cache" / f"{key}.npy"
     masks_file = file.with_name(f"{key}-masks.npy")
@@ -173,8 +187,8 @@ def fill(file: Path, shape: tuple, decode_row, what: str) -> None:
     """Write rows decoded on all cores into a new .npy file of uint8, renamed into place when every row is there."""
     with workspace.replacing(file) as beside, ThreadPoolExecutor(os.cpu_count()) as pool:
         pixels = np.lib.format.open_memmap(beside, mode="w+", dtype=np.uint8, shape=shape)
-        rows = tqdm(range(shape[0]), desc=what, disable=workspace.headless())
-        for row, square in enumerate(pool.map(decode_row, rows)):
+        squares = tqdm(pool.map(decode_row, range(shape[0])), desc=what, total=shape[0], disable=workspace.headless())
+        for row, square in enumerate(squares):
             pixels[row] = square
         pixels.flush()
 

@@ -1,0 +1,181 @@
+"""Run the notebooks in order through papermill, with their parameters checked before anything starts.
+
+    python -m helpers.run [--run NAME] [--dataset sample|kaggle|PATH] [--params FILE] [-p NAME VALUE]...
+                          [--from 04] [--only 05]
+
+Exit 0: all ran. 1: a notebook failed. 2: a parameter or option is unknown, of the wrong type, or contradicts another.
+"""
+
+import argparse
+import ast
+import dataclasses
+import difflib
+import logging
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import papermill
+import yaml
+from nbclient.exceptions import CellTimeoutError, DeadKernelError
+from papermill.exceptions import PapermillExecutionError
+
+from helpers import train, workspace
+
+NOTEBOOKS = sorted((workspace.PROJECT / "notebooks").glob("0*.ipynb"))
+TYPES = {"str": str, "int": int, "float": float, "bool": bool}
+WORDS = {"dataset": ("sample", "kaggle"), "masks": ("auto", "", "kaggle:"), "weights": ("none", "imagenet"),
+         "ids": ("",), "pairs": ("",)}  # parameters that may be a path, and what they hold when they are none
+FIRST_FIGURE = "attention_malignant.png"
+
+
+class NotebookFailed(Exception):
+    """A notebook of the series did not end; the message names it, the cell, the error and the stored notebook."""
+
+
+def known_parameters(notebooks: Sequence[Path] = ()) -> dict[str, tuple[type, object]]:
+    """Type and default of every parameter that the notebooks declare, by name."""
+    known = {}
+    for notebook in notebooks or NOTEBOOKS:
+        for name, found in papermill.inspect_notebook(str(notebook)).items():
+            known[name] = (TYPES[found["inferred_type_name"]], ast.literal_eval(found["default"]))
+    return known
+
+
+def read_parameters(file: str, pairs: Sequence[tuple[str, str]], known: dict) -> dict:
+    """Parameters from a YAML file (or ""), then from NAME VALUE pairs; names and types are those of the notebooks.
+
+    Relative paths start at the caller's folder. Raises ValueError, with the nearest known name where a name is unknown.
+    """
+    given = {}
+    if file:
+        try:
+            given = yaml.safe_load(Path(file).expanduser().read_text(encoding="utf-8")) or {}
+        except (OSError, yaml.YAMLError) as error:
+            raise ValueError(f"--params {file} cannot be read: {error}") from error
+        if not isinstance(given, dict):
+            raise ValueError(f"--params {file} holds a {type(given).__name__}, expected lines of `name: value`")
+    values = {}
+    for name, value in [*given.items(), *pairs]:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, n=1)
+            raise ValueError(f"there is no parameter {name!r}" + (f"; did you mean {near[0]!r}?" if near else
+                             f"; there are: {', '.join(sorted(known))}"))
+        values[name] = as_path(name, convert(name, value, known[name][0]))
+    return values
+
+
+def convert(name: str, value: object, kind: type) -> object:
+    """`value` as `kind`; text is read as the command line writes it. Raises ValueError for the wrong type."""
+    try:
+        if isinstance(value, str) and kind is bool:
+            return {"true": True, "false": False}[value.lower()]
+        if isinstance(value, str) or (kind is float and type(value) is int):
+            return kind(value)
+        if type(value) is kind:
+            return value
+    except (ValueError, KeyError):
+        pass
+    raise ValueError(f"{name} is {value!r}, expected {'true or false' if kind is bool else kind.__name__}")
+
+
+def as_path(name: str, value: object) -> object:
+    """Where the parameter names a path: absolute, from the caller's folder. Raises ValueError if nothing is there."""
+    if name not in WORDS or value in WORDS[name] or str(value).startswith("kaggle:"):
+        return value
+    path = Path(value).expanduser().absolute()
+    if not path.exists():
+        words = ", ".join(repr(word) for word in WORDS[name] if word)
+        raise ValueError(f"{name}: there is nothing at {path}; name a file or folder{', or ' if words else ''}{words}")
+    return str(path)
+
+
+def check(values: dict, known: dict) -> None:
+    """Raises ValueError where values are out of range or contradict each other, defaults included."""
+    merged = {name: default for name, (_, default) in known.items()} | values
+    names = [field.name for field in dataclasses.fields(train.Settings)]
+    train.Settings(**{name: merged[name] for name in names if name in merged})
+    workspace.run_folder(merged.get("run", "sample"))
+
+
+def run_notebook(notebook: Path, values: dict, folder: Path) -> float:
+    """Execute one notebook into `folder` with those of the values that it declares; returns seconds.
+
+    Raises NotebookFailed.
+    """
+    stored, started = folder / notebook.name, time.perf_counter()
+    declared = known_parameters([notebook])
+    try:
+        papermill.execute_notebook(
+            str(notebook), str(stored), {name: value for name, value in values.items() if name in declared},
+            cwd=str(notebook.parent), kernel_name="python3", log_output=False,
+            progress_bar={"desc": notebook.stem, "leave": False} if sys.stderr.isatty() else False)
+    except PapermillExecutionError as error:
+        reason = " ".join(f"{error.ename}: {error.evalue}".split())
+        raise NotebookFailed(f"{notebook.name} failed in cell {error.exec_count}: {reason}\n"
+                             f"The notebook up to there, with the whole error: {stored}") from None
+    except (DeadKernelError, CellTimeoutError) as error:
+        raise NotebookFailed(f"{notebook.name} was stopped: {' '.join(str(error).split())}. Out of memory? Lower "
+                             f"batch_size or image_size.\nThe notebook up to there: {stored}") from None
+    return time.perf_counter() - started
+
+
+def run_series(values: dict, notebooks: Sequence[Path]) -> None:
+    """Execute the notebooks in order, a line each, and say where to look. Raises NotebookFailed."""
+    folder = workspace.run_folder(values.get("run", "sample"))
+    total = 0.0
+    for number, notebook in enumerate(notebooks, start=1):
+        print(f"[{number}/{len(notebooks)}] {notebook.stem} ...", end=" ", flush=True)
+        seconds = run_notebook(notebook, values, folder)
+        total += seconds
+        print(f"{seconds:.1f} s", flush=True)
+    print(f"All {len(notebooks)} ran in {total:.0f} s. Read them in order:")
+    for notebook in notebooks:
+        print(f"  {folder / notebook.name}")
+    figures = sorted((folder / "figures").glob("*.png"), key=lambda path: (path.name != FIRST_FIGURE, path.name))
+    if figures:
+        print(f"First figure to open: {figures[0]}")
+
+
+def choose(first: str | None, only: str | None) -> list[Path]:
+    """The notebooks from the one whose name starts with `first`, or `only` that one. Raises ValueError for none."""
+    for start in filter(None, (first, only)):
+        if not any(notebook.name.startswith(start) for notebook in NOTEBOOKS):
+            raise ValueError(f"no notebook starts with {start!r}: {', '.join(path.stem for path in NOTEBOOKS)}")
+    if only:
+        return [notebook for notebook in NOTEBOOKS if notebook.name.startswith(only)]
+    return [notebook for notebook in NOTEBOOKS if notebook.name >= (first or "")]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m helpers.run", description="Run the notebooks in order.")
+    parser.add_argument("--run", help="the run's name: a folder under runs/ (default: sample)")
+    parser.add_argument("--dataset", help="sample, kaggle, or the path of a folder or zip in the Kaggle layout")
+    parser.add_argument("--params", default="", metavar="FILE", help="parameters in YAML, as in notebooks/params/")
+    parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="one parameter")
+    parser.add_argument("--from", dest="first", metavar="04", help="start at this notebook")
+    parser.add_argument("--only", metavar="05", help="run this notebook alone")
+    options = parser.parse_args(arguments)
+    named = [(name, value) for name in ("run", "dataset") if (value := getattr(options, name))]
+    try:
+        known = known_parameters()
+        values = read_parameters(options.params, [*options.p, *named], known)
+        check(values, known)
+        notebooks = choose(options.first, options.only)
+    except ValueError as error:
+        print(f"helpers.run: {error}", file=sys.stderr)
+        return 2
+    os.environ.setdefault("ATTENTION_HEADLESS", "1")  # the kernels inherit it: nobody watches
+    logging.getLogger("papermill").setLevel(logging.ERROR)
+    try:
+        run_series(values, notebooks)
+    except NotebookFailed as error:
+        print(f"\n{error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
