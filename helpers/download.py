@@ -1,39 +1,69 @@
-"""Find the data set of notebook 01 and check it: the built-in sample, or a folder or zip in the Kaggle layout.
+"""Find the data set of notebook 01 and check it: the sample, one from Kaggle, or a folder or zip in the Kaggle layout.
 
 Layout: `marking.csv` and, somewhere beside or below it, `<image_id>.jpg`; the Kaggle set keeps its photographs in
-`512x512-dataset-melanoma/512x512-dataset-melanoma/`.
+`512x512-dataset-melanoma/512x512-dataset-melanoma/`, and unlabelled ones, unused here, in `512x512-test/`.
 """
 
+import contextlib
 import hashlib
+import io
+import os
+import re
 import shutil
 import stat
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 
 import cv2
 import pandas as pd
+import requests
+from tqdm.auto import tqdm
 
 from helpers import preprocess, sample, workspace
 
 LICENCES = "ISIC 2019 and 2020 photographs: CC BY-NC 4.0; ISIC 2017 and 2018 (Task 1): CC-0; see data/README.md"
-PHOTOGRAPHS = "512x512-dataset-melanoma"
+PHOTOGRAPHS, UNLABELLED = "512x512-dataset-melanoma", "512x512-test"
+KAGGLE_DATASET = "shonenkov/melanoma-merged-external-data-512x512-jpeg"
+MOUNT = Path("/kaggle/input")  # where Kaggle's own notebooks find the data sets added to them
+REFUSED = {  # why Kaggle did not give a data set, and what to do: by status, or in words
+    "none": "No credentials for Kaggle were found, so {name} was not downloaded. Create a token under API at "
+            "https://www.kaggle.com/settings, save it in ~/.kaggle/access_token and type chmod 600 ~/.kaggle/access_token; "
+            "01_download.ipynb lists the other ways. On Kaggle, Add Input needs none. {without}",
+    401: "Kaggle did not accept the credentials in {found}, so {name} was not downloaded: they are mistyped, expired or "
+         "revoked. Create new ones under API at https://www.kaggle.com/settings and put them there. {without}",
+    403: "Kaggle does not give {name} to this account (403; credentials in {found}). Open {page}, signed in: accept the "
+         "terms if it asks you to, and run this again. Without such a page the name is mistyped or the set is private.",
+    404: "Kaggle has no data set {name} (404). Compare the name, owner/name or owner/name/version, with the address of "
+         "its page, which would be {page}.",
+    "stopped": "{name} did not arrive from Kaggle ({reason}). Check the network (on Kaggle the notebook's Internet switch) "
+               "and the free disk, then run this again: it goes on from what has arrived. {without}"}
+WITHOUT = "Without Kaggle, set dataset to 'sample', or to a zip or folder that you have."
 
 
-def find_dataset(dataset: str, *, masks: str = "auto", ids: str = "", split_seed: int = 42) -> dict:
-    """The data set that `dataset` names, made or unpacked where it must be, checked and described.
+class KaggleFailed(RuntimeError):
+    """Kaggle did not give a data set. The message says what was found and what to do, and holds no secret."""
 
-    dataset: "sample" (made under data/raw/ from `split_seed`), or a folder (used in place) or zip (unpacked under
-    data/raw/). masks: a folder or zip of `<image_id>_segmentation.png`, "auto" (a folder `masks` beside the table, if
-    there) or "". ids: a csv with a column `image_id` of the photographs to keep, or "". Returns the content of
-    `dataset.json`. Raises ValueError or FileNotFoundError that says what was found and what to do.
+    def _render_traceback_(self) -> list[str]:
+        return [f"{type(self).__name__}: {self}"]  # IPython asks for this: a notebook shows the message alone
+
+
+def find_dataset(dataset: str, *, kaggle_dataset: str = KAGGLE_DATASET, masks: str = "auto", ids: str = "",
+                 split_seed: int = 42) -> dict:
+    """The data set that `dataset` names, made, fetched or unpacked where it must be, checked and described.
+
+    dataset: "sample" (made under data/raw/ from `split_seed`), "kaggle" (`kaggle_dataset`, as `fetch` takes it), or a
+    folder (used in place) or zip (unpacked under data/raw/). masks: a folder or zip of `<image_id>_segmentation.png`,
+    "kaggle:owner/name", "auto" (a folder `masks` beside the table, if there) or "". ids: a csv with a column `image_id`
+    of the photographs to keep, or "". Returns the content of `dataset.json`. Raises ValueError, FileNotFoundError or
+    KaggleFailed that says what was found and what to do.
     """
     if dataset == "sample":
         folder = workspace.data_folder() / "raw" / f"sample-{split_seed}"
         if not folder.exists():
             sample.make_sample(folder, seed=split_seed)
     elif dataset == "kaggle":
-        raise ValueError("dataset 'kaggle': fetching from Kaggle is not built in yet. Download the data set's zip from "
-                         "its page on Kaggle and set `dataset` to the path of the zip")
+        folder = fetch(kaggle_dataset)
     else:
         folder = open_folder(dataset, "dataset")
     table_path = one_of(folder.rglob("marking.csv"), f"a marking.csv in {folder}")
@@ -46,11 +76,17 @@ def find_dataset(dataset: str, *, masks: str = "auto", ids: str = "", split_seed
     if len(missing):
         raise ValueError(f"{len(missing)} of {len(table)} rows of {table_path} have no photograph in {photographs}, the "
                          f"first {missing.iloc[0]}.jpg: unpack the archive again, or list those to keep with `ids`")
-    masks_folder = find_masks(masks, table_path.parent, dataset)
+    masks_folder = find_masks(masks, table_path.parent)
+    masked = table["image_id"].isin({path.name.removesuffix("_segmentation.png")
+                                     for path in masks_folder.glob("*_segmentation.png")} if masks_folder else ())
+    if masks_folder and not masked.any():
+        raise ValueError(f"masks: no mask in {masks_folder} has the image id of one of the {len(table)} photographs; "
+                         "name other masks, or set `masks` to ''")
     orders = {source: colour_order([photographs / f"{name}.jpg" for name in rows["image_id"]])
               for source, rows in table.groupby("source")}
     return {
-        "dataset": dataset, "folder": str(photographs), "masks_folder": str(masks_folder or ""),
+        "dataset": dataset, "kaggle_dataset": kaggle_dataset if dataset == "kaggle" else "",
+        "folder": str(photographs), "masks_folder": str(masks_folder or ""), "masks": int(masked.sum()),
         "csv": str(table_path), "ids": str(workspace.resolve(ids)) if ids else "",
         "sha256": hashlib.sha256(table_path.read_bytes()).hexdigest(), "rows": len(table), "images": len(there),
         "bytes": sum((photographs / f"{name}.jpg").stat().st_size for name in table["image_id"]),
@@ -77,33 +113,103 @@ def open_folder(place: str, parameter: str) -> Path:
     return folder
 
 
-def unpack(archive: Path, folder: Path) -> None:
-    """Unpack a zip into a new folder: whole, or not at all.
+def fetch(name: str) -> Path:
+    """The folder of Kaggle's data set `name`, "owner/name" or "owner/name/version".
 
-    Raises ValueError for a member that would leave the folder or is a link, OSError where the disk has no room.
+    On Kaggle one that was added to the notebook is used in place, whatever its version. Elsewhere it is downloaded once
+    into data/raw/kaggle/; what arrives is kept until it is unpacked and checked. Raises ValueError for a name of another
+    kind, KaggleFailed, and OSError where the disk has no room.
     """
-    with zipfile.ZipFile(archive) as zipped:
-        for member in zipped.infolist():
-            name = PurePosixPath(member.filename.replace("\\", "/"))
-            if name.is_absolute() or ".." in name.parts or ":" in member.filename:
-                raise ValueError(f"{archive} is refused: its member {member.filename!r} would leave the folder")
-            if stat.S_ISLNK(member.external_attr >> 16):
-                raise ValueError(f"{archive} is refused: its member {member.filename!r} is a link")
-        needed = sum(member.file_size for member in zipped.infolist())
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(folder.parent).free
-        if needed > 0.95 * free:
-            raise OSError(f"{archive} needs {needed / 1e9:.1f} GB in {folder.parent}, where {free / 1e9:.1f} GB are free: "
-                          "make room, or set ATTENTION_DATA to a folder on a larger disk")
-        beside = folder.with_name(f".{folder.name}.unpacking")
+    if not re.fullmatch(r"[\w-]+/[\w-]+(/[0-9]+)?", name):
+        raise ValueError(f"a Kaggle data set is owner/name or owner/name/version, as {KAGGLE_DATASET}, not {name!r}")
+    owner, slug, *version = name.split("/")
+    folder = workspace.data_folder() / "raw" / "kaggle" / owner / "@".join([slug, *version])
+    for ready in (MOUNT / "datasets" / owner / slug, MOUNT / slug, folder):
+        if ready.is_dir():
+            return ready
+    archive = folder.with_name(f"{folder.name}.download") / f"{slug}.zip"
+    if not zipfile.is_zipfile(archive):  # the directory of a zip is at its end: what is cut short is none
+        download(name, archive.parent)
+    try:
+        unpack(archive, folder)
+    except ValueError as error:
+        archive.unlink()
+        raise KaggleFailed(f"{name} came from Kaggle and was removed again: {error}") from None
+    shutil.rmtree(archive.parent)
+    return folder
+
+
+def download(name: str, folder: Path) -> None:
+    """Download Kaggle's data set `name` into `folder`, as a zip, with Kaggle's client. Raises KaggleFailed.
+
+    The client goes on from what an earlier call left there, tries again when the connection breaks, and shows progress.
+    """
+    found, signed_in, why, reason = find_credentials(), False, "none", ""
+    if found == ["~/.kaggle/credentials.json"]:
+        os.environ.setdefault("KAGGLE_ENABLE_OAUTH", "1")  # kaggle 2.0.2 does not look there unasked
+    try:
+        if found:  # without any, the client ends the program
+            with contextlib.redirect_stdout(io.StringIO()):  # its advice is for the command line
+                import kaggle  # importing it signs in
+                kaggle.api.authenticate()
+            signed_in = True
+            kaggle.api.dataset_download_files(name, path=str(folder), quiet=workspace.headless())
+            return
+    except (OSError, ValueError, KeyError, NameError, SystemExit) as error:  # refused, it calls exit(), unknown in notebooks
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        offline = isinstance(error, requests.ConnectionError | requests.Timeout)
+        why = status if status in REFUSED else "stopped" if signed_in or offline or status else 401
+        reason = f"error {status}" if status else getattr(error, "strerror", None) or type(error).__name__
+    page = "https://www.kaggle.com/datasets/" + "/".join(name.split("/")[:2])
+    # the client's own words are left out: they may hold a key or a signed address
+    raise KaggleFailed(REFUSED[why].format(name=name, found=" and ".join(found), page=page, reason=reason, without=WITHOUT))
+
+
+def find_credentials() -> list[str]:
+    """Where credentials for Kaggle lie, in the order in which its client tries them. They are not read."""
+    home, variables = Path("~/.kaggle").expanduser(), os.environ
+    other = home if home.is_dir() else Path(variables.get("XDG_CONFIG_HOME") or "~/.config").expanduser() / "kaggle"
+    places = {
+        "KAGGLE_API_TOKEN": variables.get("KAGGLE_API_TOKEN") or variables.get("KAGGLE_API_V1_TOKEN"),
+        "~/.kaggle/access_token": any((home / name).is_file() for name in ("access_token", "access_token.txt")),
+        "KAGGLE_USERNAME and KAGGLE_KEY": variables.get("KAGGLE_USERNAME") and variables.get("KAGGLE_KEY"),
+        "kaggle.json": (Path(variables.get("KAGGLE_CONFIG_DIR") or other) / "kaggle.json").is_file(),
+        "~/.kaggle/credentials.json": (home / "credentials.json").is_file(),
+    }
+    return [place for place, there in places.items() if there]
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Unpack a zip into a new folder, whole or not at all, and list its members in `manifest.csv`.
+
+    Raises ValueError for a damaged zip and for a member that would leave the folder or is a link, OSError where the
+    disk has no room.
+    """
+    beside = folder.with_name(f".{folder.name}.unpacking")
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    try:
+        with zipfile.ZipFile(archive) as zipped:
+            members = zipped.infolist()
+            for member in members:
+                name = PurePosixPath(member.filename.replace("\\", "/"))
+                if name.is_absolute() or ".." in name.parts or ":" in member.filename:
+                    raise ValueError(f"{archive} is refused: its member {member.filename!r} would leave the folder")
+                if stat.S_ISLNK(member.external_attr >> 16):
+                    raise ValueError(f"{archive} is refused: its member {member.filename!r} is a link")
+            needed, free = sum(member.file_size for member in members), shutil.disk_usage(beside).free
+            if needed > 0.95 * free:
+                raise OSError(f"{archive} needs {needed / 1e9:.1f} GB in {folder.parent}, where {free / 1e9:.1f} GB are "
+                              "free: make room, or set ATTENTION_DATA to a folder on a larger disk")
+            for member in tqdm(members, desc="unpacking", disable=workspace.headless()):
+                zipped.extract(member, beside)  # checks its CRC
+        manifest = [(one.filename, one.file_size, f"{one.CRC:08x}") for one in members if not one.is_dir()]
+        pd.DataFrame(manifest, columns=["member", "bytes", "crc32"]).to_csv(beside / "manifest.csv", index=False)
+        beside.rename(folder)
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise ValueError(f"{archive} is damaged ({error}); download it again") from error
+    finally:
         shutil.rmtree(beside, ignore_errors=True)
-        try:
-            zipped.extractall(beside)  # checks every member's CRC
-            beside.rename(folder)
-        except zipfile.BadZipFile as error:
-            raise ValueError(f"{archive} is damaged ({error}); download it again") from error
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
 
 
 def photograph_folder(folder: Path) -> Path:
@@ -111,7 +217,8 @@ def photograph_folder(folder: Path) -> Path:
     kaggle = folder / PHOTOGRAPHS / PHOTOGRAPHS
     if kaggle.is_dir():
         return kaggle
-    return one_of({path.parent for path in folder.rglob("*.jpg")}, f"a folder of photographs (*.jpg) in {folder}")
+    return one_of({path.parent for path in folder.rglob("*.jpg") if UNLABELLED not in path.relative_to(folder).parts},
+                  f"a folder of photographs (*.jpg) in {folder}")
 
 
 def one_of(found, what: str) -> Path:
@@ -124,13 +231,14 @@ def one_of(found, what: str) -> Path:
     return found[0]
 
 
-def find_masks(masks: str, folder: Path, dataset: str) -> Path | None:
+def find_masks(masks: str, folder: Path) -> Path | None:
     """The folder of `<image_id>_segmentation.png`, or None."""
     if masks == "auto":
         return folder / "masks" if (folder / "masks").is_dir() else None
     if not masks:
         return None
-    return one_of({path.parent for path in open_folder(masks, "masks").rglob("*_segmentation.png")},
+    place = fetch(masks.removeprefix("kaggle:")) if masks.startswith("kaggle:") else open_folder(masks, "masks")
+    return one_of({path.parent for path in place.rglob("[!.]*_segmentation.png")},
                   f"a folder of masks (<image_id>_segmentation.png) in {masks}")
 
 

@@ -13,8 +13,8 @@ def focal_loss(logits: Tensor, targets: Tensor, *, alpha: float = -1.0, gamma: f
     """Lin's focal loss of a binary classifier: `-alpha_t (1 - p_t)^gamma log p_t`.
 
     logits, targets: the same shape, targets 0 or 1 as floats. alpha weighs the positive class and 1 - alpha the
-    negative; a negative alpha weighs neither. gamma 0 without alpha is cross-entropy. reduction: "mean", "sum" or "none".
-    Raises ValueError for shapes that differ ([B, 1] against [B] would broadcast to [B, B]) and for other values.
+    negative; a negative alpha weighs neither. gamma 0 without alpha is cross-entropy. reduction: "mean", "sum" or
+    "none". Raises ValueError for shapes that differ ([B, 1] against [B] would broadcast to [B, B]) and for other values.
     """
     if logits.shape != targets.shape:
         raise ValueError(f"logits {list(logits.shape)} and targets {list(targets.shape)} must have one shape")

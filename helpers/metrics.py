@@ -16,8 +16,8 @@ SENSITIVITY = 0.90   # that the threshold keeps on validation
 def check_classes(targets: np.ndarray, where: str) -> None:
     """Raises ValueError unless both classes are there."""
     if len(np.unique(targets)) < 2:
-        raise ValueError(f"{where} holds {len(targets)} photographs of {len(np.unique(targets))} class(es); a figure such as "
-                         "AUC needs melanomas and benign lesions: take more photographs or another split_seed")
+        raise ValueError(f"{where} holds {len(targets)} photographs of {len(np.unique(targets))} class(es); a figure such "
+                         "as AUC needs melanomas and benign lesions: take more photographs or another split_seed")
 
 
 def bootstrap_counts(groups: np.ndarray, *, draws: int = DRAWS, seed: int = 0) -> np.ndarray:

@@ -4,6 +4,7 @@ Written from the equations of Yan, Kawahara and Hamarneh, "Melanoma Recognition 
 builds on Jetley et al., "Learn to Pay Attention" (ICLR 2018), and on VGG (Simonyan and Zisserman, 2014).
 """
 
+import pickle
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +20,7 @@ POOL3, POOL4, LAST_RELU = 23, 33, 42  # layers of torchvision's vgg16_bn().featu
 
 
 class Output(NamedTuple):
-    """What `AttnVGG` returns. Shapes: logits [B, classes], maps [B, 1, H/8, W/8] and [B, 1, H/16, W/16] or None."""
+    """What `AttnVGG` returns, in float32: logits [B, classes], maps [B, 1, H/8, W/8] and [B, 1, H/16, W/16] or None."""
 
     logits: Tensor
     pool3_map: Tensor | None
@@ -107,7 +108,9 @@ class AttnVGG(nn.Module):
             map3, vector3 = self.attention3(pool3, pool5)
             map4, vector4 = self.attention4(pool4, pool5)
         features = torch.cat([pool5.mean(dim=(2, 3)), vector3, vector4], dim=1)         # [B, 1280]
-        return Output(self.classifier(self.dropout(features)), map3, map4)
+        with torch.autocast(images.device.type, enabled=False):  # logits in half precision tie, and ties blur an AUC
+            logits = self.classifier(self.dropout(features).float())                    # [B, classes]
+        return Output(logits, map3, map4)
 
 
 def backbone_weights(weights: str | Path) -> dict[str, Tensor]:
@@ -129,7 +132,12 @@ def backbone_weights(weights: str | Path) -> dict[str, Tensor]:
         path = workspace.resolve(weights)
         if not path.is_file():
             raise FileNotFoundError(f"weights: there is no file {path}; name a torchvision vgg16_bn checkpoint")
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
+            raise ValueError(f"weights: {path} cannot be read as a torch checkpoint; fetch it again") from error
+    if not isinstance(state, dict):
+        raise ValueError(f"{weights} is not a torchvision vgg16_bn checkpoint: it holds a {type(state).__name__}")
     expected = make_layers(cfgs["D"], batch_norm=True).state_dict()
     found = {key.removeprefix("features."): value.float() if value.is_floating_point() else value
              for key, value in state.items() if key.startswith("features.")}

@@ -67,7 +67,7 @@ def group_rows(table: pd.DataFrame, pairs: pd.DataFrame | None = None) -> np.nda
     b = np.concatenate([len(photographs) + patient[known], photograph[N + P:]])
     nodes = len(photographs) + len(patients)  # a graph of photographs and patients; its links are (a, b)
     component = connected_components(coo_array((np.ones(len(a)), (a, b)), shape=(nodes, nodes)), directed=False)[1]
-    return pd.factorize(component[photograph[:N]])[0]
+    return component[photograph[:N]]
 
 
 def take_groups(table: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
@@ -123,11 +123,13 @@ def read_table(dataset: dict, *, pairs: str = "", subsample: int = 0, split_seed
     return take_groups(table, subsample, split_seed)
 
 
-def make_split(dataset: dict, table: pd.DataFrame, *, benign: int = 0, split_seed: int = 42) -> pd.DataFrame:
-    """The content of `split.csv` for the rows that `read_table` gave; the columns are SPLIT_COLUMNS.
+def make_split(dataset: dict, *, pairs: str = "", subsample: int = 0, benign: int = 0,
+               split_seed: int = 42) -> pd.DataFrame:
+    """The content of `split.csv`: the rows of `read_table`, in its order; the columns are SPLIT_COLUMNS.
 
     benign: how many benign training rows to keep (`kept` is 0 for the rest), 0 for all.
     """
+    table = read_table(dataset, pairs=pairs, subsample=subsample, split_seed=split_seed)
     split = table.assign(split=split_groups(table, split_seed), path=table["image_id"] + ".jpg", mask="")
     split["kept"] = balance(split, benign, split_seed)
     if dataset["masks_folder"]:

@@ -27,7 +27,7 @@ class Recipe(NamedTuple):
     optimiser: str        # "adam", "adamw" or "sgd" (Nesterov momentum 0.9)
     learning_rate: float  # the highest
     weight_decay: float
-    schedule: str         # "constant", "one_cycle" (up for 30% of the steps, then down) or "steps" (x0.1 every 10 epochs)
+    schedule: str         # "constant", "one_cycle" (30% of the steps up, then down) or "steps" (x0.1 every 10 epochs)
     augmentation: Augmentation
     view: float = 1.0     # share of the photograph's side that evaluation sees, in the middle
     melanoma_times: int = 1  # how often a melanoma stands in an epoch
@@ -42,7 +42,8 @@ RECIPES = {
                         Augmentation(rotation=180, horizontal_flip=True, view=(0.7, 1.0), shift=True, colour=0.2)),
     # Yan et al. 2019: the middle 0.8 of the photograph, of its 256 pixels a random 224
     "paper": Recipe("sgd", 1e-2, 1e-4, "steps",
-                    Augmentation(quarter_turns=True, horizontal_flip=True, vertical_flip=True, view=(0.7, 0.7), shift=True),
+                    Augmentation(quarter_turns=True, horizontal_flip=True, vertical_flip=True, view=(0.7, 0.7),
+                                 shift=True),
                     view=0.7, melanoma_times=4, normalise="dataset"),
 }
 
@@ -86,8 +87,9 @@ class Settings:
             if not good:
                 raise ValueError(f"{name} is {expected}, not {getattr(self, name)!r}")
         if self.supervised and self.attention != "sigmoid":
-            raise ValueError(f"mask_weight_pool3 and mask_weight_pool4 need attention 'sigmoid', not {self.attention!r}: "
-                             "a softmax map sums to 1 and cannot cover a lesion; set attention to 'sigmoid' or both to 0")
+            raise ValueError("mask_weight_pool3 and mask_weight_pool4 need attention 'sigmoid', not "
+                             f"{self.attention!r}: a softmax map sums to 1 and cannot cover a lesion; set attention to "
+                             "'sigmoid', or both weights to 0")
 
     @property
     def supervised(self) -> bool:
@@ -107,8 +109,9 @@ def fit(settings: Settings, split: pd.DataFrame, photographs: Photographs,
         *, report: Callable[[str], None] = print) -> Fitted:
     """Train on the kept rows of the split "train"; keep the epoch of the best validation AUC.
 
-    `report` takes one line an epoch. Batch order, augmentation and dropout of an epoch follow from seed and epoch alone. Raises ValueError where a class
-    is missing in train or val, or masks are asked for and absent, and FloatingPointError where the loss is not finite.
+    `report` takes one line an epoch. Batch order, augmentation and dropout of an epoch follow from seed and epoch
+    alone. Raises ValueError where a class is missing in train or val, or masks are asked for and absent, and
+    FloatingPointError where the loss is not finite.
     """
     recipe, device = RECIPES[settings.recipe], photographs.device
     precision = workspace.choose_precision(device, settings.precision)
@@ -200,8 +203,8 @@ def describe(settings: Settings, photographs: Photographs, train: np.ndarray) ->
         pixels = photographs.pixels[np.sort(train)[:: max(1, len(train) // 500)]]       # some 500 photographs
         pixels = torch.as_tensor(np.asarray(pixels) if isinstance(pixels, np.ndarray) else pixels).float() / 255
         mean, std = (tuple(values.tolist()) for values in (pixels.mean(dim=(0, 1, 2)), pixels.std(dim=(0, 1, 2))))
-    names = ("attention", "dropout", "image_size", "weights", "recipe", "seed", "mask_weight_pool3", "mask_weight_pool4",
-             "mask_target")
+    names = ("attention", "dropout", "image_size", "weights", "recipe", "seed",
+             "mask_weight_pool3", "mask_weight_pool4", "mask_target")
     return {"format": workspace.FORMAT, "classes": 1, **{name: getattr(settings, name) for name in names},
             "view": RECIPES[settings.recipe].view, "mean": mean, "std": std, "colour_order": "rgb"}
 
@@ -210,7 +213,8 @@ def make_optimiser(network: nn.Module, settings: Settings) -> torch.optim.Optimi
     recipe = RECIPES[settings.recipe]
     rate = settings.learning_rate or recipe.learning_rate
     if recipe.optimiser == "sgd":
-        return torch.optim.SGD(network.parameters(), rate, momentum=0.9, nesterov=True, weight_decay=recipe.weight_decay)
+        return torch.optim.SGD(network.parameters(), rate, momentum=0.9, nesterov=True,
+                               weight_decay=recipe.weight_decay)
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimiser]
     return kind(network.parameters(), rate, weight_decay=recipe.weight_decay, fused=True)
 
@@ -244,7 +248,8 @@ def predict(network: AttnVGG, photographs: Photographs, rows: np.ndarray, config
     return torch.cat(found).cpu() if found else torch.empty(0)
 
 
-def predict_held_out(fitted: Fitted, split: pd.DataFrame, photographs: Photographs, precision: str = "auto") -> pd.DataFrame:
+def predict_held_out(fitted: Fitted, split: pd.DataFrame, photographs: Photographs,
+                     precision: str = "auto") -> pd.DataFrame:
     """`predictions.csv` for val and test, without its last column, `probability`, which needs a calibration."""
     used = used_rows(split)
     rows = np.flatnonzero(used["split"] != "train")
@@ -267,7 +272,8 @@ def load_checkpoint(path: Path, device: torch.device) -> tuple[AttnVGG, dict]:
     content = torch.load(workspace.need(path, "04_train.ipynb"), map_location="cpu", weights_only=True)
     config = content.get("config", {}) if isinstance(content, dict) else {}
     if config.get("format") != workspace.FORMAT:
-        raise ValueError(f"{path} has format {config.get('format')}, expected {workspace.FORMAT}: run 04_train.ipynb again")
+        raise ValueError(f"{path} has format {config.get('format')}, expected {workspace.FORMAT}: run 04_train.ipynb "
+                         "again")
     network = AttnVGG(config["classes"], attention=config["attention"], dropout=config["dropout"])
     network.load_state_dict(content["state_dict"])
     return network.to(device, memory_format=torch.channels_last).eval(), config

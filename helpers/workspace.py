@@ -55,12 +55,14 @@ def host() -> str:
 
 def choose_device(device: str = "auto") -> torch.device:
     """The device to compute on; "auto" takes CUDA, then MPS, then CPU. Raises ValueError if `device` is not there."""
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    there = ["cuda", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
+    there = there if torch.cuda.is_available() else []
+    there += ["mps"] if torch.backends.mps.is_available() else []
+    there += ["cpu"]
     if device == "auto":
-        return torch.device(next(name for name, available in there.items() if available))
-    if not there.get(device.split(":")[0], False):
-        names = ", ".join(name for name, available in there.items() if available)
-        raise ValueError(f"device {device!r} is not available here; set device to 'auto' or one of: {names}")
+        return torch.device(there[0])
+    if device not in there:
+        raise ValueError(f"device {device!r} is not available here; set device to 'auto' or one of: {', '.join(there)}")
     return torch.device(device)
 
 

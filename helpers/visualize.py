@@ -1,0 +1,130 @@
+"""Attention maps as pictures, for notebooks 05 and 06: one palette, maps laid rightly on photographs, their own scale.
+
+Photographs are arrays [N, H, W, 3] from 0 to 1, maps are tensors [N, 1, h, w] on the CPU as the network made them.
+Figures are returned, neither shown nor saved; their sizes follow from what they are given.
+"""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+from torch.nn import functional
+
+from helpers.batches import Photographs
+from helpers.model import AttnVGG, Output
+
+BLUE, VERMILION, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#E69F00", "#009E73", "#999999"  # Okabe and Ito, 2008
+COLOUR_MAP = "cividis"  # rises evenly in lightness, the same to colour-blind eyes (Nunez and others, PLOS ONE 2018)
+VERDICTS = {(1, True): "found", (1, False): "missed", (0, True): "false alarm", (0, False): "cleared"}
+
+
+def draw_rows(used: pd.DataFrame, split: str, target: int, count: int, seed: int) -> np.ndarray:
+    """Row numbers in `used` of at most `count` photographs of one side and class, drawn by seed, none chosen.
+
+    Asking for more keeps those drawn before. Raises ValueError for an unknown side.
+    """
+    if split not in set(used["split"]):
+        raise ValueError(f"split is one of {', '.join(sorted(set(used['split'])))}, not {split!r}")
+    rows = np.flatnonzero((used["split"] == split) & (used["target"] == target))
+    return np.random.default_rng(seed).permutation(rows)[:count]
+
+
+@torch.no_grad()
+def evaluate(network: AttnVGG, photographs: Photographs, rows: np.ndarray, config: dict, *, batch: int = 64) -> Output:
+    """Logits and maps of these rows of the cache, in float32 on the CPU; maps are None where the network has none."""
+    parts = [network(photographs.evaluation(rows[start:start + batch], config)[0])
+             for start in range(0, len(rows), batch)]
+    return Output(*(None if stack[0] is None else torch.cat(stack).cpu() for stack in zip(*parts, strict=True)))
+
+
+def headings(targets: np.ndarray, probabilities: np.ndarray, threshold: float) -> list[str]:
+    """The truth, the probability, and what calling `probability >= threshold` melanoma made of it, for each."""
+    return [f"{'melanoma' if target else 'benign'}\np = {value:.2f}, {VERDICTS[int(target), bool(value >= threshold)]}"
+            for target, value in zip(targets, probabilities, strict=True)]
+
+
+def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Maps [N, 1, h, w] enlarged to [N, 1, H, W] with size = (H, W), bilinear: each cell's centre stays where it is."""
+    return functional.interpolate(maps, size=tuple(size), mode="bilinear", align_corners=False)
+
+
+def min_max(maps: Tensor) -> Tensor:
+    """Each map [..., h, w] stretched to 0 .. 1. A constant map (equal but for rounding) has no pattern: all zeros."""
+    low, high = maps.amin(dim=(-2, -1), keepdim=True), maps.amax(dim=(-2, -1), keepdim=True)
+    flat = high - low <= 1e-6 * torch.maximum(high.abs(), low.abs())
+    return torch.where(flat, 0.0, (maps - low) / torch.where(flat, 1.0, high - low))
+
+
+def own_scale(maps: Tensor, attention: str) -> tuple[Tensor, str]:
+    """Maps and their unit: a "softmax" map times its number of positions (1: a flat map), a "sigmoid" map as is."""
+    if attention == "softmax":
+        return maps * (maps.shape[-2] * maps.shape[-1]), "weight / uniform weight"
+    return maps, "weight, 0 to 1"
+
+
+def overlay(photographs: np.ndarray, maps: Tensor, *, share: float = 0.4, colour_map: str = COLOUR_MAP) -> np.ndarray:
+    """(1 - share) photograph + share coloured map: photographs [N, H, W, 3], maps [N, 1, H, W] 0 to 1 -> [N, H, W, 3].
+
+    Raises ValueError where photographs and maps differ in number or size.
+    """
+    if (*photographs.shape[:1], 1, *photographs.shape[1:]) != (*maps.shape, 3):
+        raise ValueError("expected photographs [N, H, W, 3] and maps [N, 1, H, W] of one size, not "
+                         f"{list(photographs.shape)} and {list(maps.shape)}: upsample the maps first")
+    return (1 - share) * photographs + share * plt.get_cmap(colour_map)(maps[:, 0].numpy())[..., :3]
+
+
+def attention_figure(photographs: np.ndarray, pool3: Tensor | None, pool4: Tensor | None, titles: list[str], *,
+                     attention: str, own_rows: bool = False, outlines: Tensor | None = None) -> Figure:
+    """The tutorial's rows for N photographs: input, pool-3 and pool-4, each map stretched from min to max.
+
+    Below each map stands its range in its own units; own_rows adds a row a map in these units, with one colour bar.
+    outlines: masks [N, 1, H, W], 0 to 1, drawn as lines. Without maps (None) the photographs stand alone.
+    """
+    rows, notes, units = {"photograph": photographs}, {}, {}
+    for name, maps in {"pool-3": pool3, "pool-4": pool4}.items():
+        if maps is not None:
+            own, unit = own_scale(maps, attention)
+            rows[f"{name}\nmin to max"] = overlay(photographs, min_max(upsample(maps, photographs.shape[1:3])))
+            notes[f"{name}\nmin to max"] = [f"{one.min():.2f} to {one.max():.2f}" for one in own]
+            if own_rows:
+                rows[f"{name}\nown scale"], units[f"{name}\nown scale"] = own[:, 0].numpy(), unit
+    return grid_figure(rows, titles, notes=notes, units=units, outlines=outlines)
+
+
+def grid_figure(rows: dict[str, np.ndarray], titles: list[str], *, notes: dict[str, list[str]] | None = None,
+                units: dict[str, str] | None = None, outlines: Tensor | None = None, panel: float = 1.45) -> Figure:
+    """A row for each entry, a column for each title: pictures [N, H, W, 3] or maps [N, h, w], all in one frame.
+
+    Maps keep their cells and share one colour bar a row, from 0 to 1 or, if it is larger, the row's largest value.
+    notes: words below each panel of a row. units: of a row of maps. panel: a panel's width in inches.
+    """
+    H, W = next(iter(rows.values())).shape[1:3]
+    notes, units, N = notes or {}, units or {}, len(titles)
+    size = (panel * N + 1, panel * H / W * len(rows) + 0.3 * len(notes) + 0.6)
+    figure, axes = plt.subplots(len(rows), N, squeeze=False, layout="compressed", figsize=size)
+    for places, (name, pictures) in zip(axes, rows.items(), strict=True):
+        scale = {"vmin": 0, "vmax": max(1, pictures.max())} if pictures.ndim == 3 else {}
+        for number, (axis, picture) in enumerate(zip(places, pictures, strict=True)):
+            shown = axis.imshow(picture, cmap=COLOUR_MAP, extent=(0, W, H, 0), interpolation="nearest", **scale)
+            axis.set(xticks=[], yticks=[])
+            axis.set_xlabel(notes[name][number] if name in notes else "", fontsize=8)
+            if outlines is not None and outlines[number].min() < 0.5 < outlines[number].max():
+                axis.contour(np.arange(W) + 0.5, np.arange(H) + 0.5, outlines[number, 0], levels=[0.5],
+                             colors=VERMILION, linewidths=1.5)
+        places[0].set_ylabel(name, fontsize=9)
+        if scale:
+            figure.colorbar(shown, ax=list(places), label=units.get(name, ""), pad=0.01)
+    for axis, title in zip(axes[0], titles, strict=True):
+        axis.set_title(title, fontsize=9)
+    return figure
+
+
+def agreement(first: Tensor, second: Tensor) -> tuple[float, float]:
+    """Mean correlation of maps [N, 1, h, w] with `second` of the same photograph and of the others (constant: 0)."""
+    N = len(first)
+    first, second = (functional.normalize(maps - maps.mean(dim=1, keepdim=True), dim=1)  # [N, P], mean 0, length 1
+                     for maps in (first.double().flatten(1), second.double().flatten(1)))
+    own = (first * second).sum()
+    return (own / N).item(), ((first.sum(dim=0) @ second.sum(dim=0) - own) / (N * (N - 1))).item()

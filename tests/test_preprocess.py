@@ -1,0 +1,433 @@
+"""Table, groups, split, balance and pixel cache, against plain loops, Pillow, and counts of the real table."""
+
+import functools
+import json
+import time
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from sklearn.model_selection import train_test_split
+
+from helpers import preprocess, workspace
+
+HEADER = "patient_id,image_id,target,source\n"
+
+
+# the table
+
+def test_read_marking_by_name_in_any_order_with_float_targets(tmp_path):
+    path = tmp_path / "marking.csv"
+    path.write_text("source,target,extra,image_id,patient_id\nISIC20,0.0,x,ISIC_1,IP_1\n,1.0,y,ISIC_2-b,\n",
+                    encoding="utf-8-sig")
+    table = preprocess.read_marking(path)
+    assert table["target"].tolist() == [0, 1] and table["target"].dtype == int
+    assert table["image_id"].tolist() == ["ISIC_1", "ISIC_2-b"]
+    assert table["source"].tolist() == ["ISIC20", "unknown"]
+    assert table["patient_id"].isna().tolist() == [False, True]
+
+
+def test_ids_that_look_like_numbers_stay_text(tmp_path):
+    path = tmp_path / "marking.csv"
+    path.write_text(HEADER + "007,0010,0,1\n7,10,1,1\n")
+    table = preprocess.read_marking(path)
+    assert table["image_id"].tolist() == ["0010", "10"]
+    assert preprocess.group_rows(table).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("content, message", [
+    ("image_id,target,source\na,0,s\n", "patient_id missing"),
+    ("patient_id,label\np,0\n", "image_id, target, source missing"),
+    (HEADER, "has no rows"),
+    (HEADER + "p,a,0,s\np,b,2,s\n", "target is 0 or 1; 1 rows differ"),
+    (HEADER + "p,a,0,s\np,b,,s\n", "target is 0 or 1; 1 rows differ"),
+    (HEADER + "p,a,0,s\np,b,0.5,s\np,c,benign,s\n", "target is 0 or 1; 2 rows differ, the first '0.5'"),
+    (HEADER + "p,a,0,s\np,b,0,s\nq,a,1,s\n", "1 image ids are empty or stand twice, the first 'a'"),
+    (HEADER + "p,a,0,s\np,,0,s\n", "1 image ids are empty or stand twice"),
+    (HEADER + "p,a,0,s\np,../b,0,s\n", "'../b'"),
+    (HEADER + "p,a,0,s\np,b c,0,s\n", "'b c'"),
+])
+def test_read_marking_refuses(content, message, tmp_path):
+    path = tmp_path / "marking.csv"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=message) as raised:
+        preprocess.read_marking(path)
+    assert "marking.csv" in str(raised.value)
+
+
+# groups
+
+def random_table(seed: int, count: int) -> pd.DataFrame:
+    """Some patients, some without, some twins under a second id."""
+    rng = np.random.default_rng(seed)
+    ids = [f"ISIC_{number}" for number in rng.permutation(count)]
+    ids = [f"{ids[rng.integers(row)]}_downsampled" if row and rng.random() < 0.2 else ids[row] for row in range(count)]
+    table = pd.DataFrame({"image_id": list(dict.fromkeys(ids))})
+    patients = [f"IP_{number}" for number in rng.integers(count, size=len(table))]
+    table["patient_id"] = pd.Series(patients).where(rng.random(len(table)) < 0.7)
+    table["target"] = (rng.random(len(table)) < 0.3).astype(int)
+    table["source"] = rng.choice(["A", "B", "C"], size=len(table))
+    return table
+
+
+def plain_groups(table: pd.DataFrame, pairs: list[tuple[str, str]]) -> list[set[int]]:
+    """Sets of rows, by merging sets of names in a loop until nothing changes."""
+    def photo(image: str) -> str:
+        return "photo " + image.split("_downsampled")[0]
+
+    names = [{photo(image), f"patient {patient}"} if isinstance(patient, str) else {photo(image)}
+             for image, patient in zip(table["image_id"], table["patient_id"], strict=True)]
+    links = names + [{photo(one), photo(two)} for one, two in pairs]
+    merged = []
+    for link in links:
+        touching = [one for one in merged if one & link]
+        merged = [one for one in merged if not one & link] + [link.union(*touching)]
+    rows = [{row for row, own in enumerate(names) if own & one} for one in merged]
+    return [one for one in rows if one]
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("with_pairs", [False, True])
+def test_groups_equal_those_of_a_plain_loop(seed, with_pairs):
+    table = random_table(seed, 60)
+    rng = np.random.default_rng(1000 + seed)
+    pool = [*table["image_id"], "ISIC_absent", "ISIC_gone", "ISIC_3_downsampled"]
+    pairs = [tuple(rng.choice(pool, 2, replace=False)) for _ in range(12)] if with_pairs else []
+    groups = preprocess.group_rows(table, pd.DataFrame(pairs, columns=["one", "two"]) if with_pairs else None)
+    found = [set(np.flatnonzero(groups == group)) for group in np.unique(groups)]
+    assert sorted(found, key=min) == sorted(plain_groups(table, pairs), key=min)
+    assert [min(one) for one in found] == sorted(min(one) for one in found)  # numbered in the order of the rows
+
+
+def test_a_pair_list_of_another_shape_is_refused():
+    with pytest.raises(ValueError, match="expected two"):
+        preprocess.group_rows(random_table(0, 10), pd.DataFrame({"number": ["0"], "one": ["a"], "two": ["b"]}))
+
+
+# the split of small tables
+
+def grouped(seed: int, count: int) -> pd.DataFrame:
+    table = random_table(seed, count)
+    return table.assign(group=preprocess.group_rows(table))
+
+
+def crossing(table: pd.DataFrame) -> int:
+    """How many groups are on more than one side, counted in a loop."""
+    sides = {}
+    for group, side in zip(table["group"], table["split"], strict=True):
+        sides.setdefault(group, set()).add(side)
+    return sum(len(one) > 1 for one in sides.values())
+
+
+@pytest.mark.parametrize("count", [40, 60, 300])
+@pytest.mark.parametrize("seed", range(10))
+def test_no_group_crosses_and_both_classes_are_on_every_side(seed, count):
+    table = grouped(seed, count)
+    table["split"] = preprocess.split_groups(table, seed)
+    assert crossing(table) == 0
+    assert table.groupby("split")["target"].nunique().to_dict() == {"train": 2, "val": 2, "test": 2}
+    if count == 300:
+        shares = table["split"].value_counts(normalize=True).to_dict()
+        assert shares == pytest.approx({"train": 0.6, "val": 0.2, "test": 0.2}, abs=0.03)
+
+
+def test_a_table_that_its_sources_would_split_badly_is_split_by_target():
+    rng = np.random.default_rng(0)
+    for _ in range(120):  # five of these leave a side of the split by source and target without a melanoma
+        table = pd.DataFrame({"group": rng.integers(13, size=26), "target": (rng.random(26) < 0.25).astype(int),
+                              "source": rng.choice(list("abc"), 26)})
+        if table.groupby("target")["group"].nunique().reindex([0, 1], fill_value=0).min() < 5:
+            continue
+        table["split"] = preprocess.split_groups(table, 0)
+        assert crossing(table) == 0
+        assert table.groupby("split")["target"].nunique().to_dict() == {"train": 2, "val": 2, "test": 2}
+
+
+def test_a_split_depends_on_its_seed_alone():
+    table = grouped(0, 300)
+    first, again, other = (preprocess.split_groups(table, seed) for seed in (1, 1, 2))
+    assert (first == again).all() and (first != other).any()
+
+
+@pytest.mark.parametrize("targets, message", [
+    ([0] * 20, "every target is 0: a split needs both classes"),
+    ([0] * 16 + [1] * 4, "class 1 has 4 groups, a split needs 5"),
+    ([1] * 16 + [0] * 4, "class 0 has 4 groups, a split needs 5"),
+])
+def test_a_split_that_cannot_be_is_refused(targets, message):
+    table = pd.DataFrame({"target": targets, "source": "A", "group": range(len(targets))})
+    with pytest.raises(ValueError, match=message):
+        preprocess.split_groups(table, 0)
+
+
+@pytest.mark.parametrize("count", [30, 60, 150])
+@pytest.mark.parametrize("seed", range(5))
+def test_take_groups_takes_whole_groups_of_both_classes(seed, count):
+    table = grouped(seed, 300)
+    taken = preprocess.take_groups(table, count, seed)
+    assert 0.8 * count <= len(taken) <= count
+    sizes = table["group"].value_counts()
+    assert taken["group"].value_counts().to_dict() == sizes[taken["group"].unique()].to_dict()  # whole
+    assert taken["image_id"].tolist() == [one for one in table["image_id"] if one in set(taken["image_id"])]  # in order
+    assert taken.groupby("target")["group"].nunique().min() >= 5
+    assert taken.index.tolist() == list(range(len(taken)))
+
+
+@pytest.mark.parametrize("rare", [0, 1])
+def test_take_groups_keeps_five_groups_of_a_rare_class(rare):
+    table = pd.DataFrame({"target": [rare] * 6 + [1 - rare] * 594, "group": range(600)})
+    for seed in range(5):
+        taken = preprocess.take_groups(table, 30, seed)
+        assert len(taken) == 30 and (taken["target"] == rare).sum() >= 5
+
+
+def test_take_groups_takes_all_for_zero_and_differs_by_seed():
+    table = grouped(0, 100)
+    assert preprocess.take_groups(table, 0, 0) is table
+    assert preprocess.take_groups(table, len(table), 0) is table
+    one, two = (set(preprocess.take_groups(table, 40, seed)["image_id"]) for seed in (0, 1))
+    assert one != two
+
+
+def test_balance_drops_benign_training_rows_alone():
+    table = grouped(0, 300)
+    table["split"] = preprocess.split_groups(table, 0)
+    kept = preprocess.balance(table, 30, 0)
+    benign = ((table["split"] == "train") & (table["target"] == 0)).to_numpy()
+    assert kept[benign].sum() == 30 and (kept[~benign] == 1).all() and set(kept) == {0, 1}
+    assert (preprocess.balance(table, 0, 0) == 1).all() and (preprocess.balance(table, 10_000, 0) == 1).all()
+    assert (preprocess.balance(table, 30, 0) == kept).all() and (preprocess.balance(table, 30, 1) != kept).any()
+
+
+# the full table
+
+@functools.cache
+def full_table(folder):
+    table = preprocess.read_marking(folder / "marking-full.csv.gz")
+    return table.assign(group=preprocess.group_rows(table))
+
+
+def test_the_tutorials_split_of_the_full_table_leaks_as_published(real_data):
+    table = full_table(real_data)
+    assert table.groupby(["source", "target"]).size().to_dict() == {
+        ("ISIC19", 0): 20809, ("ISIC19", 1): 4522, ("ISIC20", 0): 32542, ("ISIC20", 1): 584, ("SLATMD", 0): 1657,
+        ("SLATMD", 1): 373}
+    balanced = pd.concat([table[table["target"] == 0].sample(6000, random_state=42), table[table["target"] == 1]])
+    train, val = train_test_split(balanced, test_size=0.2, random_state=1234)
+    leaked = val["group"].isin(train["group"])
+    assert (len(val), leaked.sum(), (val["target"] == 1).sum(), (leaked & (val["target"] == 1)).sum()) == (
+        2296, 1551, 1082, 906)
+
+
+def test_the_split_of_the_full_table(real_data):
+    path = real_data / "marking-full.csv.gz"
+    dataset = {"csv": str(path), "ids": "", "masks_folder": ""}
+    start = time.perf_counter()
+    split = preprocess.make_split(dataset, benign=6000, split_seed=42)
+    seconds = time.perf_counter() - start
+    print(f"\nmake_split of {len(split)} rows: {seconds:.1f} s")
+    assert seconds < 60
+    assert len(split) == 60487 and crossing(split) == 0
+    table = full_table(real_data).assign(split=split["split"])
+    assert (table["image_id"] == split["image_id"]).all()
+    patients = table.dropna(subset="patient_id").groupby("patient_id")["split"].nunique()
+    assert (patients == 1).all() and len(patients) > 2056
+    side = dict(zip(table["image_id"], table["split"], strict=True))
+    twins = [(one, one.removesuffix("_downsampled")) for one in side if one.endswith("_downsampled")]
+    present = [(a, b) for a, b in twins if b in side]
+    assert len(present) == 2025 and all(side[a] == side[b] for a, b in present)
+    shares = table["split"].value_counts(normalize=True).to_dict()
+    assert shares == pytest.approx({"train": 0.6, "val": 0.2, "test": 0.2}, abs=0.01)
+    rates = table.groupby(["source", "split"])["target"].mean().unstack()
+    whole = table.groupby("source")["target"].mean()
+    print(rates.assign(table=whole).round(4))
+    for side in ("val", "test"):
+        assert (rates[side] / whole).between(0.9, 1.1).all()
+    kept = split[split["kept"] == 1]
+    assert kept[kept["split"] == "train"]["target"].value_counts()[0] == 6000
+    assert (split.loc[split["split"] != "train", "kept"] == 1).all()
+    assert (split.loc[split["target"] == 1, "kept"] == 1).all()
+
+
+def test_the_duplicate_list_of_isic_2020_is_read(real_data):
+    pairs = pd.read_csv(real_data / "isic2020-duplicates.csv.gz", dtype=str)
+    table = full_table(real_data)
+    groups = dict(zip(table["image_id"], preprocess.group_rows(table, pairs), strict=True))
+    assert len(pairs) == 425 and all(groups[one] == groups[two] for one, two in pairs.itertuples(index=False))
+
+
+# photographs, masks and the cache
+
+SHAPES = [(64, 64), (64, 96), (128, 64)]  # height and width; 32 divides each, so that area resizing is a mean of blocks
+
+
+@pytest.fixture
+def photographs(folders, tmp_path):
+    """A function that writes 40 photographs, 20 of source S (swapped) and 20 of T, and some masks: a data set."""
+    def make() -> dict:
+        rng = np.random.default_rng(0)
+        images, masks = tmp_path / "images", tmp_path / "masks"
+        images.mkdir()
+        masks.mkdir()
+        lines = []
+        for number in range(40):
+            H, W = SHAPES[number % 3]
+            colours = rng.integers(0, 256, (4, 4, 3)).astype(np.uint8)
+            Image.fromarray(colours).resize((W, H), Image.Resampling.BICUBIC).save(
+                images / f"X_{number}.jpg", quality=95, subsampling=0)
+            if number % 4 == 0:
+                mask = (rng.random((H, W)) < 0.5).astype(np.uint8)
+                mask[:H // 2, :W // 3] = 1
+                Image.fromarray(mask * (255 if number % 8 else 1)).save(masks / f"X_{number}_segmentation.png")
+            lines.append(f"P_{number // 2},X_{number},{number // 2 % 2},{'S' if number < 20 else 'T'}")
+        csv = tmp_path / "marking.csv"
+        csv.write_text(HEADER + "\n".join(lines) + "\n")
+        return {"csv": str(csv), "ids": "", "folder": str(images), "masks_folder": str(masks), "sha256": "0" * 64,
+                "bytes": sum(path.stat().st_size for path in images.iterdir()),
+                "colour_order_by_source": {"S": {"order": "bgr"}, "T": {"order": "rgb"}}}
+    return make()
+
+
+def block_means(pixels: np.ndarray, side: int) -> np.ndarray:
+    """[H, W, ...] -> [side, side, ...]: the mean of each block of H/side rows and W/side columns."""
+    H, W = pixels.shape[:2]
+    return pixels.reshape(side, H // side, side, W // side, -1).mean(axis=(1, 3)).reshape(side, side, *pixels.shape[2:])
+
+
+def test_make_split_has_the_contracts_columns_and_paths(photographs):
+    split = preprocess.make_split(photographs, benign=3)
+    assert list(split) == ["image_id", "path", "mask", "target", "source", "group", "split", "kept"]
+    assert (split["path"] == split["image_id"] + ".jpg").all()
+    assert [row for row, mask in enumerate(split["mask"]) if mask] == list(range(0, 40, 4))
+    assert split["mask"][4] == "X_4_segmentation.png"
+    assert (split["kept"] == 0).sum() == ((split["split"] == "train") & (split["target"] == 0)).sum() - 3
+    assert set(preprocess.make_split({**photographs, "masks_folder": ""})["mask"]) == {""}
+
+
+def test_ids_and_pairs_reach_the_split(photographs, tmp_path):
+    (tmp_path / "ids.csv").write_text("image_id\n" + "\n".join(f"X_{number}" for number in range(39, 5, -1)))
+    (tmp_path / "pairs.csv").write_text("one,two\nX_6,X_38\nX_10,X_0\nX_0,X_20\n")
+    split = preprocess.make_split({**photographs, "ids": str(tmp_path / "ids.csv")}, pairs=str(tmp_path / "pairs.csv"))
+    assert split["image_id"].tolist() == [f"X_{number}" for number in range(6, 40)]
+    group = dict(zip(split["image_id"], split["group"], strict=True))
+    assert group["X_6"] == group["X_7"] == group["X_38"] and group["X_10"] == group["X_20"] != group["X_6"]
+    assert len(preprocess.make_split(photographs, subsample=24)) <= 24
+
+
+def test_a_split_on_disk_is_the_split(photographs, tmp_path):
+    for one in (photographs, {**photographs, "masks_folder": ""}):
+        split = preprocess.make_split(one, benign=3)
+        split.to_csv(tmp_path / "split.csv", index=False)
+        pd.testing.assert_frame_equal(preprocess.read_split(tmp_path / "split.csv"), split, check_dtype=False)
+
+
+def test_the_cache_holds_every_used_photograph_in_true_colours(photographs):
+    split = preprocess.make_split(photographs, benign=3)
+    used = split[split["kept"] == 1]
+    cache = preprocess.build_cache(photographs, split, image_size=28)
+    pixels = np.load(cache["file"], mmap_mode="r")
+    assert cache["side"] == 32 and pixels.shape == (len(used), 32, 32, 3) and pixels.dtype == np.uint8
+    assert cache["rows"] == used["image_id"].tolist() and 0 < len(used) < len(split)
+    assert json.loads(json.dumps(cache)) == cache
+    for row, (name, source) in enumerate(zip(used["path"], used["source"], strict=True)):
+        direct = np.asarray(Image.open(f"{photographs['folder']}/{name}")).astype(float)  # as any decoder gives it
+        direct = block_means(direct[..., ::-1] if source == "S" else direct, 32)
+        assert np.abs(direct - pixels[row]).max() <= 3  # two decoders round differently
+
+
+def test_masks_are_squashed_as_their_photographs_were(photographs):
+    split = preprocess.make_split(photographs)
+    cache = preprocess.build_cache(photographs, split, image_size=28)
+    masks = np.load(cache["masks_file"], mmap_mode="r")
+    assert masks.shape == (40, 32, 32) and masks.dtype == np.uint8
+    for row, name in enumerate(split["mask"]):
+        if not name:
+            assert not masks[row].any()
+            continue
+        whole = np.asarray(Image.open(f"{photographs['masks_folder']}/{name}"))
+        assert np.abs(block_means((whole > 0) * 255.0, 32) - masks[row]).max() <= 1
+    assert masks.max() == 255
+
+
+def test_without_masks_there_is_no_file_of_masks(photographs):
+    one = {**photographs, "masks_folder": ""}
+    assert preprocess.build_cache(one, preprocess.make_split(one), image_size=28)["masks_file"] == ""
+
+
+def test_a_row_equals_the_photograph_decoded_by_opencv(photographs):
+    split = preprocess.make_split(photographs)
+    cache = preprocess.build_cache(photographs, split, image_size=64)  # a side that divides nothing, and enlarges
+    pixels = np.load(cache["file"], mmap_mode="r")
+    for row in (0, 1, 2, 37, 38, 39):
+        direct = cv2.imread(f"{photographs['folder']}/X_{row}.jpg")
+        direct = cv2.resize(direct, (73, 73), interpolation=cv2.INTER_AREA)
+        assert np.array_equal(pixels[row], direct if row < 20 else cv2.cvtColor(direct, cv2.COLOR_BGR2RGB))
+
+
+def test_the_key_follows_what_goes_in(photographs, monkeypatch):
+    monkeypatch.setattr(preprocess, "fill", lambda *arguments: None)
+    split = preprocess.make_split(photographs)
+    fewer = split.assign(kept=[0] + [1] * 39)
+    reordered = split.iloc[[0, 2, 1, *range(3, 40)]]
+    unmasked = split.assign(mask=[""] + split["mask"].tolist()[1:])
+    swapped = {**photographs, "colour_order_by_source": {"S": {"order": "bgr"}, "T": {"order": "bgr"}}}
+    calls = [(photographs, split, 28), (photographs, split, 32), (photographs, fewer, 28), (photographs, unmasked, 28),
+             (photographs, reordered, 28), (swapped, split, 28), ({**photographs, "sha256": "1" * 64}, split, 28),
+             ({**photographs, "folder": "elsewhere"}, split, 28),
+             ({**photographs, "masks_folder": "elsewhere"}, split, 28),
+             ({**photographs, "bytes": 1}, split, 28)]
+    keys = [preprocess.build_cache(*call[:2], image_size=call[2])["key"] for call in calls]
+    assert len(set(keys)) == len(calls)
+    again = {**photographs, "colour_order_by_source": json.loads(json.dumps(photographs["colour_order_by_source"]))}
+    assert preprocess.build_cache(again, split, image_size=28)["key"] == keys[0]
+
+
+def test_a_second_call_decodes_nothing(photographs, monkeypatch):
+    split = preprocess.make_split(photographs)
+    first = preprocess.build_cache(photographs, split, image_size=28)
+    monkeypatch.setattr(preprocess, "decode", None)
+    monkeypatch.setattr(preprocess, "decode_mask", None)
+    assert preprocess.build_cache(photographs, split, image_size=28) == first
+
+
+@pytest.mark.parametrize("what, error", [("decode", KeyboardInterrupt), ("decode_mask", OSError)])
+def test_an_interrupted_fill_leaves_nothing_and_the_next_call_fills(what, error, photographs, monkeypatch):
+    split = preprocess.make_split(photographs)
+    real, calls = getattr(preprocess, what), []
+
+    def interrupted(*arguments):
+        calls.append(arguments)
+        if len(calls) == 12:
+            raise error("stopped")
+        return real(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(preprocess, what, interrupted)
+        with pytest.raises(error):
+            preprocess.build_cache(photographs, split, image_size=28)
+    left = [path.name for path in (workspace.data_folder() / "cache").iterdir()]
+    assert len(left) == (0 if what == "decode" else 1)  # the photographs were whole before the masks
+    assert not any(name.startswith(".") or "masks" in name for name in left)
+    cache = preprocess.build_cache(photographs, split, image_size=28)
+    assert np.load(cache["file"]).any(axis=(1, 2, 3)).all()
+    assert np.load(cache["masks_file"])[::4].any(axis=(1, 2)).all()
+
+
+def test_a_damaged_photograph_or_mask_is_named(photographs):
+    split = preprocess.make_split(photographs)
+    name = f"{photographs['masks_folder']}/X_4_segmentation.png"
+    with open(name, "wb") as file:
+        file.write(b"not a picture")
+    with pytest.raises(ValueError, match="X_4_segmentation.png cannot be decoded"):
+        preprocess.build_cache(photographs, split, image_size=28)
+    with open(f"{photographs['folder']}/X_7.jpg", "wb") as file:
+        file.write(b"not a picture")
+    with pytest.raises(ValueError, match="X_7.jpg cannot be decoded"):
+        preprocess.build_cache(photographs, split, image_size=32)
+
+
+@pytest.mark.parametrize("image_size, side", [(64, 73), (96, 109), (224, 256)])
+def test_the_cached_side(image_size, side):
+    assert preprocess.cache_side(image_size) == side

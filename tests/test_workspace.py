@@ -1,0 +1,185 @@
+"""Folders, host, device, precision, seeds, and files that are written whole or not at all."""
+
+import json
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from helpers import workspace
+
+SIGNS = ["KAGGLE_KERNEL_RUN_TYPE", "COLAB_RELEASE_TAG", "PAPERSPACE_NOTEBOOK_REPO_ID"]
+
+
+def test_folders_follow_the_environment_and_default_to_the_project(monkeypatch, tmp_path):
+    monkeypatch.setenv("ATTENTION_DATA", str(tmp_path / "photographs"))
+    monkeypatch.setenv("ATTENTION_RUNS", str(tmp_path / "mine"))
+    assert workspace.data_folder() == tmp_path / "photographs"
+    assert workspace.run_folder("seed-1") == tmp_path / "mine" / "seed-1"
+    assert (tmp_path / "mine" / "seed-1").is_dir()
+    monkeypatch.setenv("ATTENTION_DATA", "")
+    assert workspace.data_folder() == workspace.PROJECT / "data"
+
+
+def test_project_is_the_folder_above_the_helpers():
+    assert (workspace.PROJECT / "helpers" / "workspace.py").is_file()
+
+
+def test_folders_are_absolute_and_understand_home(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("ATTENTION_DATA", "~/data")
+    monkeypatch.setenv("ATTENTION_RUNS", "~/runs")
+    assert workspace.data_folder() == tmp_path / "data"
+    assert workspace.run_folder("a") == tmp_path / "runs" / "a"
+    assert workspace.resolve("~/x.csv") == tmp_path / "x.csv"
+
+
+@pytest.mark.parametrize("run", ["", ".", "..", "../other", "a/b", "/tmp/a", "a/", "a/.."])
+def test_run_names_that_would_leave_the_folder_are_refused(run, monkeypatch, tmp_path):
+    monkeypatch.setenv("ATTENTION_RUNS", str(tmp_path / "runs"))
+    with pytest.raises(ValueError, match="name of one folder"):
+        workspace.run_folder(run)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_resolve_starts_at_the_project_whatever_the_working_folder(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert workspace.resolve("data/README.md") == workspace.PROJECT / "data" / "README.md"
+    assert workspace.resolve("notebooks/../data") == workspace.PROJECT / "data"
+    assert workspace.resolve(tmp_path / "set.zip") == tmp_path / "set.zip"
+
+
+@pytest.mark.parametrize("there, expected", [
+    ([], "local"),
+    (["PAPERSPACE_NOTEBOOK_REPO_ID"], "gradient"),
+    (["COLAB_RELEASE_TAG"], "colab"),
+    (["KAGGLE_KERNEL_RUN_TYPE"], "kaggle"),
+    (["COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE"], "kaggle"),  # Kaggle's image is built from Colab's
+])
+def test_host(there, expected, monkeypatch):
+    for sign in SIGNS:
+        monkeypatch.delenv(sign, raising=False)
+    for sign in there:
+        monkeypatch.setenv(sign, "1")
+    assert workspace.host() == expected
+
+
+@pytest.mark.parametrize("value, expected", [("1", True), ("0", False), ("", False)])
+def test_headless(value, expected, monkeypatch):
+    monkeypatch.setenv("ATTENTION_HEADLESS", value)
+    assert workspace.headless() is expected
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """A function that pretends to have so many CUDA devices, and MPS or not."""
+    def pretend(*, cuda: int, mps: bool) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: cuda)
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    return pretend
+
+
+@pytest.mark.parametrize("cuda, mps, expected", [(1, True, "cuda"), (0, True, "mps"), (0, False, "cpu")])
+def test_auto_takes_cuda_then_mps_then_cpu(cuda, mps, expected, machine):
+    machine(cuda=cuda, mps=mps)
+    assert workspace.choose_device().type == expected
+    assert workspace.choose_device("cpu").type == "cpu"
+
+
+@pytest.mark.parametrize("device", ["cuda", "mps", "cuda:0", "gpu", "", "CPU"])
+def test_a_device_that_is_not_there_is_refused_with_those_that_are(device, machine):
+    machine(cuda=0, mps=False)
+    with pytest.raises(ValueError, match="'auto' or one of: cpu$"):
+        workspace.choose_device(device)
+
+
+def test_numbered_devices(machine):
+    machine(cuda=2, mps=False)
+    assert workspace.choose_device("cuda:1") == torch.device("cuda", 1)
+    with pytest.raises(ValueError, match="cuda, cuda:0, cuda:1, cpu"):
+        workspace.choose_device("cuda:2")
+
+
+@pytest.mark.parametrize("capability, expected", [((7, 5), torch.float16), ((8, 0), torch.bfloat16)])
+def test_auto_precision_on_cuda(capability, expected, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert workspace.choose_precision(torch.device("cuda")) is expected
+
+
+@pytest.mark.parametrize("able, expected", [
+    ({"avx512_bf16": True}, torch.bfloat16), ({"amx_bf16": True}, torch.bfloat16), ({"avx2": True}, torch.float32)])
+def test_auto_precision_on_the_cpu(able, expected, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able, raising=False)
+    assert workspace.choose_precision(torch.device("cpu")) is expected
+
+
+def test_auto_precision_elsewhere_and_on_a_torch_without_capabilities(monkeypatch):
+    assert workspace.choose_precision(torch.device("mps")) is torch.float32
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert workspace.choose_precision(torch.device("cpu")) is torch.float32
+
+
+def test_precision_by_name():
+    cpu = torch.device("cpu")
+    names = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    assert {name: workspace.choose_precision(cpu, name) for name in names} == names
+    with pytest.raises(ValueError, match="'auto' or one of fp32, bf16, fp16, not 'float32'"):
+        workspace.choose_precision(cpu, "float32")
+
+
+def test_seeds_reach_python_numpy_and_torch():
+    def draw():
+        return random.random(), np.random.rand(), torch.rand(1).item()
+    workspace.seed_everything(3)
+    first = draw()
+    workspace.seed_everything(3)
+    second = draw()
+    workspace.seed_everything(4)
+    assert first == second
+    assert all(a != b for a, b in zip(first, draw(), strict=True))
+
+
+def test_a_file_is_replaced_whole_and_its_folder_made(tmp_path):
+    path = tmp_path / "new" / "split.csv"
+    with workspace.replacing(path) as beside:
+        assert beside.parent == path.parent and beside.suffix == ".csv"
+        beside.write_text("one")
+        assert not path.exists()
+    assert path.read_text() == "one"
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_crash_leaves_the_old_file_and_nothing_beside_it(error, tmp_path):
+    path = tmp_path / "model.pt"
+    path.write_text("old")
+    with pytest.raises(error), workspace.replacing(path) as beside:
+        beside.write_text("half")
+        raise error
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_json_there_and_back(tmp_path):
+    path = tmp_path / "cache.json"
+    content = {"side": 109, "rows": ["a", "\u00e4"]}
+    workspace.write_json(path, content)
+    assert workspace.read_json(path, "02_preprocess.ipynb") == {"format": workspace.FORMAT, **content}
+
+
+@pytest.mark.parametrize("content", [{"format": workspace.FORMAT + 1}, {"format": "old"}, {"side": 109}])
+def test_another_format_is_refused_by_name(content, tmp_path):
+    path = tmp_path / "cache.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=f"cache.json has format {content.get('format')}, expected {workspace.FORMAT}: "
+                                         "run 02_preprocess.ipynb again"):
+        workspace.read_json(path, "02_preprocess.ipynb")
+
+
+def test_a_missing_file_names_the_notebook_that_makes_it(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"dataset\.json is not in .*: run 01_download\.ipynb first"):
+        workspace.read_json(tmp_path / "dataset.json", "01_download.ipynb")
+    (tmp_path / "split.csv").touch()
+    assert workspace.need(tmp_path / "split.csv", "02_preprocess.ipynb") == tmp_path / "split.csv"
