@@ -17,28 +17,25 @@ from pathlib import Path, PurePosixPath
 
 import cv2
 import pandas as pd
-import requests
 from tqdm.auto import tqdm
 
 from helpers import preprocess, sample, workspace
 
 LICENCES = "ISIC 2019 and 2020 photographs: CC BY-NC 4.0; ISIC 2017 and 2018 (Task 1): CC-0; see data/README.md"
-PHOTOGRAPHS, UNLABELLED = "512x512-dataset-melanoma", "512x512-test"
 KAGGLE_DATASET = "shonenkov/melanoma-merged-external-data-512x512-jpeg"
 MOUNT = Path("/kaggle/input")  # where Kaggle's own notebooks find the data sets added to them
 REFUSED = {  # why Kaggle did not give a data set, and what to do: by status, or in words
     "none": "No credentials for Kaggle were found, so {name} was not downloaded. Create a token under API at "
-            "https://www.kaggle.com/settings, save it in ~/.kaggle/access_token and type chmod 600 ~/.kaggle/access_token; "
-            "01_download.ipynb lists the other ways. On Kaggle, Add Input needs none. {without}",
-    401: "Kaggle did not accept the credentials in {found}, so {name} was not downloaded: they are mistyped, expired or "
-         "revoked. Create new ones under API at https://www.kaggle.com/settings and put them there. {without}",
-    403: "Kaggle does not give {name} to this account (403; credentials in {found}). Open {page}, signed in: accept the "
-         "terms if it asks you to, and run this again. Without such a page the name is mistyped or the set is private.",
-    404: "Kaggle has no data set {name} (404). Compare the name, owner/name or owner/name/version, with the address of "
-         "its page, which would be {page}.",
-    "stopped": "{name} did not arrive from Kaggle ({reason}). Check the network (on Kaggle the notebook's Internet switch) "
-               "and the free disk, then run this again: it goes on from what has arrived. {without}"}
-WITHOUT = "Without Kaggle, set dataset to 'sample', or to a zip or folder that you have."
+            "https://www.kaggle.com/settings, save it as ~/.kaggle/access_token, type chmod 600 ~/.kaggle/access_token "
+            "and run this again; 01_download.ipynb lists other ways. On Kaggle, Add Input needs none.",
+    401: "Kaggle did not accept the credentials in {found}, so {name} was not downloaded: they are mistyped, expired "
+         "or revoked. Create new ones under API at https://www.kaggle.com/settings and put them there.",
+    403: "Kaggle does not give {name} to this account (403; credentials in {found}). Sign in, open {page}, "
+         "accept its terms if asked, and run this again. Without such a page the name is mistyped or the set private.",
+    404: "Kaggle has no data set {name} (404). Compare the name with the address of its page, which would be {page}.",
+    "stopped": "{name} did not arrive from Kaggle ({reason}). Check the network (on Kaggle the notebook's Internet "
+               "switch) and the free disk, and run this again: it goes on from what has arrived."}
+WITHOUT = " Without Kaggle, set dataset to 'sample', or to a zip or folder that you have."
 
 
 class KaggleFailed(RuntimeError):
@@ -67,33 +64,38 @@ def find_dataset(dataset: str, *, kaggle_dataset: str = KAGGLE_DATASET, masks: s
     else:
         folder = open_folder(dataset, "dataset")
     table_path = one_of(folder.rglob("marking.csv"), f"a marking.csv in {folder}")
-    photographs = photograph_folder(table_path.parent)
     table = preprocess.read_marking(table_path)
+    names = set(table["image_id"])
     if ids:
-        table = keep_ids(table, workspace.resolve(ids))
-    there = {path.stem for path in photographs.glob("*.jpg")}
-    missing = table.loc[~table["image_id"].isin(there), "image_id"]
+        listed = set(pd.read_csv(workspace.resolve(ids), dtype=str).get("image_id", ()))
+        unknown = listed - names
+        if unknown or not listed:
+            raise ValueError(f"ids: {ids} needs a column image_id with ids of {table_path}; it has {len(listed)}, "
+                             f"{len(unknown)} of them unknown{', such as ' + str(unknown.pop()) if unknown else ''}")
+        table = table[table["image_id"].isin(listed)]
+    photographs = one_of({path.parent for path in table_path.parent.rglob("*.jpg") if path.stem in names},
+                         f"one folder in {table_path.parent} with the photographs of its rows, <image_id>.jpg")
+    sizes = {path.stem: path.stat().st_size for path in photographs.glob("*.jpg")}
+    missing = table.loc[~table["image_id"].isin(sizes), "image_id"]
     if len(missing):
-        raise ValueError(f"{len(missing)} of {len(table)} rows of {table_path} have no photograph in {photographs}, the "
-                         f"first {missing.iloc[0]}.jpg: unpack the archive again, or list those to keep with `ids`")
+        raise ValueError(f"{len(missing)} of {len(table)} rows of {table_path} have no photograph in {photographs}, "
+                         f"the first {missing.iloc[0]}.jpg: unpack the archive again (what lies under data/raw/ comes "
+                         "again once its folder is deleted), or list those to keep with `ids`")
     masks_folder = find_masks(masks, table_path.parent)
-    masked = table["image_id"].isin({path.name.removesuffix("_segmentation.png")
-                                     for path in masks_folder.glob("*_segmentation.png")} if masks_folder else ())
-    if masks_folder and not masked.any():
+    masked = masks_folder and sum((masks_folder / f"{name}_segmentation.png").is_file() for name in table["image_id"])
+    if masked == 0:
         raise ValueError(f"masks: no mask in {masks_folder} has the image id of one of the {len(table)} photographs; "
                          "name other masks, or set `masks` to ''")
     orders = {source: colour_order([photographs / f"{name}.jpg" for name in rows["image_id"]])
               for source, rows in table.groupby("source")}
     return {
         "dataset": dataset, "kaggle_dataset": kaggle_dataset if dataset == "kaggle" else "",
-        "folder": str(photographs), "masks_folder": str(masks_folder or ""), "masks": int(masked.sum()),
+        "folder": str(photographs), "masks_folder": str(masks_folder or ""), "masks": masked or 0,
         "csv": str(table_path), "ids": str(workspace.resolve(ids)) if ids else "",
-        "sha256": hashlib.sha256(table_path.read_bytes()).hexdigest(), "rows": len(table), "images": len(there),
-        "bytes": sum((photographs / f"{name}.jpg").stat().st_size for name in table["image_id"]),
-        "colour_order": max(orders.values(), key=lambda one: one["photographs"])["order"],
-        "colour_order_by_source": orders,
-        "licence": "made by helpers/sample.py: no photograph of a patient" if dataset == "sample" else LICENCES,
-    }
+        "sha256": hashlib.sha256(table_path.read_bytes()).hexdigest(),
+        "rows": len(table), "images": len(sizes), "bytes": sum(sizes[name] for name in table["image_id"]),
+        "colour_order": orders[table["source"].mode()[0]]["order"], "colour_order_by_source": orders,
+        "licence": "made by helpers/sample.py: no photograph of a patient" if dataset == "sample" else LICENCES}
 
 
 def open_folder(place: str, parameter: str) -> Path:
@@ -101,10 +103,8 @@ def open_folder(place: str, parameter: str) -> Path:
     path = workspace.resolve(place)
     if path.is_dir():
         return path
-    if not path.is_file():
-        raise FileNotFoundError(f"{parameter}: there is no folder or zip at {path}")
     if not zipfile.is_zipfile(path):
-        raise ValueError(f"{parameter}: {path} is neither a folder nor a whole zip archive; download it again")
+        raise FileNotFoundError(f"{parameter}: there is no folder and no whole zip archive at {path}")
     with path.open("rb") as file:
         content = hashlib.file_digest(file, "sha256").hexdigest()
     folder = workspace.data_folder() / "raw" / f"{path.stem}-{content[:8]}"
@@ -116,26 +116,27 @@ def open_folder(place: str, parameter: str) -> Path:
 def fetch(name: str) -> Path:
     """The folder of Kaggle's data set `name`, "owner/name" or "owner/name/version".
 
-    On Kaggle one that was added to the notebook is used in place, whatever its version. Elsewhere it is downloaded once
-    into data/raw/kaggle/; what arrives is kept until it is unpacked and checked. Raises ValueError for a name of another
-    kind, KaggleFailed, and OSError where the disk has no room.
+    On Kaggle one that was added to the notebook is used in place, whatever its version. Elsewhere it is downloaded
+    once into data/raw/kaggle/; what arrives is kept until it is unpacked and checked. Raises ValueError for a name of
+    another kind, KaggleFailed, and OSError where the disk has no room.
     """
     if not re.fullmatch(r"[\w-]+/[\w-]+(/[0-9]+)?", name):
         raise ValueError(f"a Kaggle data set is owner/name or owner/name/version, as {KAGGLE_DATASET}, not {name!r}")
     owner, slug, *version = name.split("/")
+    for mounted in (MOUNT / "datasets" / owner / slug, MOUNT / slug):
+        if mounted.is_dir():
+            return mounted
     folder = workspace.data_folder() / "raw" / "kaggle" / owner / "@".join([slug, *version])
-    for ready in (MOUNT / "datasets" / owner / slug, MOUNT / slug, folder):
-        if ready.is_dir():
-            return ready
     archive = folder.with_name(f"{folder.name}.download") / f"{slug}.zip"
-    if not zipfile.is_zipfile(archive):  # the directory of a zip is at its end: what is cut short is none
-        download(name, archive.parent)
-    try:
-        unpack(archive, folder)
-    except ValueError as error:
-        archive.unlink()
-        raise KaggleFailed(f"{name} came from Kaggle and was removed again: {error}") from None
-    shutil.rmtree(archive.parent)
+    if not folder.is_dir():
+        if not zipfile.is_zipfile(archive):  # the directory of a zip is at its end: what is cut short is none
+            download(name, archive.parent)
+        try:
+            unpack(archive, folder)
+        except ValueError as error:
+            shutil.rmtree(archive.parent)
+            raise KaggleFailed(f"What came from Kaggle as {name} was removed; run this again: {error}") from None
+    shutil.rmtree(archive.parent, ignore_errors=True)
     return folder
 
 
@@ -149,20 +150,21 @@ def download(name: str, folder: Path) -> None:
         os.environ.setdefault("KAGGLE_ENABLE_OAUTH", "1")  # kaggle 2.0.2 does not look there unasked
     try:
         if found:  # without any, the client ends the program
-            with contextlib.redirect_stdout(io.StringIO()):  # its advice is for the command line
+            with contextlib.redirect_stdout(io.StringIO()):  # what it prints may hold a signed address
                 import kaggle  # importing it signs in
                 kaggle.api.authenticate()
-            signed_in = True
-            kaggle.api.dataset_download_files(name, path=str(folder), quiet=workspace.headless())
+                signed_in = True
+                kaggle.api.dataset_download_files(name, path=str(folder), quiet=workspace.headless())
             return
-    except (OSError, ValueError, KeyError, NameError, SystemExit) as error:  # refused, it calls exit(), unknown in notebooks
+    except ImportError:
+        raise
+    except (Exception, SystemExit) as error:  # refused, it calls exit(), which a notebook does not know
         status = getattr(getattr(error, "response", None), "status_code", None)
-        offline = isinstance(error, requests.ConnectionError | requests.Timeout)
-        why = status if status in REFUSED else "stopped" if signed_in or offline or status else 401
+        why = status if status in REFUSED else "stopped" if signed_in or isinstance(error, OSError) else 401
         reason = f"error {status}" if status else getattr(error, "strerror", None) or type(error).__name__
     page = "https://www.kaggle.com/datasets/" + "/".join(name.split("/")[:2])
-    # the client's own words are left out: they may hold a key or a signed address
-    raise KaggleFailed(REFUSED[why].format(name=name, found=" and ".join(found), page=page, reason=reason, without=WITHOUT))
+    # outside `except`, and without the client's own words: they may hold a key
+    raise KaggleFailed(REFUSED[why].format(name=name, found=" and ".join(found), page=page, reason=reason) + WITHOUT)
 
 
 def find_credentials() -> list[str]:
@@ -174,16 +176,14 @@ def find_credentials() -> list[str]:
         "~/.kaggle/access_token": any((home / name).is_file() for name in ("access_token", "access_token.txt")),
         "KAGGLE_USERNAME and KAGGLE_KEY": variables.get("KAGGLE_USERNAME") and variables.get("KAGGLE_KEY"),
         "kaggle.json": (Path(variables.get("KAGGLE_CONFIG_DIR") or other) / "kaggle.json").is_file(),
-        "~/.kaggle/credentials.json": (home / "credentials.json").is_file(),
-    }
+        "~/.kaggle/credentials.json": (home / "credentials.json").is_file()}
     return [place for place, there in places.items() if there]
 
 
 def unpack(archive: Path, folder: Path) -> None:
     """Unpack a zip into a new folder, whole or not at all, and list its members in `manifest.csv`.
 
-    Raises ValueError for a damaged zip and for a member that would leave the folder or is a link, OSError where the
-    disk has no room.
+    Raises ValueError for a damaged zip or a member that leaves the folder or links, OSError where the disk is full.
     """
     beside = folder.with_name(f".{folder.name}.unpacking")
     shutil.rmtree(beside, ignore_errors=True)
@@ -193,64 +193,40 @@ def unpack(archive: Path, folder: Path) -> None:
             members = zipped.infolist()
             for member in members:
                 name = PurePosixPath(member.filename.replace("\\", "/"))
-                if name.is_absolute() or ".." in name.parts or ":" in member.filename:
-                    raise ValueError(f"{archive} is refused: its member {member.filename!r} would leave the folder")
-                if stat.S_ISLNK(member.external_attr >> 16):
-                    raise ValueError(f"{archive} is refused: its member {member.filename!r} is a link")
+                outside = name.is_absolute() or ".." in name.parts or ":" in member.filename
+                if outside or stat.S_ISLNK(member.external_attr >> 16):
+                    raise ValueError(f"{archive} is refused: its member {member.filename!r} leaves the folder or links")
             needed, free = sum(member.file_size for member in members), shutil.disk_usage(beside).free
             if needed > 0.95 * free:
-                raise OSError(f"{archive} needs {needed / 1e9:.1f} GB in {folder.parent}, where {free / 1e9:.1f} GB are "
-                              "free: make room, or set ATTENTION_DATA to a folder on a larger disk")
+                raise OSError(f"{archive} needs {needed / 1e9:.1f} GB in {folder.parent}, where {free / 1e9:.1f} GB "
+                              "are free: make room, or set ATTENTION_DATA to a folder on a larger disk")
             for member in tqdm(members, desc="unpacking", disable=workspace.headless()):
                 zipped.extract(member, beside)  # checks its CRC
         manifest = [(one.filename, one.file_size, f"{one.CRC:08x}") for one in members if not one.is_dir()]
         pd.DataFrame(manifest, columns=["member", "bytes", "crc32"]).to_csv(beside / "manifest.csv", index=False)
         beside.rename(folder)
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise ValueError(f"{archive} is damaged ({error}); download it again") from error
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # RuntimeError: encrypted
+        raise ValueError(f"{archive} cannot be unpacked ({error}); download it again") from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 
 
-def photograph_folder(folder: Path) -> Path:
-    """The folder of `<image_id>.jpg` at or below `folder`: the Kaggle set's own, or the one that holds JPEGs."""
-    kaggle = folder / PHOTOGRAPHS / PHOTOGRAPHS
-    if kaggle.is_dir():
-        return kaggle
-    return one_of({path.parent for path in folder.rglob("*.jpg") if UNLABELLED not in path.relative_to(folder).parts},
-                  f"a folder of photographs (*.jpg) in {folder}")
-
-
 def one_of(found, what: str) -> Path:
-    """The only member of `found`. Raises FileNotFoundError for none, ValueError for several."""
+    """The only member of `found`. Raises ValueError for none or several."""
     found = sorted(found)
-    if not found:
-        raise FileNotFoundError(f"expected {what}, found none; the Kaggle layout is described in data/README.md")
-    if len(found) > 1:
-        raise ValueError(f"expected {what}, found {len(found)}: {found[0]}, {found[1]}...; name the folder of one")
+    if len(found) != 1:
+        raise ValueError(f"expected {what}, found {len(found)}{': ' if found else ''}{', '.join(map(str, found[:2]))}; "
+                         "name the folder or zip of one data set, laid out as data/README.md describes")
     return found[0]
 
 
 def find_masks(masks: str, folder: Path) -> Path | None:
     """The folder of `<image_id>_segmentation.png`, or None."""
-    if masks == "auto":
-        return folder / "masks" if (folder / "masks").is_dir() else None
-    if not masks:
-        return None
+    if masks in ("", "auto"):
+        return folder / "masks" if masks and (folder / "masks").is_dir() else None
     place = fetch(masks.removeprefix("kaggle:")) if masks.startswith("kaggle:") else open_folder(masks, "masks")
     return one_of({path.parent for path in place.rglob("[!.]*_segmentation.png")},
                   f"a folder of masks (<image_id>_segmentation.png) in {masks}")
-
-
-def keep_ids(table: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """The rows whose `image_id` the csv at `path` lists. Raises ValueError for one that the table lacks."""
-    listed = pd.read_csv(path, dtype=str)
-    if "image_id" not in listed:
-        raise ValueError(f"ids: {path} has the columns {list(listed)}, expected image_id")
-    unknown = set(listed["image_id"]) - set(table["image_id"])
-    if unknown:
-        raise ValueError(f"ids: {len(unknown)} of {len(listed)} in {path} are not in the table, such as {min(unknown)}")
-    return table[table["image_id"].isin(listed["image_id"])].reset_index(drop=True)
 
 
 def colour_order(paths: list[Path], *, photographs: int = 100) -> dict:
@@ -259,13 +235,12 @@ def colour_order(paths: list[Path], *, photographs: int = 100) -> dict:
     At most `photographs` evenly chosen files are decoded by OpenCV and put in the order that a standard decoder gives.
     Returns {"order": "rgb" or "bgr", "share": how many are redder in that order, "photographs": how many were read}.
     """
-    chosen = paths[::max(1, len(paths) // photographs)][:photographs]
-    redder = 0
-    for path in chosen:
+    redder = []
+    for path in paths[::-(-len(paths) // photographs)]:
         pixels = cv2.imread(str(path), cv2.IMREAD_REDUCED_COLOR_4)                      # [H, W, 3], blue first
         if pixels is None:
             raise ValueError(f"{path} cannot be decoded as a JPEG: unpack or download the data set again")
         blue, _, red = pixels.mean(axis=(0, 1))
-        redder += red > blue
-    share = float(redder) / len(chosen)
-    return {"order": "rgb" if share >= 0.5 else "bgr", "share": max(share, 1 - share), "photographs": len(chosen)}
+        redder.append(bool(red > blue))
+    share = sum(redder) / len(redder)
+    return {"order": "rgb" if share >= 0.5 else "bgr", "share": max(share, 1 - share), "photographs": len(redder)}

@@ -6,6 +6,7 @@ Everywhere: targets [N] are 0 or 1, scores [N] are larger where melanoma is more
 
 import numpy as np
 import pandas as pd
+from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score, roc_curve
 
@@ -16,8 +17,8 @@ SENSITIVITY = 0.90   # that the threshold keeps on validation
 def check_classes(targets: np.ndarray, where: str) -> None:
     """Raises ValueError unless both classes are there."""
     if len(np.unique(targets)) < 2:
-        raise ValueError(f"{where} holds {len(targets)} photographs of {len(np.unique(targets))} class(es); a figure such "
-                         "as AUC needs melanomas and benign lesions: take more photographs or another split_seed")
+        raise ValueError(f"{where} holds {len(targets)} photographs of {len(np.unique(targets))} class(es); a figure "
+                         "such as AUC needs melanomas and benign lesions: take more photographs or another split_seed")
 
 
 def bootstrap_counts(groups: np.ndarray, *, draws: int = DRAWS, seed: int = 0) -> np.ndarray:
@@ -101,7 +102,7 @@ def calibrate(logits: np.ndarray, targets: np.ndarray) -> dict:
 
 def probability(logits: np.ndarray, calibration: dict) -> np.ndarray:
     """Calibrated probability of melanoma [N]."""
-    return 1 / (1 + np.exp(-(calibration["slope"] * np.asarray(logits, float) + calibration["intercept"])))
+    return expit(calibration["slope"] * np.asarray(logits, float) + calibration["intercept"])
 
 
 def choose_threshold(targets: np.ndarray, scores: np.ndarray, *, sensitivity: float = SENSITIVITY) -> float:

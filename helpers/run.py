@@ -28,6 +28,7 @@ NOTEBOOKS = sorted((workspace.PROJECT / "notebooks").glob("0*.ipynb"))
 TYPES = {"str": str, "int": int, "float": float, "bool": bool}
 WORDS = {"dataset": ("sample", "kaggle"), "masks": ("auto", "", "kaggle:"), "weights": ("none", "imagenet"),
          "ids": ("",), "pairs": ("",)}  # parameters that may be a path, and what they hold when they are none
+OPTIONS = ("run", "dataset", "params", "from", "only")
 FIRST_FIGURE = "attention_malignant.png"
 
 
@@ -53,7 +54,7 @@ def read_parameters(file: str, pairs: Sequence[tuple[str, str]], known: dict) ->
     if file:
         try:
             given = yaml.safe_load(Path(file).expanduser().read_text(encoding="utf-8")) or {}
-        except (OSError, yaml.YAMLError) as error:
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise ValueError(f"--params {file} cannot be read: {error}") from error
         if not isinstance(given, dict):
             raise ValueError(f"--params {file} holds a {type(given).__name__}, expected lines of `name: value`")
@@ -83,10 +84,10 @@ def convert(name: str, value: object, kind: type) -> object:
 
 def as_path(name: str, value: object) -> object:
     """Where the parameter names a path: absolute, from the caller's folder. Raises ValueError if nothing is there."""
-    if name not in WORDS or value in WORDS[name] or str(value).startswith("kaggle:"):
+    if name not in WORDS or value in WORDS[name] or ("kaggle:" in WORDS[name] and str(value).startswith("kaggle:")):
         return value
     path = Path(value).expanduser().absolute()
-    if not path.exists():
+    if not value or not path.exists():
         words = ", ".join(repr(word) for word in WORDS[name] if word)
         raise ValueError(f"{name}: there is nothing at {path}; name a file or folder{', or ' if words else ''}{words}")
     return str(path)
@@ -157,10 +158,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="one parameter")
     parser.add_argument("--from", dest="first", metavar="04", help="start at this notebook")
     parser.add_argument("--only", metavar="05", help="run this notebook alone")
-    options = parser.parse_args(arguments)
-    named = [(name, value) for name in ("run", "dataset") if (value := getattr(options, name))]
+    options, unknown = parser.parse_known_args(arguments)
+    named = [(name, value) for name in ("run", "dataset") if (value := getattr(options, name)) is not None]
     try:
         known = known_parameters()
+        if unknown:
+            names = {name: f"-p {name}" for name in known} | {name: f"--{name}" for name in OPTIONS}
+            near = difflib.get_close_matches(unknown[0].lstrip("-"), names, n=1)
+            raise ValueError(f"there is no option {unknown[0]!r}; "
+                             + (f"did you mean {names[near[0]]}?" if near else "--help lists them"))
         values = read_parameters(options.params, [*options.p, *named], known)
         check(values, known)
         notebooks = choose(options.first, options.only)

@@ -18,12 +18,12 @@ import pandas as pd
 COLUMNS = ["patient_id", "image_id", "target", "source", "sex", "age_approx", "anatom_site_general_challenge"]
 SITES = {"torso": 0.45, "lower extremity": 0.25, "upper extremity": 0.17, "head/neck": 0.1, "palms/soles": 0.03}
 SOURCES = {  # share of the photographs, melanoma rate; then the look: colour of the light, chance of each extra
-    "CLINIC_A": {"share": 0.42, "rate": 0.12, "tint": (0.86, 0.83, 0.78), "hair": 0.3, "bubbles": 0.05, "ink": 0.0,
-                 "sticker": 0.2, "ruler": 0.35, "dark": 0.15, "round": 0.0},
-    "CLINIC_B": {"share": 0.33, "rate": 0.30, "tint": (1.03, 0.98, 1.03), "hair": 0.4, "bubbles": 0.1, "ink": 0.12,
-                 "sticker": 0.0, "ruler": 0.15, "dark": 0.35, "round": 0.05},
-    "CLINIC_C": {"share": 0.25, "rate": 0.50, "tint": (1.03, 0.81, 0.77), "hair": 0.3, "bubbles": 0.45, "ink": 0.0,
-                 "sticker": 0.0, "ruler": 0.05, "dark": 0.4, "round": 0.35},
+    "CLINIC_A": {"share": 0.42, "rate": 0.12, "tint": (0.86, 0.83, 0.78), "hair": 0.3, "bubbles": 0.05,
+                 "ruler": 0.35, "dark": 0.15, "round": 0.0},
+    "CLINIC_B": {"share": 0.33, "rate": 0.30, "tint": (1.03, 0.98, 1.03), "hair": 0.4, "bubbles": 0.1,
+                 "ruler": 0.15, "dark": 0.35, "round": 0.05},
+    "CLINIC_C": {"share": 0.25, "rate": 0.50, "tint": (1.03, 0.81, 0.77), "hair": 0.3, "bubbles": 0.45,
+                 "ruler": 0.05, "dark": 0.4, "round": 0.35},
 }
 TWINS = 0.05  # of all photographs: one of CLINIC_C again, as CLINIC_B's
 PALE = np.array([0.96, 0.84, 0.79])  # the lightest skin: red, green, blue
@@ -124,7 +124,7 @@ def draw(row, *, seed: int, side: int, lesion: bool = True) -> tuple[np.ndarray,
     cover = cv2.warpAffine(cover, place, (side, side))
     if lesion:
         pixels = pixels * (1 - cover[..., None] * (1 - light))
-    pixels = draw_over(rng, pixels, look, hairs, 2 * centre - 1)
+    pixels = draw_over(rng, pixels, look, hairs)
     photograph = (pixels.clip(0, 1) * 255).round().astype(np.uint8)
     if row.image_id.endswith("_downsampled"):
         photograph = cv2.resize(cv2.resize(photograph, None, fx=0.75, fy=0.75), (side, side))
@@ -196,22 +196,13 @@ def draw_structure(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np
     return step(noise(rng, side, 6) + 0.4, 0.8) * (0, -0.15 * waves, 0.5 * step(waves - 1, 0.8))[kind]
 
 
-def draw_over(rng: np.random.Generator, pixels: np.ndarray, look: dict, hairs: int, lesion: np.ndarray) -> np.ndarray:
-    """What lies over skin and lesion: bubbles, ink, sticker, hair, ruler; then light, dark corners, the camera's noise.
-
-    lesion: x and y of its middle, from -1 to 1; ink and sticker keep to the other side.
-    """
+def draw_over(rng: np.random.Generator, pixels: np.ndarray, look: dict, hairs: int) -> np.ndarray:
+    """What lies over skin and lesion: gel bubbles, hair, a ruler; then light, dark corners and the camera's noise."""
     side, (x, y) = len(pixels), grid(len(pixels))
-    has = {extra: rng.random() < look[extra] for extra in ("bubbles", "ink", "sticker", "ruler", "dark", "round")}
-    other = np.arctan2(-lesion[1], -lesion[0]) + rng.normal(0, 0.4)
+    has = {extra: rng.random() < look[extra] for extra in ("bubbles", "ruler", "dark", "round")}
     for _ in range(has["bubbles"] * rng.integers(2, 12)):
         away = np.hypot(x - rng.uniform(-1, 1), y - rng.uniform(-1, 1)) / rng.uniform(0.03, 0.11)
         pixels = blend(pixels, 0.3 * np.exp(-((away - 1) / 0.2) ** 2) + 0.06 * (away < 1), (1, 1, 1))
-    ink = step(np.cos(other) * x + np.sin(other) * y - 0.75 + 0.25 * noise(rng, side, 9), 0.15)
-    ink = ink * step(noise(rng, side, side // 2) + 0.8, 0.8)
-    pixels = blend(pixels, 0.85 * has["ink"] * ink, (0.38, 0.22, 0.55))
-    disc = step(0.45 - np.hypot(x - 1.25 * np.cos(other), y - 1.25 * np.sin(other)), 0.02)
-    pixels = blend(pixels, 0.95 * has["sticker"] * disc, rng.permutation([0.25, 0.7, 0.9]) * rng.uniform(0.7, 1))
     pixels = blend(pixels, 0.75 * draw_hairs(rng, side, hairs), np.array([0.16, 0.11, 0.09]) * rng.uniform(0.6, 2.5))
     pixels = blend(pixels, 0.75 * has["ruler"] * draw_ruler(rng, side), (0.15, 0.15, 0.15))
     lean, away = rng.uniform(0, 2 * np.pi), np.hypot(x - rng.normal(0, 0.05), y - rng.normal(0, 0.05))

@@ -87,7 +87,7 @@ def attention_figure(photographs: np.ndarray, pool3: Tensor | None, pool4: Tenso
         if maps is not None:
             own, unit = own_scale(maps, attention)
             rows[f"{name}\nmin to max"] = overlay(photographs, min_max(upsample(maps, photographs.shape[1:3])))
-            notes[f"{name}\nmin to max"] = [f"{one.min():.2f} to {one.max():.2f}" for one in own]
+            notes[f"{name}\nmin to max"] = [f"{one.min():.2f} to {one.max():.3g}" for one in own]
             if own_rows:
                 rows[f"{name}\nown scale"], units[f"{name}\nown scale"] = own[:, 0].numpy(), unit
     return grid_figure(rows, titles, notes=notes, units=units, outlines=outlines)

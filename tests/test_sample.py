@@ -32,7 +32,7 @@ def statistics():
         y, x = np.nonzero(mask)
         edges = np.abs(np.diff(photograph.astype(int), axis=0)).mean()
         numbers.append([*photograph.mean((0, 1)), photograph.std(), edges, (photograph.max(axis=2) < 30).mean(),
-                        mask.mean(), np.hypot(x.mean() - 31.5, y.mean() - 31.5)])
+                        mask.mean(), x.mean(), y.mean(), np.hypot(x.mean() - 31.5, y.mean() - 31.5)])
     return rows, np.array(numbers)
 
 
@@ -155,6 +155,8 @@ def test_nothing_but_the_lesion_knows_the_label(statistics):
     for column in ("sex", "age_approx", "anatom_site_general_challenge"):
         assert abs(within_source(rows, pd.factorize(rows[column])[0]) - 0.5) < 0.09
         assert abs(within_source(rows, rows[column].isna().to_numpy()) - 0.5) < 0.09
+    for number in (rows["photograph"], rows.groupby("lesion")["target"].transform("size")):
+        assert abs(within_source(rows, number.to_numpy()) - 0.5) < 0.09
 
 
 def test_without_its_lesion_a_photograph_is_the_same_whatever_the_label():

@@ -1,0 +1,37 @@
+# Everything that a reader or a machine runs. `make help` lists it.
+# Targets set up .venv on first use. To use an environment of your own instead: make tutorial PYTHON=python
+
+VENV := .venv
+PYTHON ?= $(VENV)/bin/python
+SETUP := $(if $(filter $(VENV)/bin/python,$(PYTHON)),$(VENV)/.done)
+# the Python that makes .venv: the first of these that is there
+BASE ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(if $(shell command -v $(name)),$(name))))
+export ATTENTION_HEADLESS ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help tutorial test lab notebooks clean
+
+help:  ## list the targets
+	@grep -hE '^[$$a-z()/.-]+:.*##' Makefile | sed -E 's/^([^:]+):.*## /\1\t/' | awk -F '\t' '{printf "make %-12s %s\n", $$1, $$2}'
+
+$(VENV)/.done: requirements.txt
+	@command -v $(BASE) >/dev/null || { echo "no Python found: install 3.11, 3.12 or 3.13"; exit 1; }
+	$(BASE) -m venv $(VENV) || { echo "python3 -m venv failed; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+tutorial: $(SETUP)  ## set up, run the six notebooks on the built-in sample, say where to look
+	$(PYTHON) -m helpers.run
+
+test: $(SETUP)  ## lint, units, the series through papermill, stored outputs through nbval
+	$(PYTHON) -m tests.parts
+
+lab: $(SETUP)  ## open the notebooks in JupyterLab
+	ATTENTION_HEADLESS= $(PYTHON) -m jupyterlab notebooks
+
+notebooks: $(SETUP)  ## execute the six on the sample and store them with their outputs
+	$(PYTHON) -m tests.notebooks.store
+
+clean:  ## delete .venv, caches of tools and what runs left; photographs under data/ stay
+	rm -rf $(VENV) runs .pytest_cache .ruff_cache
+	find . -name __pycache__ -not -path './data/*' -prune -exec rm -rf {} +

@@ -1,0 +1,108 @@
+"""Kaggle on this machine: an HTTP server for a zip, which Kaggle's own client talks to by environment variables alone.
+
+It answers as Kaggle does: who owns a token, 302 to a signed address, the zip from there, whole or from a byte on.
+`python tests/loopback_kaggle.py ZIP` serves until it is interrupted, and prints the variables to export.
+"""
+
+import base64
+import json
+import os
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+TOKEN, KEY, OAUTH, SIGNATURE = "KGAT_loopback_token", "loopback-key", "loopback-oauth-token", "loopback-signature"
+SECRETS = (TOKEN, KEY, OAUTH, SIGNATURE)  # what must stand in no output and in no file
+USER = "reader"
+
+
+class LoopbackKaggle:
+    """Serves `archive` as every data set, to TOKEN, to USER with KEY, or to OAUTH.
+
+    status: what DownloadDataset answers, 200 for the zip. bad_token: what IntrospectToken answers to another token.
+    cuts: bytes after which the first answers with the zip break off, one for each. `requests` is what came: dicts of
+    `name` (IntrospectToken, GenerateAccessToken, DownloadDataset or zip), `headers` and `body`.
+    """
+
+    def __init__(self, archive: Path, *, status: int = 200, bad_token: int = 403, cuts: tuple[int, ...] = ()):
+        self.content, self.status, self.bad_token, self.cuts = archive.read_bytes(), status, bad_token, list(cuts)
+        self.requests = []
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads, self.server.kaggle = True, self
+
+    def __enter__(self):
+        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        return self
+
+    def __exit__(self, *error):
+        self.server.shutdown()
+        self.server.server_close()
+
+    def names(self) -> list[str]:
+        """The names of the requests that came, in order."""
+        return [request["name"] for request in self.requests]
+
+    def environment(self, home: Path) -> dict[str, str]:
+        """The variables that lead Kaggle's client here, with `home` as the home folder. No credentials."""
+        proxy = f"http://127.0.0.1:{self.server.server_address[1]}"  # once the server is closed: nobody, no network
+        return {"KAGGLE_API_ENVIRONMENT": "LOCALHOST", "HTTP_PROXY": proxy, "http_proxy": proxy, "NO_PROXY": "",
+                "no_proxy": "", "HOME": str(home)}
+
+
+class Handler(BaseHTTPRequestHandler):
+    def log_message(self, *words):
+        """Nothing: `requests` is the record."""
+
+    def record(self, name: str) -> dict:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.server.kaggle.requests.append({"name": name, "headers": dict(self.headers), "body": body.decode()})
+        return json.loads(body or b"{}")
+
+    def answer(self, status: int, content: dict, **headers: str) -> None:
+        body = json.dumps(content).encode()
+        self.send_response(status)
+        for name, value in {"Content-Type": "application/json", "Content-Length": str(len(body)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_POST(self):
+        kaggle, name = self.server.kaggle, self.path.rsplit("/", 1)[1]
+        body = self.record(name)
+        basic = "Basic " + base64.b64encode(f"{USER}:{KEY}".encode()).decode()
+        if name == "IntrospectToken":
+            known = body["token"] == TOKEN
+            self.answer(200 if known else kaggle.bad_token, {"active": known, "username": USER if known else ""})
+        elif name == "GenerateAccessToken":
+            self.answer(200, {"token": OAUTH, "expiresIn": 3600})
+        elif self.headers["Authorization"] not in (f"Bearer {TOKEN}", f"Bearer {OAUTH}", basic):
+            self.answer(401, {"code": 401, "message": "Unauthorized"})
+        elif kaggle.status != 200:
+            self.answer(kaggle.status, {"code": kaggle.status, "message": "refused"})
+        else:
+            self.answer(302, {}, Location=f"http://storage.localhost/set.zip?signature={SIGNATURE}")
+
+    def do_GET(self):
+        kaggle = self.server.kaggle
+        self.record("zip")
+        start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").removesuffix("-"))
+        whole, size = kaggle.content, len(kaggle.content)
+        self.send_response(206 if "Range" in self.headers else 200)
+        self.send_header("Content-Type", "application/zip")
+        self.send_header("Content-Length", str(size - start))
+        self.send_header("Accept-Ranges", "bytes")
+        self.send_header("ETag", '"loopback"')
+        self.send_header("Last-Modified", "Thu, 02 Jan 2020 03:04:05 GMT")
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{size - 1}/{size}")
+        self.end_headers()
+        self.wfile.write(whole[start:start + kaggle.cuts.pop(0)] if kaggle.cuts else whole[start:])
+
+
+if __name__ == "__main__":
+    with LoopbackKaggle(Path(sys.argv[1])) as server:
+        for name, value in {**server.environment(Path(os.environ["HOME"])), "KAGGLE_API_TOKEN": TOKEN}.items():
+            print(f"export {name}={value!r}")
+        sys.stdout.flush()
+        threading.Event().wait()

@@ -1,0 +1,27 @@
+"""Compare the stored notebooks with this machine's: nbval re-runs the series and checks the cells that must reproduce.
+
+In one process and in the order of the files, since each notebook takes what the one before leaves; in a temporary runs/
+folder, so that a reader's runs stay as they are. Further arguments go to pytest.
+
+    python -m tests.notebooks.compare [NOTEBOOK]... [pytest options]
+"""
+
+import os
+import sys
+import tempfile
+
+import pytest
+
+from helpers import run
+
+
+def main(arguments: list[str]) -> int:
+    notebooks = [] if any(one.endswith(".ipynb") for one in arguments) else [str(path) for path in run.NOTEBOOKS]
+    with tempfile.TemporaryDirectory() as runs:
+        os.environ |= {"ATTENTION_HEADLESS": "1", "ATTENTION_RUNS": os.environ.get("ATTENTION_RUNS", runs)}
+        return pytest.main(["-p", "no:cacheprovider", "--nbval-lax", "--nbval-cell-timeout", "600",
+                            *notebooks, *arguments])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

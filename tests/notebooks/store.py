@@ -1,0 +1,103 @@
+"""`make notebooks`: execute the series on the sample and store it with its outputs, the same bytes every time.
+
+What a machine puts in and a reader does not need is left out (times, widget state). Cells tagged `timing` keep what
+they show until their source changes, so that a second run on the same machine changes nothing.
+
+    python -m tests.notebooks.store [NAME]...
+
+With names (04, 05...) only those, from what the run `sample` has left under runs/.
+"""
+
+import json
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import nbformat
+
+from helpers import run, workspace
+
+SHOWN = workspace.PROJECT / "notebooks" / "images" / run.FIRST_FIGURE  # the figure that README.md shows
+LIMIT = 1_500_000  # bytes a notebook: repository hosts show no larger ones
+KEPT = ("kernelspec", "language_info")
+
+
+def clean(executed: nbformat.NotebookNode, stored: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """The executed notebook without what differs between two equal runs; `stored` is the one that it was made from."""
+    executed.metadata = {name: stored.metadata[name] for name in KEPT if name in stored.metadata}
+    before = {cell.id: cell for cell in stored.cells}
+    for cell in executed.cells:
+        tags = cell.metadata.get("tags")
+        cell.metadata = {"tags": tags} if tags else {}
+        if cell.cell_type != "code":
+            continue
+        old = before[cell.id]
+        if "timing" in (tags or ()) and old.outputs and old.source == cell.source:
+            cell.outputs = old.outputs
+        cell.outputs = merge(cell.outputs)
+    return executed
+
+
+def merge(outputs: list) -> list:
+    """Outputs with neighbouring pieces of one stream joined: where the kernel cut them is chance."""
+    joined = []
+    for output in outputs:
+        if joined and output.output_type == "stream" == joined[-1].output_type and output.name == joined[-1].name:
+            joined[-1].text += output.text
+        else:
+            joined.append(output)
+    return joined
+
+
+def complaints(notebook: nbformat.NotebookNode) -> list[str]:
+    """What must not be stored: a path or the name of this machine, an error, a warning, too many bytes."""
+    found = []
+    secrets = {str(workspace.PROJECT), str(Path.home()) + os.sep, tempfile.gettempdir() + os.sep, platform.node()}
+    for cell in notebook.cells:
+        outputs = cell.get("outputs", [])
+        text = json.dumps(outputs)
+        found += [f"{cell.id} shows {secret}" for secret in secrets if len(secret) > 3 and secret in text]
+        found += [f"{cell.id} holds an error or a warning" for output in outputs
+                  if output.output_type == "error" or output.get("name") == "stderr"]
+    size = len(nbformat.writes(notebook))
+    return found + ([f"{size} bytes, more than {LIMIT}"] if size > LIMIT else [])
+
+
+def store(path: Path, folder: Path) -> bool:
+    """Execute one notebook into `folder` and store it; False, with reasons on stderr, where it must not be stored."""
+    seconds = run.run_notebook(path, {}, folder)
+    notebook = clean(nbformat.read(folder / path.name, as_version=4), nbformat.read(path, as_version=4))
+    wrong = complaints(notebook)
+    for line in wrong:
+        print(f"{path.name}: {line}", file=sys.stderr)
+    text = nbformat.writes(notebook) + "\n"
+    changed = text != path.read_text(encoding="utf-8")
+    if changed and not wrong:
+        with workspace.replacing(path) as beside:
+            beside.write_text(text, encoding="utf-8")
+    outcome = "refused" if wrong else "stored" if changed else "unchanged"
+    print(f"{path.name:30s} {seconds:4.0f} s  {len(text):9,} bytes  {outcome}", flush=True)
+    return not wrong
+
+
+def main() -> int:
+    names = sys.argv[1:]
+    notebooks = [path for path in run.NOTEBOOKS if not names or any(path.name.startswith(name) for name in names)]
+    with tempfile.TemporaryDirectory() as runs:
+        os.environ |= {"ATTENTION_HEADLESS": "1"} | ({} if names else {"ATTENTION_RUNS": runs})
+        folder = workspace.run_folder("sample")
+        try:
+            code = max([int(not store(path, folder)) for path in notebooks], default=0)
+        except run.NotebookFailed as error:
+            print(error, file=sys.stderr)
+            return 1
+        with workspace.replacing(SHOWN) as beside:
+            shutil.copyfile(folder / "figures" / run.FIRST_FIGURE, beside)
+        return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

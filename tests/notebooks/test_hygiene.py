@@ -1,0 +1,149 @@
+"""What all notebooks have in common, read without running them: parameters, opening, goals, tags, stored outputs."""
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from helpers import run
+from tests.notebooks import store
+
+PROJECT = Path(__file__).resolve().parents[2]
+NOTEBOOKS = sorted((PROJECT / "notebooks").rglob("*.ipynb"))
+NOTEBOOKS = [path for path in NOTEBOOKS if ".ipynb_checkpoints" not in path.parts]
+# names and defaults of DESIGN's table; None: the sample's, free to change
+PARAMETERS = {
+    "run": "sample", "dataset": "sample", "kaggle_dataset": "shonenkov/melanoma-merged-external-data-512x512-jpeg",
+    "ids": "", "pairs": "", "masks": "auto", "subsample": 0, "benign": 150, "split_seed": 42, "seed": 42,
+    "image_size": 96, "attention": "softmax", "weights": "none", "recipe": "one_cycle", "epochs": None,
+    "batch_size": None, "learning_rate": None, "alpha": -1.0, "gamma": 2.0, "dropout": 0.0, "mask_weight_pool3": 0.0,
+    "mask_weight_pool4": 0.0, "mask_target": "lesion", "control": "", "device": "auto", "precision": "auto",
+    "compile_model": False}
+SERIES = ["01_download", "02_preprocess", "03_attention_model", "04_train", "05_visualize_attention", "06_audit"]
+
+
+@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
+def notebook(request):
+    return nbformat.read(request.param, as_version=4)
+
+
+def code(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def tagged(notebook, tag):
+    return [cell for cell in code(notebook) if tag in cell.metadata.get("tags", [])]
+
+
+def test_the_series_is_whole_and_in_order():
+    assert [path.stem for path in run.NOTEBOOKS] == SERIES
+
+
+def test_valid_with_ids_and_no_machine_in_its_metadata(notebook):
+    nbformat.validate(notebook)
+    assert [cell.id for cell in notebook.cells] == [f"cell-{n:02d}" for n in range(1, len(notebook.cells) + 1)]
+    assert set(notebook.metadata) == {"kernelspec", "language_info"} and "widgets" not in notebook.metadata
+    assert set(notebook.metadata.language_info) == {"name"}
+    assert all(set(cell.metadata) <= {"tags"} for cell in notebook.cells)
+
+
+def test_one_cell_of_parameters_as_designed(notebook):
+    (cell,) = tagged(notebook, "parameters")
+    comments = cell.source.splitlines()
+    statements = ast.parse(cell.source).body
+    assert len(comments) == len(statements), "a line each"
+    for line, statement in zip(comments, statements, strict=True):
+        assert isinstance(statement, ast.AnnAssign) and "  # " in line, line
+        name, value = statement.target.id, ast.literal_eval(statement.value)
+        assert name in PARAMETERS, f"{name} is not in the table of parameters"
+        if PARAMETERS[name] is not None:
+            assert value == PARAMETERS[name] and type(value) is type(PARAMETERS[name]), name
+
+
+def test_the_same_parameter_is_the_same_everywhere():
+    found = {}
+    for path in NOTEBOOKS:
+        for name, (kind, value) in run.known_parameters([path]).items():
+            assert found.setdefault(name, (kind, value)) == (kind, value), f"{path.stem}: {name}"
+    assert set(found) == set(PARAMETERS)
+
+
+def test_the_same_opening(notebook):
+    first = nbformat.read(NOTEBOOKS[0], as_version=4)
+    assert notebook.cells[2].source == first.cells[2].source, "the bootstrap cell"
+    assert re.match(r"# Part \d of 6: \w|# Deeper: \w", notebook.cells[0].source)
+    assert "colab-badge.svg" in notebook.cells[0].source and "Time: about" in notebook.cells[0].source
+
+
+def test_goals_and_recap_mirror_each_other(notebook):
+    (goals,) = [cell.source for cell in notebook.cells if "## In this notebook you will" in cell.source]
+    (recap,) = [cell.source for cell in notebook.cells if "## In this notebook we" in cell.source]
+    recap = recap.split("\n## Exercises")[0]
+    count = [len(re.findall(r"^- ", text, re.MULTILINE)) for text in (goals, recap)]
+    assert count[0] == count[1] >= 3
+    assert any("## Exercises" in cell.source for cell in notebook.cells)
+    assert any("## References" in cell.source for cell in notebook.cells)
+
+
+def test_links_lead_somewhere(notebook):
+    for cell in notebook.cells:
+        for target in re.findall(r"\]\(([^)#]+)\)", cell.source) if cell.cell_type == "markdown" else ():
+            assert "://" in target or (PROJECT / "notebooks" / target).exists(), target
+
+
+def test_plain_python_without_a_bare_except(notebook):
+    for cell in code(notebook):
+        tree = ast.parse(cell.source)  # a magic or a shell escape is no Python
+        assert not any(isinstance(node, ast.ExceptHandler) and node.type is None for node in ast.walk(tree)), cell.id
+
+
+def test_short_cells_and_not_too_many_words(notebook):
+    lines = sorted(len(cell.source.splitlines()) for cell in code(notebook))
+    assert lines[len(lines) // 2] <= 10 and lines[-1] <= 30, lines
+    words = sum(len(cell.source.split()) for cell in notebook.cells if cell.cell_type == "markdown")
+    assert words <= 2000, words
+
+
+def test_stored_with_outputs_and_nothing_of_the_machine(notebook):
+    counts = [cell.execution_count for cell in code(notebook)]
+    assert counts == list(range(1, len(counts) + 1))
+    assert store.complaints(notebook) == []
+    assert any("image/png" in output.get("data", {}) for cell in code(notebook) for output in cell.outputs)
+
+
+def test_checked_cells_have_an_output_to_compare(notebook):
+    checked = tagged(notebook, "nbval-check-output")
+    assert checked
+    for cell in checked:
+        assert cell.execution_count and cell.outputs, cell.id
+        assert "timing" not in cell.metadata.tags, cell.id
+
+
+def test_nbval_catches_an_altered_output(tmp_path):
+    """One stored count is changed: the comparison must fail there, and nowhere else."""
+    path = PROJECT / "notebooks" / "03_attention_model.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    altered = None
+    for cell in tagged(notebook, "nbval-check-output"):
+        for output in cell.outputs:
+            if altered is None and output.output_type == "stream" and re.search(r"\d", output.text):
+                output.text = re.sub(r"\d", lambda digit: str((int(digit[0]) + 1) % 10), output.text, count=1)
+                altered = cell
+    assert altered is not None
+    shutil.copytree(PROJECT / "helpers", tmp_path / "helpers")
+    (tmp_path / "notebooks").mkdir()
+    nbformat.write(notebook, tmp_path / "notebooks" / path.name)
+    command = [sys.executable, "-m", "tests.notebooks.compare", str(tmp_path / "notebooks" / path.name),
+               "--rootdir", str(tmp_path)]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=300,
+                          env={**os.environ, "ATTENTION_RUNS": str(tmp_path / "runs")})
+    assert done.returncode == 1, done.stdout[-2000:] + done.stderr[-2000:]
+    number = code(notebook).index(altered)
+    assert re.findall(r"Cell (\d+): Cell outputs differ", done.stdout) == [str(number)], done.stdout[-3000:]
+    assert "1 failed" in done.stdout

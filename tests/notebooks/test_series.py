@@ -1,0 +1,166 @@
+"""The whole series through papermill on a small set with other parameters, and its files against the contract."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.metrics import brier_score_loss, roc_auc_score
+
+from helpers import run, sample
+from helpers.model import AttnVGG
+
+PROJECT = Path(__file__).resolve().parents[2]
+MAPS = {"attention_pool3", "attention_pool4", "grad_cam", "centre", "uniform"}
+
+
+def series(environment, *arguments, folder=PROJECT):
+    """`python -m helpers.run` as a reader types it."""
+    return subprocess.run([sys.executable, "-m", "helpers.run", *arguments], cwd=folder, capture_output=True, text=True,
+                          timeout=600, env={**os.environ, "PYTHONPATH": str(PROJECT), **environment})
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with 60 drawn photographs of 64 pixels, the environment that runs there, and the run's output."""
+    folder = tmp_path_factory.mktemp("series")
+    sample.make_sample(folder / "small", seed=5, count=60, side=64)
+    environment = {"ATTENTION_DATA": str(folder / "data"), "ATTENTION_RUNS": str(folder / "runs")}
+    started = time.monotonic()
+    done = series(environment, "--run", "small", "--dataset", "small", "-p", "image_size", "64", "-p", "epochs", "1",
+                  "-p", "attention", "sigmoid", "-p", "mask_weight_pool4", "0.1", "-p", "benign", "20", folder=folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    print(f"\nsix notebooks on 60 photographs: {time.monotonic() - started:.0f} s")
+    return folder, environment, done.stdout
+
+
+@pytest.fixture(scope="module")
+def left(place):
+    """The folder that the run left."""
+    return place[0] / "runs" / "small"
+
+
+def read(path):
+    content = json.loads(path.read_text(encoding="utf-8"))
+    assert content.pop("format") == 1
+    return content
+
+
+def test_all_six_are_stored_and_named(place, left):
+    output = place[2]
+    assert len(run.NOTEBOOKS) == 6
+    for notebook in run.NOTEBOOKS:
+        assert str(left / notebook.name) in output
+        cells = nbformat.read(left / notebook.name, as_version=4).cells
+        assert all(cell.execution_count for cell in cells if cell.cell_type == "code" and cell.source.strip())
+    assert f"First figure to open: {left / 'figures' / run.FIRST_FIGURE}" in output
+
+
+def test_no_notebook_warns(left):
+    for notebook in run.NOTEBOOKS:
+        for cell in nbformat.read(left / notebook.name, as_version=4).cells:
+            loud = [output.text for output in cell.get("outputs", []) if output.get("name") == "stderr"]
+            assert not loud, f"{notebook.name} {cell.id}: {loud}"
+
+
+def test_dataset(place, left):
+    found = read(left / "dataset.json")
+    assert (found["rows"], found["images"], found["colour_order"]) == (60, 60, "bgr")
+    assert {"dataset", "folder", "masks_folder", "csv", "sha256", "bytes", "licence"} <= set(found)
+    assert Path(found["folder"]).is_relative_to(place[0] / "small"), "a folder is used in place"
+
+
+def test_split_and_cache(left):
+    split = pd.read_csv(left / "split.csv", keep_default_na=False)
+    assert list(split) == ["image_id", "path", "mask", "target", "source", "group", "split", "kept"]
+    assert (split.groupby("group")["split"].nunique() == 1).all()
+    assert ((split["split"] == "train") & (split["target"] == 0) & (split["kept"] == 1)).sum() == 20
+    cache = read(left / "cache.json")
+    assert cache["rows"] == split.loc[split["kept"] == 1, "image_id"].tolist()
+    assert np.load(cache["file"], mmap_mode="r").shape == (len(cache["rows"]), cache["side"], cache["side"], 3)
+
+
+def test_what_training_leaves(left):
+    history = pd.read_csv(left / "history.csv")
+    assert list(history) == ["epoch", "train_loss", "train_auc", "val_loss", "val_auc", "learning_rate"]
+    assert history["epoch"].tolist() == [1]
+    assert {"device", "precision", "seconds", "images_per_second"} <= set(read(left / "timing.json"))
+    stored = torch.load(left / "model.pt", weights_only=True)
+    config = stored["config"]
+    assert {"image_size", "mean", "std", "colour_order", "weights", "calibration", "threshold"} <= set(config)
+    network = AttnVGG(attention=config["attention"])
+    network.load_state_dict(stored["state_dict"])
+
+
+def test_metrics_are_those_of_the_predictions(left):
+    rows = pd.read_csv(left / "predictions.csv")
+    assert list(rows) == ["image_id", "split", "source", "group", "target", "logit", "probability"]
+    found = read(left / "metrics.json")
+    for name in ("val", "test"):
+        part = rows[rows["split"] == name]
+        one = found[name]
+        assert one["auc"] == pytest.approx(roc_auc_score(part["target"], part["logit"]))
+        assert one["auc_low"] <= one["auc"] <= one["auc_high"]
+        assert (one["n"], one["positives"]) == (len(part), part["target"].sum())
+        assert set(one["by_source"]) == set(part["source"])
+        assert all(source["auc"] is not None or source["reason"] for source in one["by_source"].values())
+    val, test = (rows[rows["split"] == name] for name in ("val", "test"))
+    called = test["probability"] >= found["threshold"]
+    assert found["test"]["sensitivity"] == pytest.approx(called[test["target"] == 1].mean())
+    assert found["test"]["specificity"] == pytest.approx(1 - called[test["target"] == 0].mean())
+    assert found["test"]["brier"] == pytest.approx(brier_score_loss(test["target"], test["probability"]))
+    assert (val["probability"] >= found["threshold"])[val["target"] == 1].mean() >= 0.9
+    assert 0 <= found["test"]["ece"] <= 1
+
+
+def test_audit_and_figures(left):
+    found = read(left / "audit.json")
+    assert set(found["localisation"]) == MAPS
+    for one in found["localisation"].values():
+        assert {"hits", "energy", "iou", "concentration", "n"} <= set(one)
+    assert found["claims"]
+    names = {path.name for path in (left / "figures").iterdir()}
+    assert {"attention_malignant.png", "attention_benign.png"} <= names, names
+
+
+def test_plain_papermill_and_the_same_seed_again(place, left, tmp_path):
+    """Notebook 04 through papermill's own command, in a second run: the same figures, byte by byte."""
+    folder, environment, _ = place
+    again = folder / "runs" / "again"
+    again.mkdir()
+    for name in ("dataset.json", "split.csv", "cache.json"):
+        (again / name).write_bytes((left / name).read_bytes())
+    values = {"run": "again", "image_size": 64, "epochs": 1, "attention": "sigmoid", "mask_weight_pool4": 0.1}
+    command = [sys.executable, "-m", "papermill", "notebooks/04_train.ipynb", str(tmp_path / "out.ipynb")]
+    for name, value in values.items():
+        command += ["-p", name, str(value)]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=300,
+                          env={**os.environ, **environment, "ATTENTION_HEADLESS": "1"})
+    assert done.returncode == 0, done.stderr[-2000:]
+    for name in ("metrics.json", "predictions.csv"):
+        assert (again / name).read_bytes() == (left / name).read_bytes(), name
+
+
+def test_a_notebook_without_its_input_says_which_one_makes_it(place):
+    done = series(place[1], "--run", "empty", "--only", "04")
+    assert done.returncode == 1
+    assert "04_train.ipynb failed" in done.stderr and "run 02_preprocess.ipynb first" in done.stderr
+
+
+@pytest.mark.parametrize("arguments, words", [
+    (["-p", "epoch", "3"], "did you mean 'epochs'"),
+    (["-p", "epochs", "many"], "expected int"),
+    (["-p", "mask_weight_pool3", "0.1"], "sigmoid"),
+    (["--only", "07"], "no notebook starts with '07'"),
+    (["--dataset", "nowhere"], "there is nothing at"),
+])
+def test_what_cannot_run_is_refused_before_anything_starts(place, arguments, words):
+    done = series(place[1], *arguments)
+    assert done.returncode == 2 and words in done.stderr
