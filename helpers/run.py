@@ -112,6 +112,7 @@ def run_notebook(notebook: Path, values: dict, folder: Path) -> float:
         papermill.execute_notebook(
             str(notebook), str(stored), {name: value for name, value in values.items() if name in declared},
             cwd=str(notebook.parent), kernel_name="python3", log_output=False,
+            extra_arguments=["--log-level=50"],  # a kernel on this machine need not warn of its transport
             progress_bar={"desc": notebook.stem, "leave": False} if sys.stderr.isatty() else False)
     except PapermillExecutionError as error:
         reason = " ".join(f"{error.ename}: {error.evalue}".split())
