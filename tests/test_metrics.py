@@ -145,8 +145,8 @@ def source_table(seed: int, count: int, *, ties: bool = False) -> pd.DataFrame:
     targets, scores = examples(seed, count, ties=ties)
     source = np.random.default_rng(100 + seed).choice(["A", "B"], count)
     source[:4], targets[:4] = ["A", "A", "B", "B"], [0, 1, 0, 1]
-    table = pd.DataFrame({"image_id": [f"X_{row}" for row in range(count)], "source": source, "group": np.arange(count),
-                          "target": targets, "logit": scores})
+    table = pd.DataFrame({"image_id": [f"X_{row}" for row in range(count)], "source": source,
+                          "group": np.arange(count) // 3, "target": targets, "logit": scores})
     table.loc[(table["target"] == 0) & (table.index % 7 == 6), "source"] = "C"
     return table.sample(frac=1, random_state=seed)
 
@@ -284,6 +284,8 @@ def test_summarise_fills_metrics_json(tmp_path):
         rows = table[table["split"] == name]
         assert set(found[name]) == keys
         assert found[name]["auc"] == roc_auc_score(rows["target"], rows["logit"])
+        interval = metrics.discrimination(rows["target"], rows["logit"], rows["group"], name)
+        assert interval.items() <= found[name].items()
         assert found[name]["n"] == len(rows) and found[name]["positives"] == rows["target"].sum()
         assert {source: one["n"] for source, one in found[name]["by_source"].items()} == Counter(rows["source"])
         assert found[name]["by_source"]["C"]["auc"] is None

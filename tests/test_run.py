@@ -163,6 +163,7 @@ def test_a_path_to_nothing_is_refused_with_the_words(name, value, words, tmp_pat
 def test_values_are_checked_with_the_defaults_of_the_rest(folders):
     run.check({}, KNOWN)
     run.check({"attention": "sigmoid", "mask_weight_pool3": 0.1}, KNOWN)
+    run.check({"mask_weight_pool3": 0.1}, {**KNOWN, "attention": (str, "sigmoid")})  # a notebook's default counts
     with pytest.raises(ValueError, match="attention is 'sigmoid' where"):
         run.check({"mask_weight_pool3": 0.1}, KNOWN)
     with pytest.raises(ValueError, match="attention is 'softmax', 'sigmoid' or 'none'"):

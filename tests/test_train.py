@@ -273,36 +273,33 @@ def test_an_epoch_takes_every_training_row_once_in_an_order_of_its_own(made):
 
 def test_the_papers_recipe_shows_melanomas_four_times_and_normalises_by_the_set(made):
     photographs = Watched(made.cache)
-    found = train.fit(dataclasses.replace(SMALL, recipe="paper", attention="sigmoid", batch_size=30), made.split,
-                      photographs, report=quiet)
+    settings = dataclasses.replace(SMALL, recipe="paper", attention="sigmoid", batch_size=30, dropout=0.5)
+    found = train.fit(settings, made.split, photographs, report=quiet)
     rows, counts = np.unique(np.concatenate(photographs.epochs[0]), return_counts=True)
     assert rows.tolist() == made.train.tolist()
     assert counts.tolist() == np.where(made.used["target"][made.train] == 1, 4, 1).tolist()
     pixels = np.load(made.cache["file"])[made.train].astype(float) / 255
     assert found.config["mean"] == pytest.approx([pixels[..., channel].mean() for channel in range(3)], abs=1e-4)
     assert found.config["std"] == pytest.approx([pixels[..., channel].std() for channel in range(3)], abs=1e-4)
-    assert found.config["view"] == 0.7
+    assert found.config["view"] == 0.7 and found.network.dropout.p == 0.5
     assert found.timing["images_per_second"] * found.timing["seconds"] == pytest.approx(counts.sum())
 
 
 # masks
 
-def dice_now(network: AttnVGG, made: SimpleNamespace, config: dict) -> tuple[float, float, float]:
-    """Mean Dice loss of both maps on the training photographs' lesions and on their background, and of a map of ones on
-    the lesions."""
+def dice_now(network: AttnVGG, made: SimpleNamespace, config: dict) -> tuple[float, float]:
+    """Mean Dice loss of both maps on the training photographs' lesions and on what is around them."""
     images, masks = made.photographs().evaluation(made.train, config)
     with torch.no_grad():
         output = network.train()(images)
     maps = output.pool3_map, output.pool4_map
-    lesion, background = (sum(dice_loss(one, wanted).mean().item() for one in maps) / 2
-                          for wanted in (masks, 1 - masks))
-    return lesion, background, dice_loss(torch.ones_like(maps[0]), masks).mean().item()
+    return tuple(sum(dice_loss(one, wanted).mean().item() for one in maps) / 2 for wanted in (masks, 1 - masks))
 
 
 def test_masks_put_the_maps_on_the_lesion_and_the_papers_control_off_it(made, monkeypatch):
     rising = iter(np.linspace(0.1, 0.9, 100))
     monkeypatch.setattr(train.metrics, "roc_auc_score", lambda truth, scores: next(rising))  # the last epoch is kept
-    settings = dataclasses.replace(SMALL, epochs=3, recipe="paper", attention="sigmoid", mask_weight_pool3=1.0,
+    settings = dataclasses.replace(SMALL, epochs=2, recipe="paper", attention="sigmoid", mask_weight_pool3=1.0,
                                    mask_weight_pool4=1.0)
     found = {}
     for target in ("lesion", "background"):
@@ -310,8 +307,9 @@ def test_masks_put_the_maps_on_the_lesion_and_the_papers_control_off_it(made, mo
         found[target] = dice_now(run.network, made, run.config)
     torch.manual_seed(settings.seed)
     found["before"] = dice_now(AttnVGG(attention="sigmoid"), made, run.config)
-    assert found["lesion"][0] < min(found["before"][0], found["before"][2]) - 0.1, found
-    assert found["background"][1] < min(found["before"][1], found["lesion"][1]) - 0.1, found
+    assert found["lesion"][0] < found["before"][0] - 0.1, found
+    assert found["background"][1] < found["before"][1] - 0.1, found
+    assert found["background"][1] < found["lesion"][1] - 0.2, found  # a map that is 1 everywhere does not do for both
 
 
 def test_only_photographs_with_a_mask_are_held_to_one(made, monkeypatch):

@@ -1,0 +1,55 @@
+"""Does the built-in sample teach, and only through its lesions? Test AUC within source, with lesions and painted over.
+
+    python bench/sample_teaches.py [--seeds 0 1 2] [-p NAME VALUE]...
+
+Trains notebook 04's defaults once a seed on each of the two sets, in a temporary folder.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+os.environ["ATTENTION_HEADLESS"] = "1"
+
+from helpers import batches, download, metrics, preprocess, run, sample, train, workspace  # noqa: E402
+
+
+def measure(settings: train.Settings, folder: Path) -> tuple[float, float, float]:
+    """Test AUC, test AUC within source, and seconds of training."""
+    known = {name: default for name, (_, default) in run.known_parameters().items()}
+    dataset = download.find_dataset(str(folder))
+    split = preprocess.make_split(dataset, benign=known["benign"], split_seed=known["split_seed"])
+    cache = preprocess.build_cache(dataset, split, image_size=settings.image_size)
+    photographs = batches.Photographs(cache, workspace.choose_device(settings.device))
+    fitted = train.fit(settings, split, photographs, report=lambda line: None)
+    test = train.predict_held_out(fitted, split, photographs, settings.precision).query("split == 'test'")
+    auc = metrics.roc_auc_score(test["target"], test["logit"])
+    return auc, metrics.auc_within_source(test), fitted.timing["seconds"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
+    options = parser.parse_args()
+    known = run.known_parameters()
+    given = run.read_parameters("", options.p, known)
+    with tempfile.TemporaryDirectory() as place:
+        os.environ["ATTENTION_DATA"] = place
+        for name, lesions in (("with lesions", True), ("painted over", False)):
+            folder = Path(place) / name
+            sample.make_sample(folder, lesions=lesions)
+            found = []
+            for seed in options.seeds:
+                defaults = {one: known[one][1] for one in train.Settings.__dataclass_fields__ if one in known}
+                found.append(measure(train.Settings(**{**defaults, **given, "seed": seed}), folder))
+                print(f"{name}, seed {seed}: test AUC {found[-1][0]:.3f}, within source {found[-1][1]:.3f}, "
+                      f"{found[-1][2]:.0f} s", flush=True)
+            print(f"{name}, mean: within source {sum(one[1] for one in found) / len(found):.3f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
