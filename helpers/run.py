@@ -99,6 +99,9 @@ def check(values: dict, known: dict) -> None:
     names = [field.name for field in dataclasses.fields(train.Settings)]
     train.Settings(**{name: merged[name] for name in names if name in merged})
     workspace.run_folder(merged.get("run", "sample"))
+    for name in ("subsample", "benign"):
+        if merged.get(name, 0) < 0:
+            raise ValueError(f"{name} is 0 (all) or more, not {merged[name]}")
 
 
 def run_notebook(notebook: Path, values: dict, folder: Path) -> float:
