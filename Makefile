@@ -9,10 +9,10 @@ BASE ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(if
 export ATTENTION_HEADLESS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help tutorial test lab notebooks clean
+.PHONY: help tutorial test test-3.13 lab notebooks clean
 
 help:  ## list the targets
-	@grep -hE '^[$$a-z()/.-]+:.*##' Makefile | sed -E 's/^([^:]+):.*## /\1\t/' | awk -F '\t' '{printf "make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9.-]+:.*##' Makefile | sed -E 's/^([^:]+):.*## /\1\t/' | awk -F '\t' '{printf "make %-12s %s\n", $$1, $$2}'
 
 $(VENV)/.done: requirements.txt
 	@command -v $(BASE) >/dev/null || { echo "no Python found: install 3.11, 3.12 or 3.13"; exit 1; }
@@ -26,12 +26,15 @@ tutorial: $(SETUP)  ## set up, run the six notebooks on the built-in sample, say
 test: $(SETUP)  ## lint, units, the series through papermill, stored outputs through nbval
 	$(PYTHON) -m tests.parts
 
+test-3.13:  ## the same tests under Python 3.13, in an environment of its own
+	$(MAKE) test VENV=.venv-3.13 BASE=python3.13
+
 lab: $(SETUP)  ## open the notebooks in JupyterLab
 	ATTENTION_HEADLESS= $(PYTHON) -m jupyterlab notebooks
 
-notebooks: $(SETUP)  ## execute the six on the sample and store them with their outputs
+notebooks: $(SETUP)  ## execute all notebooks on the sample and store them with their outputs
 	$(PYTHON) -m tests.notebooks.store
 
 clean:  ## delete .venv, caches of tools and what runs left; photographs under data/ stay
-	rm -rf $(VENV) runs .pytest_cache .ruff_cache
+	rm -rf .venv .venv-3.13 runs .pytest_cache .ruff_cache
 	find . -name __pycache__ -not -path './data/*' -prune -exec rm -rf {} +

@@ -1,6 +1,6 @@
 """Does a map look at the lesion? For notebook 06: maps against masks on test photographs, and the tutorial's claims."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
@@ -13,8 +13,9 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import vgg16_bn
 
-from helpers import metrics
 from helpers.batches import Photographs
+from helpers.metrics import auc_difference as auc_difference  # for notebook 06, beside the claims
+from helpers.metrics import interval, mean
 from helpers.model import LAST_RELU, AttnVGG, Output
 
 FIGURES = ("hits", "energy", "iou", "concentration")
@@ -100,21 +101,6 @@ def measure(network: AttnVGG, photographs: Photographs, used: pd.DataFrame, conf
     return pd.concat(parts, ignore_index=True)
 
 
-def mean(values: np.ndarray, kept: np.ndarray | float = 1.0) -> Callable:
-    """The mean of values [N] as a statistic for `interval`; of those alone where kept [N] is 1, not 0."""
-    values, kept = np.asarray(values, float), kept * np.ones(len(values))
-    return lambda weights: weights @ (values * kept) / (weights @ kept)
-
-
-def interval(statistic: Callable, groups: Iterable) -> dict:
-    """value of a statistic (weights of photographs [D, N] -> [D]), its 95% interval over groups (low, high), and n."""
-    draws = metrics.bootstrap_counts(groups)                                            # [2000, N]
-    with np.errstate(invalid="ignore"):  # a draw without one of the classes: NaN, left out
-        value, found = statistic(np.ones((1, draws.shape[1])))[0], statistic(draws)
-    low, high = np.nanpercentile(found, [2.5, 97.5])
-    return {"value": float(value), "low": float(low), "high": float(high), "n": draws.shape[1]}
-
-
 def paired(measured: pd.DataFrame, figure: str, first: str, second: str) -> dict | None:
     """`interval` of a figure of one map less that of another on the same photographs; None where there are none."""
     wide = measured.pivot(index=["row", "group"], columns="map", values=figure)
@@ -134,16 +120,6 @@ def localisation(measured: pd.DataFrame) -> dict:
             one = interval(mean(rows[figure]), rows["group"])
             found[name] |= {figure: one["value"], f"{figure}_low": one["low"], f"{figure}_high": one["high"]}
     return found
-
-
-def auc_difference(predictions: pd.DataFrame, control: pd.DataFrame) -> dict | None:
-    """AUC of one predictions.csv less another's on the test photographs of both; None where these miss a class."""
-    ours, theirs = (table[table["split"] == "test"].set_index("image_id") for table in (predictions, control))
-    both = ours.join(theirs["logit"].rename("control"), how="inner")
-    if both["target"].nunique() < 2:
-        return None
-    return interval(lambda weights: metrics.weighted_auc_ap(both["target"], both["logit"], weights)[0]
-                    - metrics.weighted_auc_ap(both["target"], both["control"], weights)[0], both["group"])
 
 
 def cost(build: Callable[[], nn.Module]) -> dict[str, int]:

@@ -4,14 +4,18 @@ Photographs of one patient or lesion are not independent, so intervals come from
 Everywhere: targets [N] are 0 or 1, scores [N] are larger where melanoma is more likely, groups [N] are labels.
 """
 
+import itertools
+from collections.abc import Callable, Iterable
+
 import numpy as np
 import pandas as pd
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score, roc_curve
+from sklearn.metrics import average_precision_score, brier_score_loss, confusion_matrix, roc_auc_score, roc_curve
 
 DRAWS = 2000         # of the bootstrap
 SENSITIVITY = 0.90   # that the threshold keeps on validation
+ASKED = (0.80, 0.90, 0.95)  # sensitivities, and specificities, of `operating_points`
 
 
 def check_classes(targets: np.ndarray, where: str) -> None:
@@ -49,18 +53,70 @@ def weighted_auc_ap(targets: np.ndarray, scores: np.ndarray, weights: np.ndarray
     return auc, ap
 
 
-def discrimination(targets: np.ndarray, scores: np.ndarray, groups: np.ndarray, where: str) -> dict:
-    """AUC with its 95% interval over groups, average precision (`ap`), prevalence, n and positives.
+def mean(values: np.ndarray, kept: np.ndarray | float = 1.0) -> Callable:
+    """The mean of values [N] as a statistic for `interval`; of those alone where kept [N] is 1, not 0."""
+    values, kept = np.asarray(values, float), kept * np.ones(len(values))
+    return lambda weights: weights @ (values * kept) / (weights @ kept)
 
-    Draws in which a class is missing are left out. Raises ValueError for an empty or one-class split.
+
+def interval(statistic: Callable, groups: Iterable) -> dict | None:
+    """value of a statistic (weights of photographs [D, N] -> [D]), its 95% interval over groups (low, high), and n.
+
+    Draws where it is NaN (a class is missing) are left out; None where it is NaN on the photographs themselves. With a
+    difference of two models as the statistic this is the paired bootstrap: both on the same drawn groups.
     """
-    targets, scores = np.asarray(targets), np.asarray(scores)
+    draws = bootstrap_counts(groups)                                                    # [2000, N]
+    with np.errstate(invalid="ignore"):
+        value = statistic(np.ones((1, draws.shape[1])))[0]
+        if np.isnan(value):
+            return None
+        low, high = np.nanpercentile(statistic(draws), [2.5, 97.5])
+    return {"value": float(value), "low": float(low), "high": float(high), "n": draws.shape[1]}
+
+
+def discrimination(targets: np.ndarray, scores: np.ndarray, groups: np.ndarray, where: str) -> dict:
+    """AUC and average precision (`ap`), each with its 95% interval over groups, prevalence, n, positives.
+
+    positive_groups are the patients or lesions behind the positives: with a handful, or an AUC of 1 (interval 1 to 1),
+    trust no interval. Raises ValueError for an empty or one-class split.
+    """
+    targets, scores, groups = (np.asarray(one) for one in (targets, scores, groups))
     check_classes(targets, where)
-    draws = weighted_auc_ap(targets, scores, bootstrap_counts(groups))[0]
-    low, high = np.nanpercentile(draws, [2.5, 97.5])
-    return {"auc": float(roc_auc_score(targets, scores)), "auc_low": float(low), "auc_high": float(high),
-            "ap": float(average_precision_score(targets, scores)), "prevalence": float(targets.mean()),
-            "n": len(targets), "positives": int(targets.sum())}
+    lows, highs = np.nanpercentile(weighted_auc_ap(targets, scores, bootstrap_counts(groups)), [2.5, 97.5], axis=1)
+    return {"auc": float(roc_auc_score(targets, scores)), "auc_low": float(lows[0]), "auc_high": float(highs[0]),
+            "ap": float(average_precision_score(targets, scores)), "ap_low": float(lows[1]), "ap_high": float(highs[1]),
+            "prevalence": float(targets.mean()), "n": len(targets), "positives": int(targets.sum()),
+            "positive_groups": len(np.unique(groups[targets == 1]))}
+
+
+def auc_difference(first: pd.DataFrame, second: pd.DataFrame) -> dict | None:
+    """`interval` of one predictions.csv's AUC less another's on the test photographs of both; None: they miss a class.
+
+    Needs image_id, split, group, target, logit; of the second image_id, split, logit.
+    """
+    ours, theirs = (table[table["split"] == "test"].set_index("image_id") for table in (first, second))
+    both = ours[["group", "target", "logit"]].join(theirs["logit"].rename("second"), how="inner")
+    if both["target"].nunique() < 2:
+        return None
+    return interval(lambda weights: weighted_auc_ap(both["target"], both["logit"], weights)[0]
+                    - weighted_auc_ap(both["target"], both["second"], weights)[0], both["group"])
+
+
+def within(table: pd.DataFrame, score: str = "logit") -> Callable:
+    """Share of the pairs of a melanoma and a benign lesion OF ONE SOURCE that the score orders rightly (ties half).
+
+    A statistic for `interval`. Columns: source, target, the score. Knowing the source alone gives 0.5 here.
+    """
+    def statistic(weights: np.ndarray) -> np.ndarray:
+        right = pairs = np.zeros(len(weights))
+        for source in table["source"].unique():
+            rows = (table["source"] == source).to_numpy()
+            targets, drawn = table.loc[rows, "target"].to_numpy(), weights[:, rows]     # [n], [D, n]
+            both = (drawn @ targets) * (drawn @ (1 - targets))                          # [D]
+            auc = weighted_auc_ap(targets, table.loc[rows, score], drawn)[0]
+            right, pairs = right + np.where(both > 0, both * auc, 0), pairs + both
+        return np.divide(right, pairs, out=np.full(len(weights), np.nan), where=pairs > 0)
+    return statistic
 
 
 def within_source(table: pd.DataFrame) -> dict:
@@ -75,21 +131,25 @@ def within_source(table: pd.DataFrame) -> dict:
     return found
 
 
-def auc_within_source(table: pd.DataFrame) -> float | None:
-    """Share of the pairs of a melanoma and a benign lesion OF ONE SOURCE that the logits order rightly (ties half).
+def auc_table(table: pd.DataFrame, scores: Iterable[str]) -> pd.DataFrame:
+    """A row for each column of scores: auc, auc_low, auc_high, and the same of pairs within a source: within, ...
 
-    Knowing the source alone gives 0.5 here. None where no source has both classes.
+    Columns: source, group, target and the scores. within is NaN where no source has both classes.
     """
-    parts = [(rows["target"].sum() * (1 - rows["target"]).sum(), roc_auc_score(rows["target"], rows["logit"]))
-             for _, rows in table.groupby("source") if rows["target"].nunique() == 2]
-    return float(np.average([auc for _, auc in parts], weights=[pairs for pairs, _ in parts])) if parts else None
+    rows = {}
+    for score in scores:
+        pooled = discrimination(table["target"], table[score], table["group"], "the table")
+        inside = interval(within(table, score), table["group"]) or dict.fromkeys(("value", "low", "high"), np.nan)
+        rows[score] = {name: pooled[name] for name in ("auc", "auc_low", "auc_high")} | {
+            "within": inside["value"], "within_low": inside["low"], "within_high": inside["high"]}
+    return pd.DataFrame(rows).T
 
 
 def calibrate(logits: np.ndarray, targets: np.ndarray) -> dict:
     """Slope and intercept of a logistic regression of the targets on the logits (Platt scaling), for `probability`.
 
-    Fitted on validation at its natural prevalence: balancing and focal loss both shift what the network says. Where the
-    fit would turn the order round (slope <= 0), the logits say nothing: slope 0 and the prevalence.
+    Fitted on validation at its natural prevalence. Where the fit would turn the order round (slope <= 0), the logits
+    say nothing: slope 0 and the prevalence.
     """
     logits, targets = np.asarray(logits, float), np.asarray(targets)
     check_classes(targets, "validation")
@@ -105,26 +165,65 @@ def probability(logits: np.ndarray, calibration: dict) -> np.ndarray:
     return expit(calibration["slope"] * np.asarray(logits, float) + calibration["intercept"])
 
 
-def choose_threshold(targets: np.ndarray, scores: np.ndarray, *, sensitivity: float = SENSITIVITY) -> float:
-    """The highest threshold at which `scores >= threshold` finds at least this share of the melanomas."""
+def shift_prior(probabilities: np.ndarray, *, trained: float, natural: float) -> np.ndarray:
+    """What a probability learned at one share of melanomas is at another: its odds times the ratio of the shares' odds.
+
+    Saerens, Latinne and Decaestecker, Neural Computation 2002, equation 2.4. It holds where the loss is proper
+    (cross-entropy), not for focal loss. Raises ValueError for a share that is not between 0 and 1.
+    """
+    if not (0 < trained < 1 and 0 < natural < 1):
+        raise ValueError(f"a share of melanomas lies between 0 and 1, not {trained} and {natural}")
+    probabilities = np.asarray(probabilities, float)
+    melanoma, benign = probabilities * natural / trained, (1 - probabilities) * (1 - natural) / (1 - trained)
+    return melanoma / (melanoma + benign)
+
+
+def choose_threshold(targets: np.ndarray, scores: np.ndarray, *, sensitivity: float = SENSITIVITY,
+                     specificity: float | None = None) -> float:
+    """The highest threshold at which `scores >= threshold` finds at least this share of the melanomas.
+
+    With a specificity: the lowest that leaves this share of the benign lesions alone (above all scores, if need be).
+    """
     check_classes(targets, "validation")
-    _, found, thresholds = roc_curve(targets, scores, drop_intermediate=False)
+    alarms, found, thresholds = roc_curve(targets, scores, drop_intermediate=False)
+    thresholds[0] = np.nextafter(thresholds[1], np.inf)                                 # from inf, which JSON has not
+    if specificity is not None:
+        return float(thresholds[np.flatnonzero(alarms <= 1 - specificity + 1e-12)[-1]])
     return float(thresholds[np.argmax(found >= sensitivity)])
 
 
 def decision(targets: np.ndarray, scores: np.ndarray, threshold: float) -> dict:
     """Sensitivity, specificity and the four counts of calling `scores >= threshold` melanoma."""
-    targets, called = np.asarray(targets) == 1, np.asarray(scores) >= threshold
-    counts = {"true_positives": int((called & targets).sum()), "false_negatives": int((~called & targets).sum()),
-              "false_positives": int((called & ~targets).sum()), "true_negatives": int((~called & ~targets).sum())}
-    return {"sensitivity": counts["true_positives"] / max(1, int(targets.sum())),
-            "specificity": counts["true_negatives"] / max(1, int((~targets).sum())), **counts}
+    check_classes(targets, "a decision's split")
+    (tn, fp), (fn, tp) = confusion_matrix(targets, np.asarray(scores) >= threshold, labels=[0, 1]).tolist()
+    return {"sensitivity": tp / (tp + fn), "specificity": tn / (tn + fp),
+            "true_positives": tp, "false_negatives": fn, "false_positives": fp, "true_negatives": tn}
+
+
+def operating_points(val: pd.DataFrame, test: pd.DataFrame) -> list[dict]:
+    """Each of ASKED as a sensitivity and as a specificity: the threshold chosen on val, and what it does on test.
+
+    Columns: group, target, probability. Rows: asked, at, threshold, `decision`, intervals (`sensitivity_low` ...).
+    """
+    rows, melanoma = [], test["target"].to_numpy() == 1
+    for asked, at in itertools.product(("sensitivity", "specificity"), ASKED):
+        threshold = choose_threshold(val["target"], val["probability"], **{asked: at})
+        called = (test["probability"] >= threshold).to_numpy()
+        row = {"asked": asked, "at": at, "threshold": threshold,
+               **decision(test["target"], test["probability"], threshold)}
+        for name, kind in (("sensitivity", melanoma), ("specificity", ~melanoma)):
+            one = interval(mean(called == melanoma, kind), test["group"])
+            row |= {f"{name}_low": one["low"], f"{name}_high": one["high"]}
+        rows.append(row)
+    return rows
 
 
 def reliability(targets: np.ndarray, probabilities: np.ndarray, *, bins: int = 15) -> pd.DataFrame:
-    """Mean probability and share of melanomas in bins of equal count: columns probability, observed, n."""
-    table = pd.DataFrame({"probability": probabilities, "observed": targets}).sort_values("probability", kind="stable")
-    place = np.arange(len(table)) * min(bins, len(table)) // len(table)
+    """Mean probability and share of melanomas in bins of equal count (ties stay together): probability, observed, n."""
+    if len(targets) == 0:
+        raise ValueError("a split of 0 photographs has no reliability: expected one with photographs")
+    table = pd.DataFrame({"probability": np.asarray(probabilities), "observed": np.asarray(targets)})
+    place = (table["probability"].rank(method="min").astype(int) - 1) * min(bins, len(table)) // len(table)
     return table.groupby(place).agg(probability=("probability", "mean"), observed=("observed", "mean"),
                                     n=("observed", "size"))
 
@@ -136,13 +235,16 @@ def calibration_error(targets: np.ndarray, probabilities: np.ndarray, *, bins: i
 
 
 def summarise(predictions: pd.DataFrame, *, calibration: dict, threshold: float, weights: str) -> dict:
-    """The content of `metrics.json` for the rows of `predictions.csv`."""
+    """The content of `metrics.json` for the rows of `predictions.csv`. Raises as `discrimination` does."""
     content = {"weights": weights, "calibration": calibration, "threshold": threshold}
-    for name, rows in predictions.groupby("split"):
-        content[name] = {**discrimination(rows["target"], rows["logit"], rows["group"], name),
-                         "auc_within_source": auc_within_source(rows), "by_source": within_source(rows)}
-    test = predictions[predictions["split"] == "test"]
+    val, test = (predictions[predictions["split"] == name] for name in ("val", "test"))
+    for name, rows in {"test": test, "val": val}.items():
+        found = discrimination(rows["target"], rows["logit"], rows["group"], name)
+        inside = interval(within(rows), rows["group"]) or dict.fromkeys(("value", "low", "high"))
+        content[name] = {**found, "auc_within_source": inside["value"], "auc_within_source_low": inside["low"],
+                         "auc_within_source_high": inside["high"], "by_source": within_source(rows)}
     content["test"] |= {**decision(test["target"], test["probability"], threshold),
                         "brier": float(brier_score_loss(test["target"], test["probability"])),
-                        "ece": calibration_error(test["target"], test["probability"])}
+                        "ece": calibration_error(test["target"], test["probability"]),
+                        "operating_points": operating_points(val, test)}
     return content

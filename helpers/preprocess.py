@@ -2,10 +2,14 @@
 
 The tutorial splits by image, after balancing: two thirds of its validation photographs share a patient, a lesion or the
 very photograph with training. Here whole groups go to one side, and only the training rows are balanced.
+`python -m helpers.preprocess MARKING.csv [--pairs PAIRS.csv] --out split.csv` splits a table without its photographs.
 """
 
+import argparse
 import hashlib
 import os
+import sys
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -212,3 +216,33 @@ def decode_mask(path: Path | None, side: int) -> np.ndarray:
     if mask is None:
         raise ValueError(f"{path} cannot be decoded as a mask")
     return cv2.resize((mask > 0).astype(np.uint8) * 255, (side, side), interpolation=cv2.INTER_AREA)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The split of a table alone; returns 0. What is wrong with the files or options is said on stderr, with exit 2."""
+    parser = argparse.ArgumentParser(prog="python -m helpers.preprocess",
+                                     description="Split a table 60/20/20 by group, without photographs.")
+    parser.add_argument("marking", type=Path, help="the table, marking.csv or marking.csv.gz")
+    parser.add_argument("--pairs", type=Path, help="a csv of known duplicate pairs, two columns of image ids")
+    parser.add_argument("--out", type=Path, required=True, help="the split.csv to write")
+    options = parser.parse_args(arguments)
+    dataset = {"csv": options.marking, "ids": "", "masks_folder": ""}
+    try:
+        split = make_split(dataset, pairs=str(options.pairs.expanduser().absolute()) if options.pairs else "")
+        with workspace.replacing(options.out) as beside:
+            split.to_csv(beside, index=False)
+    except (OSError, EOFError, zlib.error, ValueError) as error:  # the middle two: a .gz that is cut off or damaged
+        parser.error(str(error))
+    counts = split.groupby("split").agg(groups=("group", "nunique"), rows=("target", "size"),
+                                        melanomas=("target", "sum")).loc[["train", "val", "test"]]
+    counts.loc["all"] = counts.sum()  # of groups too: that exceeds their number if one is on two sides
+    print(counts.assign(rate=(counts["melanomas"] / counts["rows"]).round(4)).to_string())
+    print(f"{counts.loc['all', 'groups'] - split['group'].nunique()} groups are on two sides")
+    if options.pairs:
+        known = pd.read_csv(options.pairs, dtype=str).isin(set(split["image_id"])).sum(axis=1)
+        print(f"{len(known)} pairs were given; the table has both ids of {(known == 2).sum()}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

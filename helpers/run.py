@@ -2,6 +2,7 @@
 
     python -m helpers.run [--run NAME] [--dataset sample|kaggle|PATH] [--params FILE] [-p NAME VALUE]...
                           [--from 04] [--only 05]
+                          [--grid NAME=VALUE,VALUE]... [--workers N] [--scheduler ADDRESS]
 
 Exit 0: all ran. 1: a notebook failed. 2: a parameter or option is unknown, of the wrong type, or contradicts another.
 """
@@ -22,13 +23,13 @@ import yaml
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
-from helpers import train, workspace
+from helpers import grid, workspace
 
 NOTEBOOKS = sorted((workspace.PROJECT / "notebooks").glob("0*.ipynb"))
 TYPES = {"str": str, "int": int, "float": float, "bool": bool}
 WORDS = {"dataset": ("sample", "kaggle"), "masks": ("auto", "", "kaggle:"), "weights": ("none", "imagenet"),
          "ids": ("",), "pairs": ("",)}  # parameters that may be a path, and what they hold when they are none
-OPTIONS = ("run", "dataset", "params", "from", "only")
+OPTIONS = ("run", "dataset", "params", "from", "only", "grid", "workers", "scheduler")
 FIRST_FIGURE = "attention_malignant.png"
 
 
@@ -95,6 +96,8 @@ def as_path(name: str, value: object) -> object:
 
 def check(values: dict, known: dict) -> None:
     """Raises ValueError where values are out of range or contradict each other, defaults included."""
+    from helpers import train  # it loads torchvision: seconds that a point on a worker need not wait
+
     merged = {name: default for name, (_, default) in known.items()} | values
     names = [field.name for field in dataclasses.fields(train.Settings)]
     train.Settings(**{name: merged[name] for name in names if name in merged})
@@ -144,6 +147,40 @@ def run_series(values: dict, notebooks: Sequence[Path]) -> None:
         print(f"First figure to open: {figures[0]}")
 
 
+def read_grid(texts: Sequence[str], values: dict, pairs: Sequence[tuple[str, str]], known: dict) -> grid.Grid:
+    """The grid of `--grid NAME=VALUE,VALUE` texts over `values`, each point checked as the parameters of one run are.
+
+    Values of `--params` give way to the grid's. Raises ValueError for what cannot be a grid, before anything starts.
+    """
+    first, notebook = choose(None, "01") + choose(None, "02"), choose(None, "04")[0]
+    makes, trains = known_parameters(first), known_parameters([notebook])
+    axes = {}
+    for text in texts:
+        name, _, listed = text.partition("=")
+        if not name or not listed:
+            raise ValueError(f"--grid {text!r}: expected NAME=VALUE,VALUE, such as attention=softmax,none")
+        axis = [read_parameters("", [(name, value)], known)[name] for value in listed.split(",")]
+        if name == "run" or name not in trains:
+            raise ValueError(f"--grid {name}: a grid varies what {notebook.stem} uses; its points share photographs "
+                             f"and split, to be compared as pairs. Start one for each {name}, under another --run")
+        if name in axes or name in dict(pairs):
+            raise ValueError(f"--grid {name}: its values stand twice; name {name} once, and not with -p")
+        axes[name] = axis
+    if "run" not in values:
+        raise ValueError("--grid needs --run NAME: the runs of its points become NAME-attention=none-seed=0 and so on")
+    merged = {name: default for name, (_, default) in known.items()} | values
+    for point, chosen in grid.name_points(values["run"], axes).items():
+        try:
+            check(values | chosen, known)
+        except ValueError as error:
+            raise ValueError(f"{point}: {error}") from error
+    if "image_size" in axes:
+        merged["image_size"] = axes["image_size"][0]  # of the first cache; the others are made for their points
+    shared, parameters = ({name: merged[name] for name in names if name != "run"} for names in (makes, trains))
+    shared.pop("seed", None)  # it shows there how batches are drawn; what is made does not depend on it
+    return grid.Grid(values["run"], axes, first, shared, notebook, parameters, run_notebook)
+
+
 def choose(first: str | None, only: str | None) -> list[Path]:
     """The notebooks from the one whose name starts with `first`, or `only` that one. Raises ValueError for none."""
     for start in filter(None, (first, only)):
@@ -162,7 +199,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="one parameter")
     parser.add_argument("--from", dest="first", metavar="04", help="start at this notebook")
     parser.add_argument("--only", metavar="05", help="run this notebook alone")
+    parser.add_argument("--grid", action="append", default=[], metavar="NAME=V1,V2",
+                        help="run 04 for every combination of these values, and compare the runs")
+    parser.add_argument("--workers", type=int, metavar="N", help="so many points of a grid at a time, on this machine")
+    parser.add_argument("--scheduler", default="", metavar="ADDRESS", help="points on the Dask cluster of tcp://...")
+    parser.add_argument("--point", nargs=2, help=argparse.SUPPRESS)  # a Dask worker starts it: a run, the worker's pid
     options, unknown = parser.parse_known_args(arguments)
+    os.environ.setdefault("ATTENTION_HEADLESS", "1")  # the kernels inherit it: nobody watches
+    logging.getLogger("papermill").setLevel(logging.ERROR)
+    if options.point:
+        return grid.child(options.point[0], int(options.point[1]), run_notebook)
     named = [(name, value) for name in ("run", "dataset") if (value := getattr(options, name)) is not None]
     try:
         known = known_parameters()
@@ -172,16 +218,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ValueError(f"there is no option {unknown[0]!r}; "
                              + (f"did you mean {names[near[0]]}?" if near else "--help lists them"))
         values = read_parameters(options.params, [*options.p, *named], known)
-        check(values, known)
         notebooks = choose(options.first, options.only)
+        if not options.grid and (options.workers is not None or options.scheduler):
+            raise ValueError("--workers and --scheduler say where the points of a --grid run; there is no --grid")
+        if options.grid and (options.first or options.only):
+            raise ValueError("--grid runs 01 and 02 once and 04 for each point: leave --from and --only out")
+        if options.workers is not None and (options.workers < 1 or options.scheduler):
+            raise ValueError("--workers is at least 1, and for this machine: not beside --scheduler")
+        plan = read_grid(options.grid, values, options.p, known) if options.grid else check(values, known)
     except ValueError as error:
         print(f"helpers.run: {error}", file=sys.stderr)
         return 2
-    os.environ.setdefault("ATTENTION_HEADLESS", "1")  # the kernels inherit it: nobody watches
-    logging.getLogger("papermill").setLevel(logging.ERROR)
     try:
+        if plan:
+            failed = grid.run_grid(plan, workers=options.workers or 0, scheduler=options.scheduler)
+            print("".join(f"\n{point} failed: {reason}" for point, reason in failed.items()), file=sys.stderr)
+            return 1 if failed else 0
         run_series(values, notebooks)
-    except NotebookFailed as error:
+    except (NotebookFailed, ConnectionError) as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
     return 0

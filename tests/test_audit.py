@@ -6,12 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from sklearn.metrics import roc_auc_score
 from torch.nn import functional
 from torchvision.models import vgg16_bn
 from torchvision.models.vgg import cfgs
 
-from helpers import audit, metrics
+from helpers import audit
 from helpers.batches import Photographs
 from helpers.model import LAST_RELU, POOL3, POOL4, AttnVGG
 
@@ -170,26 +169,6 @@ def test_grad_cam_of_several_logits_is_refused():
         audit.grad_cam(AttnVGG(2), torch.randn(1, 3, 32, 32))
 
 
-def test_interval_equals_a_loop_over_drawn_groups():
-    rng = np.random.default_rng(1)
-    values, groups = rng.normal(size=30), rng.integers(0, 9, 30)
-    means = [sum(times * value for times, value in zip(row, values, strict=True)) / row.sum()
-             for row in metrics.bootstrap_counts(groups)]
-    found = audit.interval(audit.mean(values), groups)
-    assert (found["value"], found["n"]) == (pytest.approx(values.mean()), 30)
-    assert [found["low"], found["high"]] == pytest.approx(np.percentile(means, [2.5, 97.5]))
-    kept = groups % 2 == 0
-    assert audit.interval(audit.mean(values, kept), groups)["value"] == pytest.approx(values[kept].mean())
-
-
-def test_a_paired_interval_is_narrow_where_photographs_vary_and_their_differences_do_not():
-    values, groups = np.random.default_rng(0).random(40), np.arange(40)
-    alone = audit.interval(audit.mean(values), groups)
-    paired = audit.interval(audit.mean(values + 0.01 - values), groups)
-    assert alone["high"] - alone["low"] > 0.1
-    assert paired["low"] == pytest.approx(0.01) == paired["high"]
-
-
 def test_paired_takes_differences_photograph_by_photograph():
     table = made_up({"attention_pool4": 0.6, "uniform": 0.5}, noise=0.1).sample(frac=1, random_state=0)
     table.loc[(table["map"] == "uniform") & (table["row"] < 4), "energy"] = np.nan
@@ -198,20 +177,6 @@ def test_paired_takes_differences_photograph_by_photograph():
     differences = [values["attention_pool4", row] - values["uniform", row] for row in range(4, 40)]
     assert (found["value"], found["n"]) == (pytest.approx(sum(differences) / 36), 36)
     assert audit.paired(table, "energy", "attention_pool4", "grad_cam") is None
-
-
-def test_auc_difference_uses_the_test_photographs_of_both():
-    rng = np.random.default_rng(2)
-    ours = pd.DataFrame({"image_id": [f"x{n}" for n in range(60)], "split": ["val"] * 10 + ["test"] * 50,
-                         "group": np.arange(60), "target": np.arange(60) % 3 == 0, "logit": rng.normal(size=60)})
-    theirs = ours.assign(logit=rng.normal(size=60)).sample(frac=1, random_state=0)      # in another order
-    theirs = theirs[theirs["image_id"] != "x59"]
-    found, shared = audit.auc_difference(ours, theirs), ours.iloc[10:59]
-    expected = (roc_auc_score(shared["target"], shared["logit"])
-                - roc_auc_score(shared["target"], theirs.set_index("image_id").loc[shared["image_id"], "logit"]))
-    assert (found["value"], found["n"]) == (pytest.approx(expected), 49)
-    assert found["low"] < found["value"] < found["high"]
-    assert audit.auc_difference(ours, theirs.assign(split="val")) is None
 
 
 def test_cost_equals_published_counts_and_a_sum_over_layers():

@@ -1,18 +1,24 @@
-"""Figures of a diagnostic test against scikit-learn, DeLong's interval, simulations and loops in plain Python."""
+"""Figures of a diagnostic test against scikit-learn, DeLong's interval, simulations and loops in plain Python.
+
+ATTENTION_SIMULATIONS=2000 measures the coverage of the intervals in full (three to four minutes); `-s` prints it.
+"""
 
 import json
 import math
+import os
 import warnings
 from collections import Counter
 
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import average_precision_score, brier_score_loss, confusion_matrix, roc_auc_score
+from scipy.stats import norm
+from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 
 from helpers import metrics
 
-FIGURES = {"auc", "auc_low", "auc_high", "ap", "prevalence", "n", "positives"}
+FIGURES = {"auc", "auc_low", "auc_high", "ap", "ap_low", "ap_high", "prevalence", "n", "positives", "positive_groups"}
+SIMULATIONS = int(os.environ.get("ATTENTION_SIMULATIONS") or 200)
 
 
 def examples(seed: int, count: int, *, ties: bool = False) -> tuple[np.ndarray, np.ndarray]:
@@ -53,6 +59,31 @@ def test_without_a_class_there_is_no_auc():
     assert np.isnan(auc).tolist() == [True, True, False] and np.isnan(ap[1]) and auc[2] == 1
 
 
+def by_pairs(targets: np.ndarray, scores: np.ndarray) -> tuple[float, float]:
+    """AUC as the share of pairs in the right order (ties half), AP as a sum over distinct thresholds."""
+    difference = scores[targets == 1][:, None] - scores[targets == 0][None, :]
+    precision = recall = ap = 0.0
+    for threshold in sorted(set(scores), reverse=True):
+        called = targets[scores >= threshold]
+        precision, before, recall = called.mean(), recall, called.sum() / targets.sum()
+        ap += (recall - before) * precision
+    return ((difference > 0) + (difference == 0) / 2).mean(), ap
+
+
+def test_auc_ap_and_ece_equal_independent_computations_on_1000_draws():
+    for seed in range(1000):
+        targets, scores = examples(seed, 4 + seed % 57, ties=seed % 4 > 0)
+        probabilities = np.round(1 / (1 + np.exp(-scores)), seed % 4)                   # to 0, 1, 2 or 3 places
+        unweighted = metrics.weighted_auc_ap(targets, scores, np.ones((1, len(targets))))
+        assert (unweighted[0][0], unweighted[1][0]) == pytest.approx(by_pairs(targets, scores), abs=1e-12)
+        bins = {}
+        for probability, target in zip(probabilities, targets, strict=True):
+            place = (probabilities < probability).sum() * min(15, len(targets)) // len(targets)
+            bins.setdefault(place, []).append((probability, target))
+        gaps = [abs(sum(said for said, _ in pairs) - sum(true for _, true in pairs)) for pairs in bins.values()]
+        assert metrics.calibration_error(targets, probabilities) == pytest.approx(sum(gaps) / len(targets), abs=1e-12)
+
+
 # the bootstrap
 
 def test_the_bootstrap_draws_whole_groups_as_many_as_there_are():
@@ -76,10 +107,14 @@ def test_the_bootstrap_follows_from_its_seed():
 
 # discrimination
 
-def delong(targets: np.ndarray, scores: np.ndarray) -> tuple[float, float]:
-    """95% interval of the AUC from its structural components (DeLong and others, Biometrics 1988)."""
-    pairs = scores[targets == 1][:, None] - scores[targets == 0][None, :]
-    right = (pairs > 0) + 0.5 * (pairs == 0)                                            # [positives, negatives]
+def delong(targets: np.ndarray, *scores: np.ndarray) -> tuple[float, float]:
+    """95% interval of the AUC, or of the first scores' less the second's, from structural components.
+
+    DeLong, DeLong and Clarke-Pearson, Biometrics 1988. It takes every photograph for independent.
+    """
+    pairs = [one[targets == 1][:, None] - one[targets == 0][None, :] for one in scores]
+    right = [(one > 0) + 0.5 * (one == 0) for one in pairs]                             # [positives, negatives] each
+    right = right[0] - right[1] if len(right) == 2 else right[0]
     error = math.sqrt(right.mean(axis=1).var(ddof=1) / len(right) + right.mean(axis=0).var(ddof=1) / right.shape[1])
     return right.mean() - 1.96 * error, right.mean() + 1.96 * error
 
@@ -92,6 +127,9 @@ def test_the_interval_of_independent_photographs_is_delongs(seed):
     assert (found["auc_low"], found["auc_high"]) == pytest.approx(delong(targets, scores), abs=0.006)
     assert found["auc"] == roc_auc_score(targets, scores) and found["ap"] == average_precision_score(targets, scores)
     assert (found["n"], found["positives"], found["prevalence"]) == (500, targets.sum(), targets.mean())
+    rows = [np.random.default_rng(n).integers(0, 500, 500) for n in range(1000)]        # drawn one by one
+    expected = np.percentile([average_precision_score(targets[row], scores[row]) for row in rows], [2.5, 97.5])
+    assert (found["ap_low"], found["ap_high"]) == pytest.approx(expected, abs=0.012)
 
 
 def test_photographs_of_one_patient_bring_nothing_new():
@@ -99,22 +137,45 @@ def test_photographs_of_one_patient_bring_nothing_new():
     once = metrics.discrimination(targets, scores, np.arange(120), "val")
     copies = [np.repeat(one, 5) for one in (targets, scores, np.arange(120))]
     assert metrics.discrimination(*copies, "val") == pytest.approx({**once, "n": 600, "positives": 5 * targets.sum()})
+    assert once["positive_groups"] == once["positives"] == targets.sum()
     alone = metrics.discrimination(copies[0], copies[1], np.arange(600), "val")  # who forgets the groups
     assert alone["auc_high"] - alone["auc_low"] < 0.6 * (once["auc_high"] - once["auc_low"])
 
 
+def patients(seed: int) -> pd.DataFrame:
+    """100 patients of 1 to 9 photographs each, 30 with melanomas alone, and the logits of two networks.
+
+    Photographs of a patient are alike to both networks: of a logit's variance in a class a half is the patient's, the
+    same to both, a quarter the patient's to this network, and a quarter the photograph's.
+    """
+    rng = np.random.default_rng(seed)
+    patient = np.repeat(np.arange(100), rng.integers(1, 10, 100))
+    target, count = (patient < 30).astype(int), len(patient)
+    shared = rng.normal(size=100)[patient] * math.sqrt(0.5)
+    first, second = (shift * target + shared + 0.5 * rng.normal(size=100)[patient] + 0.5 * rng.normal(size=count)
+                     for shift in (1.2, 0.9))
+    return pd.DataFrame({"image_id": np.arange(count), "split": "test", "group": patient, "target": target,
+                         "logit": first, "second": second})
+
+
 def test_95_of_100_intervals_hold_the_truth():
-    truth = 0.5 * (1 + math.erf(0.5))  # P(N(1, 1) > N(0, 1))
-    held = 0
-    for seed in range(150):
-        rng = np.random.default_rng(seed)
-        patients = np.arange(70)
-        targets = (patients % 3 == 0).astype(int)
-        scores = rng.normal(size=70) + targets
-        rows = np.repeat(patients, rng.integers(1, 4, 70))  # one to three equal photographs of each
-        found = metrics.discrimination(targets[rows], scores[rows], rows, "val")
-        held += found["auc_low"] <= truth <= found["auc_high"]
-    assert 0.89 <= held / 150 <= 0.99
+    """Of the AUC and of the difference of two, over patients; and how few do that forget the patients (DeLong)."""
+    auc, other = norm.cdf(np.array([1.2, 0.9]) / math.sqrt(2))                          # P(N(shift, 1) > N(0, 1))
+    held = Counter()
+    for seed in range(SIMULATIONS):
+        table = patients(seed)
+        found = metrics.discrimination(table["target"], table["logit"], table["group"], "test")
+        paired = metrics.auc_difference(table, table.assign(logit=table["second"]))
+        one, two = table["target"].to_numpy(), (table["logit"].to_numpy(), table["second"].to_numpy())
+        intervals = {"AUC, groups": (found["auc_low"], found["auc_high"]), "AUC, DeLong": delong(one, two[0]),
+                     "difference, groups": (paired["low"], paired["high"]), "difference, DeLong": delong(one, *two)}
+        for name, (low, high) in intervals.items():
+            held[name] += low <= (auc if name.startswith("AUC") else auc - other) <= high
+    share = {name: float(count) / SIMULATIONS for name, count in held.items()}
+    print(f"intervals that hold the truth, of {SIMULATIONS}:", share)
+    for what in ("AUC", "difference"):
+        assert 0.92 <= share[f"{what}, groups"] <= 0.97, share
+        assert share[f"{what}, DeLong"] < 0.8, share
 
 
 def test_photographs_are_matched_by_place_not_by_their_index():
@@ -136,6 +197,67 @@ def test_one_class_is_refused(targets, message):
     for call in (metrics.calibrate, lambda scores, targets: metrics.choose_threshold(targets, scores)):
         with pytest.raises(ValueError, match=message.replace("test", "validation")):
             call(scores, np.array(targets))
+    with pytest.raises(ValueError, match=message.replace("test", "split")):
+        metrics.decision(np.array(targets), scores, 0.0)
+
+
+@pytest.mark.parametrize("kept, message", [("val", "test holds 0 photographs"), ("test", "val holds 0 photographs")])
+def test_a_run_without_one_of_its_splits_has_no_summary(kept, message):
+    table = source_table(1, 40).assign(split=kept, probability=0.5)
+    with pytest.raises(ValueError, match=message):
+        metrics.summarise(table, calibration={"slope": 1.0, "intercept": 0.0}, threshold=0.5, weights="none")
+    with pytest.raises(ValueError, match="0 photographs"):
+        metrics.calibration_error(np.array([]), np.array([]))
+
+
+# a statistic and its interval
+
+def test_interval_equals_a_loop_over_drawn_groups():
+    rng = np.random.default_rng(1)
+    values, groups = rng.normal(size=30), rng.integers(0, 9, 30)
+    means = [sum(times * value for times, value in zip(row, values, strict=True)) / row.sum()
+             for row in metrics.bootstrap_counts(groups)]
+    found = metrics.interval(metrics.mean(values), groups)
+    assert (found["value"], found["n"]) == (pytest.approx(values.mean()), 30)
+    assert [found["low"], found["high"]] == pytest.approx(np.percentile(means, [2.5, 97.5]))
+    kept = groups % 2 == 0
+    assert metrics.interval(metrics.mean(values, kept), groups)["value"] == pytest.approx(values[kept].mean())
+    assert metrics.interval(metrics.mean(values, np.zeros(30)), groups) is None
+
+
+def test_a_paired_interval_is_narrow_where_photographs_vary_and_their_differences_do_not():
+    values, groups = np.random.default_rng(0).random(40), np.arange(40)
+    alone = metrics.interval(metrics.mean(values), groups)
+    paired = metrics.interval(metrics.mean(values + 0.01 - values), groups)
+    assert alone["high"] - alone["low"] > 0.1
+    assert paired["low"] == pytest.approx(0.01) == paired["high"]
+
+
+def test_auc_difference_uses_the_test_photographs_of_both():
+    rng = np.random.default_rng(2)
+    ours = pd.DataFrame({"image_id": [f"x{n}" for n in range(60)], "split": ["val"] * 10 + ["test"] * 50,
+                         "group": np.arange(60), "target": np.arange(60) % 3 == 0, "logit": rng.normal(size=60)})
+    theirs = ours.assign(logit=rng.normal(size=60)).sample(frac=1, random_state=0)      # in another order
+    theirs = theirs[theirs["image_id"] != "x59"]
+    found, shared = metrics.auc_difference(ours, theirs), ours.iloc[10:59]
+    expected = (roc_auc_score(shared["target"], shared["logit"])
+                - roc_auc_score(shared["target"], theirs.set_index("image_id").loc[shared["image_id"], "logit"]))
+    assert (found["value"], found["n"]) == (pytest.approx(expected), 49)
+    assert found["low"] < found["value"] < found["high"]
+    assert metrics.auc_difference(ours, theirs.assign(split="val")) is None
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_difference_of_two_models_on_independent_photographs_is_delongs(seed):
+    targets, scores = examples(seed, 500, ties=seed == 2)
+    other = scores + 0.5 * np.random.default_rng(100 + seed).normal(size=500)  # knows less, mostly the same
+    table = pd.DataFrame({"image_id": np.arange(500), "split": "test", "group": np.arange(500), "target": targets,
+                          "logit": scores})
+    found = metrics.auc_difference(table, table.assign(logit=other))
+    low, high = delong(targets, scores, other)
+    assert (found["low"], found["high"]) == pytest.approx((low, high), abs=0.006)
+    alone = metrics.discrimination(targets, other, np.arange(500), "test")
+    assert found["high"] - found["low"] < 0.8 * (alone["auc_high"] - alone["auc_low"])
 
 
 # within sources
@@ -151,6 +273,11 @@ def source_table(seed: int, count: int, *, ties: bool = False) -> pd.DataFrame:
     return table.sample(frac=1, random_state=seed)
 
 
+def auc_within_source(table: pd.DataFrame) -> float | None:
+    found = metrics.interval(metrics.within(table), table["group"])
+    return None if found is None else found["value"]
+
+
 @pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize("seed", range(5))
 def test_auc_within_source_counts_the_pairs_of_one_source(seed, ties):
@@ -161,15 +288,35 @@ def test_auc_within_source_counts_the_pairs_of_one_source(seed, ties):
             if one.source == other.source and one.target == 1 and other.target == 0:
                 right += 1 if one.logit > other.logit else 0.5 if one.logit == other.logit else 0
                 pairs += 1
-    assert metrics.auc_within_source(table) == pytest.approx(right / pairs, abs=1e-12)
+    assert auc_within_source(table) == pytest.approx(right / pairs, abs=1e-12)
+    twice = np.ones((1, 60)) + (table["group"].to_numpy() == 3)                         # as the bootstrap draws a group
+    doubled = pd.concat([table, table[table["group"] == 3]])
+    assert metrics.within(table)(twice)[0] == pytest.approx(auc_within_source(doubled), abs=1e-12)
 
 
 def test_knowing_the_source_alone_is_worth_nothing_within_it():
     table = pd.DataFrame({"source": ["A"] * 20 + ["B"] * 20, "target": [1] * 15 + [0] * 5 + [1] * 3 + [0] * 17})
-    table["logit"] = (table["source"] == "A") * 2.0
+    table["logit"], table["group"] = (table["source"] == "A") * 2.0, range(40)
     assert roc_auc_score(table["target"], table["logit"]) > 0.75
-    assert metrics.auc_within_source(table) == 0.5
-    assert metrics.auc_within_source(table[table["target"] == (table["source"] == "A")]) is None
+    assert auc_within_source(table) == 0.5
+    assert auc_within_source(table[table["target"] == (table["source"] == "A")]) is None
+
+
+def test_the_table_of_aucs_has_a_row_for_each_score_with_the_intervals_of_the_others():
+    table = source_table(3, 90)
+    table["source only"], table["guess"] = (table["source"] == "A").astype(float), 1.0
+    found = metrics.auc_table(table, ["logit", "source only", "guess"])
+    assert list(found.index) == ["logit", "source only", "guess"]
+    one = metrics.discrimination(table["target"], table["logit"], table["group"], "test")
+    inside = metrics.interval(metrics.within(table), table["group"])
+    assert found.loc["logit"].to_dict() == {**{name: one[name] for name in ("auc", "auc_low", "auc_high")},
+                                            "within": inside["value"], "within_low": inside["low"],
+                                            "within_high": inside["high"]}
+    assert inside["low"] < inside["value"] < inside["high"]
+    assert (found.loc["source only", ["within", "within_low", "within_high"]] == 0.5).all()
+    assert (found.loc["guess"] == 0.5).all()
+    apart = table.assign(source=table["target"].map({0: "A", 1: "B"}))
+    assert metrics.auc_table(apart, ["logit"])[["within", "within_low"]].isna().all(axis=None)
 
 
 def test_a_source_of_one_class_has_a_reason_in_place_of_an_auc():
@@ -213,6 +360,67 @@ def test_a_probability_of_any_logit_is_between_0_and_1_without_a_warning():
     assert found == pytest.approx([0, 0, 0.5, 1, 1]) and far == pytest.approx([0, 1, 0], abs=0.01)
 
 
+def test_shift_prior_gives_the_shares_that_counting_gives():
+    rng = np.random.default_rng(0)
+    kind = rng.choice(3, 30000, p=[0.5, 0.3, 0.2])                                      # three kinds of photograph
+    target = rng.random(30000) < np.array([0.02, 0.1, 0.5])[kind]
+    drawn = np.r_[np.flatnonzero(~target), np.repeat(np.flatnonzero(target), 7)]        # each melanoma 7 times
+    balanced = np.array([target[drawn][kind[drawn] == one].mean() for one in range(3)])
+    natural = np.array([target[kind == one].mean() for one in range(3)])
+    shares = {"trained": target[drawn].mean(), "natural": target.mean()}
+    np.testing.assert_allclose(metrics.shift_prior(balanced, **shares), natural, rtol=1e-12)
+    back = {"trained": shares["natural"], "natural": shares["trained"]}
+    np.testing.assert_allclose(metrics.shift_prior(natural, **back), balanced, rtol=1e-12)
+
+
+def test_shift_prior_at_its_ends():
+    assert metrics.shift_prior(np.array([0.0, 0.5, 1.0]), trained=0.5, natural=0.09).tolist() == [0, 0.09, 1]
+    assert metrics.shift_prior(0.3, trained=0.2, natural=0.2) == pytest.approx(0.3)
+    for shares in ({"trained": 0.0, "natural": 0.1}, {"trained": 0.5, "natural": 1.0}, {"trained": 50, "natural": 0.1}):
+        with pytest.raises(ValueError, match="between 0 and 1"):
+            metrics.shift_prior(0.5, **shares)
+
+
+@pytest.mark.parametrize("specificity", [0.8, 0.9, 0.95])
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("seed", range(12))
+def test_the_threshold_of_a_specificity_is_the_lowest_that_leaves_enough_alone(seed, ties, specificity):
+    targets, scores = examples(seed, 5 + 11 * seed, ties=ties)
+    benign, good = scores[targets == 0], []
+    for threshold in set(scores):
+        if 100 * sum(1 for score in benign if score < threshold) >= round(100 * specificity) * len(benign):
+            good.append(threshold)
+    found = metrics.choose_threshold(targets, scores, specificity=specificity)
+    assert found == min(good) if good else found > scores.max() and np.isfinite(found)
+
+
+@pytest.mark.parametrize("benign, called", [(10, 2), (20, 4), (30, 6), (4, 0), (5, 1)])
+def test_a_specificity_of_exactly_80_percent_is_enough(benign, called):
+    targets, scores = np.r_[np.zeros(benign, int), 1], np.r_[np.arange(benign), benign]
+    assert metrics.choose_threshold(targets, scores, specificity=0.8) == benign - called
+
+
+def test_operating_points_choose_on_val_and_count_on_test():
+    val, test = source_table(5, 80), source_table(6, 70)
+    val, test = (table.assign(probability=1 / (1 + np.exp(-table["logit"]))) for table in (val, test))
+    found = metrics.operating_points(val, test)
+    assert [(row["asked"], row["at"]) for row in found] == [
+        (asked, at) for asked in ("sensitivity", "specificity") for at in (0.8, 0.9, 0.95)]
+    for row in found:
+        chosen = val["probability"] >= row["threshold"]
+        reached = chosen[val["target"] == 1] if row["asked"] == "sensitivity" else ~chosen[val["target"] == 0]
+        assert reached.mean() >= row["at"] - 1e-12
+        ill, called = test["target"] == 1, test["probability"] >= row["threshold"]
+        assert (row["true_positives"], row["false_positives"]) == ((ill & called).sum(), (~ill & called).sum())
+        assert row["sensitivity"] == called[ill].mean() and row["specificity"] == (~called)[~ill].mean()
+        draws = metrics.bootstrap_counts(test["group"])
+        shares = (draws[:, ill & called].sum(axis=1) / draws[:, ill].sum(axis=1))
+        assert (row["sensitivity_low"], row["sensitivity_high"]) == pytest.approx(np.percentile(shares, [2.5, 97.5]))
+        assert row["specificity_low"] <= row["specificity"] <= row["specificity_high"]
+        other = metrics.operating_points(val, test.assign(probability=0.0))             # nothing is chosen on test
+        assert [one["threshold"] for one in other] == [one["threshold"] for one in found]
+
+
 @pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize("seed", range(12))
 def test_the_threshold_is_the_highest_that_finds_enough(seed, ties):
@@ -233,10 +441,11 @@ def test_a_sensitivity_of_exactly_90_percent_is_enough(melanomas, missed):
 
 
 @pytest.mark.parametrize("threshold", [-9.0, -1.0, 0.0, 1.0, 9.0])
-def test_the_counts_of_a_decision_are_scikit_learns(threshold):
+def test_the_counts_of_a_decision_are_those_of_a_loop(threshold):
     targets, scores = examples(4, 80, ties=True)
     found = metrics.decision(targets, scores, threshold)
-    (tn, fp), (fn, tp) = confusion_matrix(targets, scores >= threshold, labels=[0, 1]).tolist()
+    counts = Counter((int(target), bool(score >= threshold)) for target, score in zip(targets, scores, strict=True))
+    tn, fp, fn, tp = (counts[pair] for pair in ((0, False), (0, True), (1, False), (1, True)))
     assert found == {"true_positives": tp, "false_negatives": fn, "false_positives": fp, "true_negatives": tn,
                      "sensitivity": tp / (tp + fn), "specificity": tn / (tn + fp)}
 
@@ -266,6 +475,16 @@ def test_ece_is_0_for_probabilities_that_come_true_and_large_for_the_opposite():
     assert metrics.calibration_error(targets, 1.0 - targets) == 1
 
 
+def test_reliability_does_not_depend_on_the_order_of_the_photographs():
+    rng = np.random.default_rng(0)
+    targets, probabilities = rng.integers(0, 2, 90), np.round(rng.random(90), 1)
+    order = np.argsort(targets, kind="stable")
+    expected = metrics.reliability(targets, probabilities, bins=6)
+    pd.testing.assert_frame_equal(metrics.reliability(targets[order], probabilities[order], bins=6), expected)
+    same = np.full(90, targets.mean())                                                  # all that slope 0 says
+    assert metrics.calibration_error(targets[order], same) == pytest.approx(0, abs=1e-12)
+
+
 # metrics.json
 
 def test_summarise_fills_metrics_json(tmp_path):
@@ -278,8 +497,9 @@ def test_summarise_fills_metrics_json(tmp_path):
     assert set(found) == {"weights", "calibration", "threshold", "val", "test"}
     assert (found["weights"], found["calibration"], found["threshold"]) == ("none", calibration, threshold)
     counts = {"true_positives", "false_negatives", "false_positives", "true_negatives"}
-    sides = {"val": FIGURES | {"auc_within_source", "by_source"}}
-    sides["test"] = sides["val"] | {"sensitivity", "specificity", "brier", "ece"} | counts
+    inside = {"auc_within_source", "auc_within_source_low", "auc_within_source_high"}
+    sides = {"val": FIGURES | inside | {"by_source"}}
+    sides["test"] = sides["val"] | {"sensitivity", "specificity", "brier", "ece", "operating_points"} | counts
     for name, keys in sides.items():
         rows = table[table["split"] == name]
         assert set(found[name]) == keys
@@ -289,8 +509,11 @@ def test_summarise_fills_metrics_json(tmp_path):
         assert found[name]["n"] == len(rows) and found[name]["positives"] == rows["target"].sum()
         assert {source: one["n"] for source, one in found[name]["by_source"].items()} == Counter(rows["source"])
         assert found[name]["by_source"]["C"]["auc"] is None
-        assert found[name]["auc_within_source"] == metrics.auc_within_source(rows)
+        assert found[name]["auc_within_source"] == auc_within_source(rows)
+        assert found[name]["auc_within_source_low"] < found[name]["auc_within_source_high"]
     test = table[table["split"] == "test"].reset_index(drop=True)
+    assert found["test"]["operating_points"] == metrics.operating_points(val.assign(
+        probability=metrics.probability(val["logit"], calibration)), test)
     assert found["test"]["sensitivity"] == (test.loc[test["target"] == 1, "probability"] >= threshold).mean()
     assert found["test"]["brier"] == pytest.approx(brier_score_loss(test["target"], test["probability"]))
     assert found["test"]["ece"] == metrics.calibration_error(test["target"], test["probability"])

@@ -2,6 +2,9 @@
 
 import functools
 import json
+import os
+import subprocess
+import sys
 import time
 
 import cv2
@@ -256,6 +259,87 @@ def test_the_duplicate_list_of_isic_2020_is_read(real_data):
     table = full_table(real_data)
     groups = dict(zip(table["image_id"], preprocess.group_rows(table, pairs), strict=True))
     assert len(pairs) == 425 and all(groups[one] == groups[two] for one, two in pairs.itertuples(index=False))
+
+
+# the command: a split from a table alone
+
+def split_table(*arguments, folder):
+    """`python -m helpers.preprocess` as a reader types it, with the seconds and the KiB that it took at most."""
+    program = ("import resource, runpy, sys\n"
+               "sys.argv[0] = 'preprocess'\n"
+               "try:\n    runpy.run_module('helpers.preprocess', run_name='__main__')\n"
+               "finally:\n    print('KiB', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n")
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", program, *map(str, arguments)], cwd=folder, capture_output=True,
+                          text=True, timeout=120, env={**os.environ, "PYTHONPATH": str(workspace.PROJECT)})
+    *lines, last = done.stdout.splitlines()
+    return done, "\n".join(lines), time.perf_counter() - start, int(last.split()[1])
+
+
+def test_the_command_splits_the_full_table(real_data, tmp_path):
+    pairs = real_data / "isic2020-duplicates.csv.gz"
+    done, output, seconds, memory = split_table(real_data / "marking-full.csv.gz", "--pairs", pairs, "--out",
+                                                "split.csv", folder=tmp_path)
+    print(f"\n{output}\n{seconds:.1f} s, {memory / 1024:.0f} MiB at most")
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    assert seconds < 60 and memory < 1024 ** 2
+    assert os.listdir(tmp_path) == ["split.csv"]
+    split = preprocess.read_split(tmp_path / "split.csv")
+    marking = pd.read_csv(real_data / "marking-full.csv.gz", dtype=str)
+    assert list(split) == preprocess.SPLIT_COLUMNS and split["image_id"].equals(marking["image_id"])
+    assert "0 groups are on two sides" in output and "425 pairs were given; the table has both ids of 425" in output
+    for side, rows in split.groupby("split"):
+        printed = next(line.split() for line in output.splitlines() if line.startswith(side))
+        assert [int(word) for word in printed[1:4]] == [rows["group"].nunique(), len(rows), rows["target"].sum()]
+    assert crossing(split) == 0
+    side = dict(zip(split["image_id"], split["split"], strict=True))
+    twins = [name for name in side if name.endswith("_downsampled") and name.removesuffix("_downsampled") in side]
+    crossed = {"twins": sum(side[name] != side[name.removesuffix("_downsampled")] for name in twins),
+               "pairs": sum(side[one] != side[two] for one, two in pd.read_csv(pairs, dtype=str).to_numpy())}
+    print(f"{len(twins)} twins; on two sides: {crossed}")
+    assert len(twins) == 2025 and crossed == {"twins": 0, "pairs": 0}
+    whole = split.groupby("source")["target"].mean()
+    rates = split.groupby(["split", "source"])["target"].mean()
+    print(rates.unstack().assign(all=split.groupby("split")["target"].mean()).round(4))
+    for side in ("val", "test"):
+        assert (rates[side] / whole).between(0.9, 1.1).all()
+        assert 0.9 < split.loc[split["split"] == side, "target"].mean() / split["target"].mean() < 1.1
+
+
+def test_the_command_makes_the_split_of_notebook_02(tmp_path):
+    random_table(0, 300).to_csv(tmp_path / "marking.csv.gz", index=False)
+    (tmp_path / "pairs.csv").write_text("one,two\nISIC_1,ISIC_2\nISIC_3,absent\n")
+    done, output, *_ = split_table("marking.csv.gz", "--pairs", "pairs.csv", "--out", "a/split.csv", folder=tmp_path)
+    assert done.returncode == 0 and "2 pairs were given" in output, done.stderr
+    dataset = {"csv": str(tmp_path / "marking.csv.gz"), "ids": "", "masks_folder": ""}
+    ours = preprocess.make_split(dataset, pairs=str(tmp_path / "pairs.csv"))
+    pd.testing.assert_frame_equal(preprocess.read_split(tmp_path / "a" / "split.csv"), ours, check_dtype=False)
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["absent.csv", "--out", "x.csv"], "absent.csv"),
+    (["two.csv", "--out", "x.csv"], "two.csv has the columns"),
+    (["cut.csv.gz", "--out", "x.csv"], "end-of-stream"),
+    (["text.csv.gz", "--out", "x.csv"], "gzip"),
+    (["good.csv", "--pairs", "absent.csv", "--out", "x.csv"], "absent.csv"),
+    (["good.csv", "--pairs", "good.csv", "--out", "x.csv"], "pairs has the columns"),
+    (["one.csv", "--out", "x.csv"], "a split needs both classes"),
+    (["good.csv"], "--out"),
+    (["good.csv", "--out", "x.csv", "--seed", "1"], "--seed"),
+])
+def test_the_command_says_what_is_wrong(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    table = random_table(0, 60)
+    table.to_csv("good.csv", index=False)
+    table.assign(target=0).to_csv("one.csv", index=False)
+    table.to_csv("whole.csv.gz", index=False)
+    (tmp_path / "cut.csv.gz").write_bytes((tmp_path / "whole.csv.gz").read_bytes()[:200])
+    (tmp_path / "two.csv").write_text("one,two\na,b\n")
+    (tmp_path / "text.csv.gz").write_text("one,two\na,b\n")
+    with pytest.raises(SystemExit) as stopped:
+        preprocess.main(arguments)
+    assert stopped.value.code == 2 and message in capsys.readouterr().err
+    assert not [path.name for path in tmp_path.iterdir() if path.name.lstrip(".").startswith("x.")]
 
 
 # photographs, masks and the cache

@@ -1,7 +1,8 @@
 """Compare the stored notebooks with this machine's: nbval re-runs the series and checks the cells that must reproduce.
 
 In one process and in the order of the files, since each notebook takes what the one before leaves; in a temporary runs/
-folder, so that a reader's runs stay as they are. Further arguments go to pytest.
+folder, so that a reader's runs stay as they are. Of notebooks/deeper/ the quick one comes last; comparing_runs, which
+trains four networks, is compared where it is named. Further arguments go to pytest.
 
     python -m tests.notebooks.compare [NOTEBOOK]... [pytest options]
 """
@@ -12,11 +13,14 @@ import tempfile
 
 import pytest
 
-from helpers import run
+from helpers import run, workspace
+
+QUICK = workspace.PROJECT / "notebooks" / "deeper" / "leaks_and_shortcuts.ipynb"
 
 
 def main(arguments: list[str]) -> int:
-    notebooks = [] if any(one.endswith(".ipynb") for one in arguments) else [str(path) for path in run.NOTEBOOKS]
+    named = any(one.endswith(".ipynb") for one in arguments)
+    notebooks = [] if named else [str(path) for path in [*run.NOTEBOOKS, QUICK]]
     with tempfile.TemporaryDirectory() as runs:
         os.environ |= {"ATTENTION_HEADLESS": "1", "ATTENTION_RUNS": os.environ.get("ATTENTION_RUNS", runs)}
         return pytest.main(["-p", "no:cacheprovider", "--nbval-lax", "--nbval-cell-timeout", "600",

@@ -1,4 +1,4 @@
-"""`make notebooks`: execute the series on the sample and store it with its outputs, the same bytes every time.
+"""`make notebooks`: execute all notebooks on the sample and store them with their outputs, the same bytes every time.
 
 What a machine puts in and a reader does not need is left out (times, widget state). Cells tagged `timing` keep what
 they show until their source changes, so that a second run on the same machine changes nothing.
@@ -21,6 +21,7 @@ import nbformat
 from helpers import run, workspace
 
 SHOWN = workspace.PROJECT / "notebooks" / "images" / run.FIRST_FIGURE  # the figure that README.md shows
+DEEPER = sorted((workspace.PROJECT / "notebooks" / "deeper").glob("*.ipynb"))  # they read what the series left
 LIMIT = 1_500_000  # bytes a notebook: repository hosts show no larger ones
 KEPT = ("kernelspec", "language_info")
 
@@ -85,7 +86,8 @@ def store(path: Path, folder: Path) -> bool:
 
 def main() -> int:
     names = sys.argv[1:]
-    notebooks = [path for path in run.NOTEBOOKS if not names or any(path.name.startswith(name) for name in names)]
+    notebooks = [path for path in [*run.NOTEBOOKS, *DEEPER]
+                 if not names or any(path.name.startswith(name) for name in names)]
     with tempfile.TemporaryDirectory() as runs:
         os.environ |= {"ATTENTION_HEADLESS": "1"} | ({} if names else {"ATTENTION_RUNS": runs})
         folder = workspace.run_folder("sample")

@@ -29,8 +29,13 @@ SERIES = ["01_download", "02_preprocess", "03_attention_model", "04_train", "05_
 
 
 @pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
-def notebook(request):
-    return nbformat.read(request.param, as_version=4)
+def path(request):
+    return request.param
+
+
+@pytest.fixture
+def notebook(path):
+    return nbformat.read(path, as_version=4)
 
 
 def code(notebook):
@@ -91,10 +96,10 @@ def test_goals_and_recap_mirror_each_other(notebook):
     assert any("## References" in cell.source for cell in notebook.cells)
 
 
-def test_links_lead_somewhere(notebook):
+def test_links_lead_somewhere(notebook, path):
     for cell in notebook.cells:
         for target in re.findall(r"\]\(([^)#]+)\)", cell.source) if cell.cell_type == "markdown" else ():
-            assert "://" in target or (PROJECT / "notebooks" / target).exists(), target
+            assert "://" in target or (path.parent / target).exists(), target
 
 
 def test_plain_python_without_a_bare_except(notebook):
