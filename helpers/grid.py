@@ -63,9 +63,9 @@ def run_grid(grid: Grid, *, workers: int = 0, scheduler: str = "", report: Calla
     """
     with contextlib.ExitStack() as stack:
         client = stack.enter_context(connect(workers, scheduler)) if workers or scheduler else None
-        started = time.perf_counter()
         folder, points = share(grid, report), name_points(grid.name, grid.axes)
         missing = [point for point, values in points.items() if prepare(grid, point, values, folder)]
+        started = time.perf_counter()
         report(f"{len(points)} points, {len(points) - len(missing)} of them done before")
         ended = on_dask(client, missing) if client else ((point, run_point(point, grid.execute)) for point in missing)
         failed = {}
