@@ -157,6 +157,9 @@ def test_a_shared_notebook_that_failed_is_run_again(toy):
     with pytest.raises(run.NotebookFailed):
         toy.run(execute=execute)
     assert ran(toy) == ALL[:2] and toy.run() == {} and ran(toy) == ALL
+    with pytest.raises(run.NotebookFailed):
+        toy.run(execute=execute, shared={"split_seed": 5})  # leaves another split
+    assert ran(toy) == ALL[:2] and toy.run() == {} and ran(toy) == ALL[:2]
 
 
 def test_a_killed_process_leaves_a_point_to_be_run_again(toy):
@@ -472,6 +475,16 @@ def test_figures_against_scikit_learn(toy, folders):
     softmax = table[table["attention"] == "softmax"]["less_attention"]
     assert found.loc["attention softmax", ["mean", "min", "max"]].tolist() == pytest.approx(
         [softmax.mean(), softmax.min(), softmax.max()])
+
+
+def test_verdicts_count_whole_intervals_on_one_side():
+    table = pd.DataFrame({"run": list("abcde"), "setting": ["x", "x", "x", "y", "none"],
+                          "less_gamma": [0.2, 0.1, -0.3, -0.1, np.nan],
+                          "less_gamma_low": [0.1, -0.1, -0.4, -0.2, np.nan],
+                          "less_gamma_high": [0.3, 0.3, -0.2, 0.0, np.nan]})
+    found = compare.verdicts(table, "gamma").to_dict("records")
+    assert [list(one.values()) for one in found] == [["x", 3, pytest.approx(0), -0.3, 0.2, 1, 1],
+                                                     ["y", 1, -0.1, -0.1, -0.1, 0, 0]]
 
 
 def test_what_is_written_for_a_reader(toy, folders):
