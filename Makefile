@@ -15,7 +15,7 @@ help:  ## list the targets
 	@grep -hE '^[a-z0-9.-]+:.*##' Makefile | sed -E 's/^([^:]+):.*## /\1\t/' | awk -F '\t' '{printf "make %-12s %s\n", $$1, $$2}'
 
 $(VENV)/.done: requirements.txt
-	@command -v $(BASE) >/dev/null || { echo "no Python found: install 3.11, 3.12 or 3.13"; exit 1; }
+	@$(BASE) --version >/dev/null 2>&1 || { echo "$(BASE) does not start: install Python 3.11, 3.12 or 3.13"; exit 1; }
 	$(BASE) -m venv $(VENV) || { echo "python3 -m venv failed; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@

@@ -127,7 +127,7 @@ def test_what_is_not_there_is_named(tmp_path, tiny_zip, folders):
 
 
 def test_several_tables_or_folders_of_the_same_photographs_are_refused(copy, folders):
-    photographs = next(copy.rglob("*.jpg")).parent
+    photographs = next(copy.glob("512x512-dataset-melanoma/*/*.jpg")).parent
     shutil.copytree(photographs, copy / "again")
     with pytest.raises(ValueError, match="expected one folder in .* with the photographs of its rows.*, found 2"):
         download.find_dataset(str(copy))
