@@ -17,7 +17,7 @@ from tests.notebooks import store
 PROJECT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((PROJECT / "notebooks").rglob("*.ipynb"))
 NOTEBOOKS = [path for path in NOTEBOOKS if ".ipynb_checkpoints" not in path.parts]
-# names and defaults of DESIGN's table; None: the sample's, free to change
+# each parameter's one name and default; None: what suits the sample, free to change
 PARAMETERS = {
     "run": "sample", "dataset": "sample", "kaggle_dataset": "shonenkov/melanoma-merged-external-data-512x512-jpeg",
     "ids": "", "pairs": "", "masks": "auto", "subsample": 0, "benign": 150, "split_seed": 42, "seed": 42,
