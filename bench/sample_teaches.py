@@ -14,7 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 os.environ["ATTENTION_HEADLESS"] = "1"
 
-from helpers import batches, download, metrics, preprocess, run, sample, train, workspace  # noqa: E402
+from helpers import batches, download, metrics, pixel_cache, preprocess, run, sample, train, workspace  # noqa: E402
 
 
 def measure(settings: train.Settings, folder: Path) -> tuple[float, float, float]:
@@ -22,7 +22,7 @@ def measure(settings: train.Settings, folder: Path) -> tuple[float, float, float
     known = {name: default for name, (_, default) in run.known_parameters().items()}
     dataset = download.find_dataset(str(folder))
     split = preprocess.make_split(dataset, benign=known["benign"], split_seed=known["split_seed"])
-    cache = preprocess.build_cache(dataset, split, image_size=settings.image_size)
+    cache = pixel_cache.build_cache(dataset, split, image_size=settings.image_size)
     photographs = batches.Photographs(cache, workspace.choose_device(settings.device))
     fitted = train.fit(settings, split, photographs, report=lambda line: None)
     test = train.predict_held_out(fitted, split, photographs, settings.precision).query("split == 'test'")

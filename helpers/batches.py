@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from helpers.pixel_cache import open_cache
+
 LUMA = (0.299, 0.587, 0.114)  # weight of red, green and blue in grey (ITU-R BT.601), as torchvision has it
 
 
@@ -95,8 +97,8 @@ class Photographs:
 
     def __init__(self, cache: dict, device: torch.device):
         self.device = device
-        self.pixels = np.load(cache["file"], mmap_mode="r")                             # [N, S, S, 3]
-        self.masks = np.load(cache["masks_file"], mmap_mode="r") if cache["masks_file"] else None  # [N, S, S]
+        self.pixels = open_cache(cache["file"])                                         # [N, S, S, 3]
+        self.masks = open_cache(cache["masks_file"]) if cache["masks_file"] else None   # [N, S, S]
         size = self.pixels.nbytes + (self.masks.nbytes if self.masks is not None else 0)
         self.resident = device.type == "cuda" and 3 * size < torch.cuda.mem_get_info(device)[0]
         if self.resident:

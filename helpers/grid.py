@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import torch
 
-from helpers import compare, preprocess, workspace
+from helpers import compare, pixel_cache, preprocess, workspace
 
 SHARED = ("dataset.json", "split.csv", "cache.json")
 LEFT = ("split.csv", "model.pt", "history.csv", "predictions.csv", "metrics.json", "timing.json")  # by a point
@@ -126,7 +126,7 @@ def prepare(grid: Grid, point: str, values: dict, shared: Path) -> bool:
                 shutil.copyfile(shared / name, beside)
         if "image_size" in grid.axes:  # the photographs once more in another size; a cache that is there is used again
             dataset = workspace.read_json(folder / "dataset.json", "01_download.ipynb")
-            workspace.write_json(folder / "cache.json", preprocess.build_cache(
+            workspace.write_json(folder / "cache.json", pixel_cache.build_cache(
                 dataset, preprocess.read_split(folder / "split.csv"), image_size=values["image_size"]))
     return True
 

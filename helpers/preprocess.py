@@ -1,4 +1,4 @@
-"""From a table and photographs to a split and a pixel cache, for notebook 02: groups, 60/20/20, balance, decode once.
+"""From a table to a split, for notebook 02: groups, 60/20/20, balance.
 
 The tutorial splits by image, after balancing: two thirds of its validation photographs share a patient, a lesion or the
 very photograph with training. Here whole groups go to one side, and only the training rows are balanced.
@@ -6,20 +6,15 @@ very photograph with training. Here whole groups go to one side, and only the tr
 """
 
 import argparse
-import hashlib
-import os
 import sys
 import zlib
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import StratifiedGroupKFold
-from tqdm.auto import tqdm
 
 from helpers import workspace
 
@@ -155,67 +150,6 @@ def balance(table: pd.DataFrame, benign: int, seed: int) -> np.ndarray:
 def read_split(path: Path) -> pd.DataFrame:
     """`split.csv` as `make_split` made it (an empty mask stays an empty string)."""
     return pd.read_csv(path, dtype={"image_id": str, "source": str}, keep_default_na=False)
-
-
-def cache_side(image_size: int) -> int:
-    """Side of the cached squares: an eighth or so larger than the network's input, room for rotation and zoom."""
-    return image_size * 8 // 7
-
-
-def build_cache(dataset: dict, split: pd.DataFrame, *, image_size: int) -> dict:
-    """Decode the used rows once into memory-mapped uint8 squares in true colours; returns the content of `cache.json`.
-
-    `data/cache/<key>.npy` is [N, S, S, 3], red first; `<key>-masks.npy`, where there are masks, [N, S, S], 0 to 255,
-    0 where a row has none. The key is a hash of what goes in (of the photographs: their folder, names and bytes
-    together); a file that is there is whole and used again. Raises ValueError as `decode` does.
-    """
-    used = split[split["kept"] == 1]
-    side = cache_side(image_size)
-    orders = {source: one["order"] for source, one in dataset["colour_order_by_source"].items()}
-    masked = bool((used["mask"] != "").any())
-    recipe = [workspace.FORMAT, dataset["sha256"], dataset["folder"], dataset["bytes"], side, orders,
-              used["image_id"].tolist(), dataset["masks_folder"] if masked else "", used["mask"].tolist()]
-    key = hashlib.sha256(repr(recipe).encode()).hexdigest()[:16]
-    file = workspace.data_folder() / "cache" / f"{key}.npy"
-    masks_file = file.with_name(f"{key}-masks.npy")
-    if not file.exists():
-        paths = [Path(dataset["folder"]) / name for name in used["path"]]
-        swapped = [orders[source] == "bgr" for source in used["source"]]
-        fill(file, (len(used), side, side, 3), lambda row: decode(paths[row], side, swapped[row]), "photographs")
-    if masked and not masks_file.exists():
-        masks = [Path(dataset["masks_folder"]) / name if name else None for name in used["mask"]]
-        fill(masks_file, (len(used), side, side), lambda row: decode_mask(masks[row], side), "masks")
-    return {"file": str(file), "masks_file": str(masks_file) if masked else "", "key": key, "side": side,
-            "rows": used["image_id"].tolist()}
-
-
-def fill(file: Path, shape: tuple, decode_row, what: str) -> None:
-    """Write rows decoded on all cores into a new .npy file of uint8, renamed into place when every row is there."""
-    with workspace.replacing(file) as beside, ThreadPoolExecutor(os.cpu_count()) as pool:
-        pixels = np.lib.format.open_memmap(beside, mode="w+", dtype=np.uint8, shape=shape)
-        squares = tqdm(pool.map(decode_row, range(shape[0])), desc=what, total=shape[0], disable=workspace.headless())
-        for row, square in enumerate(squares):
-            pixels[row] = square
-        pixels.flush()
-
-
-def decode(path: Path, side: int, swapped: bool) -> np.ndarray:
-    """A photograph as a uint8 square [side, side, 3], red first. Raises ValueError for a file that is not one."""
-    pixels = cv2.imread(str(path), cv2.IMREAD_COLOR)                                    # [H, W, 3], blue first
-    if pixels is None:
-        raise ValueError(f"{path} cannot be decoded: it is missing, damaged or not a photograph")
-    pixels = cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA)
-    return pixels if swapped else pixels[..., ::-1]
-
-
-def decode_mask(path: Path | None, side: int) -> np.ndarray:
-    """A lesion mask squashed as its photograph was: uint8 [side, side], 0 to 255; zeros where there is none."""
-    if path is None:
-        return np.zeros((side, side), np.uint8)
-    mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-    if mask is None:
-        raise ValueError(f"{path} cannot be decoded as a mask")
-    return cv2.resize((mask > 0).astype(np.uint8) * 255, (side, side), interpolation=cv2.INTER_AREA)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -9,7 +9,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: small tensors gai
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))
 
+import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+from PIL import Image  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -28,3 +30,28 @@ def folders(tmp_path, monkeypatch) -> SimpleNamespace:
     monkeypatch.setenv("ATTENTION_DATA", str(found.data))
     monkeypatch.setenv("ATTENTION_RUNS", str(found.runs))
     return found
+
+
+@pytest.fixture
+def photographs(folders, tmp_path) -> dict:
+    """A data set of 40 photographs, 20 of source S (red and blue swapped) and 20 of T, and some masks."""
+    rng = np.random.default_rng(0)
+    images, masks = tmp_path / "images", tmp_path / "masks"
+    images.mkdir()
+    masks.mkdir()
+    lines = []
+    for number in range(40):
+        H, W = ((64, 64), (64, 96), (128, 64))[number % 3]  # 32 divides each: area resizing is a mean of blocks
+        colours = rng.integers(0, 256, (4, 4, 3)).astype(np.uint8)
+        Image.fromarray(colours).resize((W, H), Image.Resampling.BICUBIC).save(
+            images / f"X_{number}.jpg", quality=95, subsampling=0)
+        if number % 4 == 0:
+            mask = (rng.random((H, W)) < 0.5).astype(np.uint8)
+            mask[:H // 2, :W // 3] = 1
+            Image.fromarray(mask * (255 if number % 8 else 1)).save(masks / f"X_{number}_segmentation.png")
+        lines.append(f"P_{number // 2},X_{number},{number // 2 % 2},{'S' if number < 20 else 'T'}")
+    csv = tmp_path / "marking.csv"
+    csv.write_text("patient_id,image_id,target,source\n" + "\n".join(lines) + "\n")
+    return {"csv": str(csv), "ids": "", "folder": str(images), "masks_folder": str(masks), "sha256": "0" * 64,
+            "bytes": sum(path.stat().st_size for path in images.iterdir()),
+            "colour_order_by_source": {"S": {"order": "bgr"}, "T": {"order": "rgb"}}}

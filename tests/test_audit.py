@@ -13,6 +13,7 @@ from torchvision.models.vgg import cfgs
 from helpers import audit
 from helpers.batches import Photographs
 from helpers.model import LAST_RELU, POOL3, POOL4, AttnVGG
+from helpers.pixel_cache import fill
 
 SIZES = [(1, 1, 5, 7), (4, 1, 6, 3), (2, 1, 8, 8), (3, 1, 1, 9)]
 
@@ -261,8 +262,9 @@ def tiny(tmp_path):
     masks = np.zeros((7, 40, 40), np.uint8)
     masks[[0, 1, 2, 3, 6], 8:25, 12:30] = 255
     masks[5, :6, :6] = 255
-    np.save(tmp_path / "pixels.npy", rng.integers(0, 255, (7, 40, 40, 3), dtype=np.uint8))
-    np.save(tmp_path / "masks.npy", masks)
+    pixels = rng.integers(0, 255, (7, 40, 40, 3), dtype=np.uint8)
+    fill(tmp_path / "pixels.npy", pixels.shape, pixels.__getitem__, "photographs")
+    fill(tmp_path / "masks.npy", masks.shape, masks.__getitem__, "masks")
     used = pd.DataFrame({"split": ["train", "val"] + ["test"] * 5, "group": [0, 1, 2, 2, 3, 4, 5],
                          "target": [0, 1, 0, 0, 1, 0, 1]})
     config = {"view": 1.0, "image_size": 32, "mean": (0.5, 0.5, 0.5), "std": (0.2, 0.2, 0.2)}

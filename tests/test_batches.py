@@ -9,6 +9,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as v2
 
 from helpers.batches import Augmentation, Draws, Photographs, denormalise, draw, plain, transform, warp, warp_masks
+from helpers.pixel_cache import fill
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 NONE = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
@@ -241,8 +242,10 @@ def test_denormalise_gives_the_photographs_back(count):
 @pytest.fixture
 def cache(tmp_path) -> dict:
     """Eleven photographs of 40 pixels and their masks, described as `cache.json` does."""
-    np.save(tmp_path / "pixels.npy", some_pixels(11, 40, 40, 3).numpy())
-    np.save(tmp_path / "masks.npy", (some_pixels(11, 40, 40, seed=1) > 127).numpy().astype(np.uint8) * 255)
+    pixels = some_pixels(11, 40, 40, 3).numpy()
+    masks = (some_pixels(11, 40, 40, seed=1) > 127).numpy().astype(np.uint8) * 255
+    fill(tmp_path / "pixels.npy", pixels.shape, pixels.__getitem__, "photographs")
+    fill(tmp_path / "masks.npy", masks.shape, masks.__getitem__, "masks")
     return {"file": str(tmp_path / "pixels.npy"), "masks_file": str(tmp_path / "masks.npy")}
 
 

@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from helpers import compare, download, grid, preprocess, run, sample, workspace
+from helpers import compare, download, grid, pixel_cache, preprocess, run, sample, workspace
 
 AXES = {"attention": ["softmax", "none"], "seed": [0, 1]}
 POINTS = ["g-attention=softmax-seed=0", "g-attention=softmax-seed=1", "g-attention=none-seed=0",
@@ -189,7 +189,7 @@ def test_a_point_that_another_process_is_running_is_waited_for(toy, folders):
 
 
 def test_another_image_size_is_another_cache_of_the_same_split(toy, folders, monkeypatch):
-    monkeypatch.setattr(grid.preprocess, "build_cache", lambda dataset, split, image_size: {"side": image_size})
+    monkeypatch.setattr(grid.pixel_cache, "build_cache", lambda dataset, split, image_size: {"side": image_size})
     (folders.runs / "g").mkdir(parents=True)
     sized = {"attention": "none", "seed": 42, "image_size": 96}
 
@@ -378,7 +378,8 @@ def make_shared(notebook: Path, values: dict, folder: Path) -> None:
     dataset = workspace.read_json(folder / "dataset.json", "01_download.ipynb")
     split = preprocess.make_split(dataset, benign=values["benign"])
     split.to_csv(folder / "split.csv", index=False)
-    workspace.write_json(folder / "cache.json", preprocess.build_cache(dataset, split, image_size=values["image_size"]))
+    cache = pixel_cache.build_cache(dataset, split, image_size=values["image_size"])
+    workspace.write_json(folder / "cache.json", cache)
 
 
 def test_a_killed_worker_and_a_killed_command(cluster, folders, tmp_path, monkeypatch):

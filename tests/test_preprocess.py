@@ -1,17 +1,14 @@
-"""Table, groups, split, balance and pixel cache, against plain loops, Pillow, and counts of the real table."""
+"""Table, groups, split and balance, against plain loops and counts of the real table."""
 
 import functools
-import json
 import os
 import subprocess
 import sys
 import time
 
-import cv2
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
 from sklearn.model_selection import train_test_split
 
 from helpers import preprocess, workspace
@@ -345,43 +342,7 @@ def test_the_command_says_what_is_wrong(arguments, message, tmp_path, monkeypatc
     assert not [path.name for path in tmp_path.iterdir() if path.name.lstrip(".").startswith("x.")]
 
 
-# photographs, masks and the cache
-
-SHAPES = [(64, 64), (64, 96), (128, 64)]  # height and width; 32 divides each, so that area resizing is a mean of blocks
-
-
-@pytest.fixture
-def photographs(folders, tmp_path):
-    """A function that writes 40 photographs, 20 of source S (swapped) and 20 of T, and some masks: a data set."""
-    def make() -> dict:
-        rng = np.random.default_rng(0)
-        images, masks = tmp_path / "images", tmp_path / "masks"
-        images.mkdir()
-        masks.mkdir()
-        lines = []
-        for number in range(40):
-            H, W = SHAPES[number % 3]
-            colours = rng.integers(0, 256, (4, 4, 3)).astype(np.uint8)
-            Image.fromarray(colours).resize((W, H), Image.Resampling.BICUBIC).save(
-                images / f"X_{number}.jpg", quality=95, subsampling=0)
-            if number % 4 == 0:
-                mask = (rng.random((H, W)) < 0.5).astype(np.uint8)
-                mask[:H // 2, :W // 3] = 1
-                Image.fromarray(mask * (255 if number % 8 else 1)).save(masks / f"X_{number}_segmentation.png")
-            lines.append(f"P_{number // 2},X_{number},{number // 2 % 2},{'S' if number < 20 else 'T'}")
-        csv = tmp_path / "marking.csv"
-        csv.write_text(HEADER + "\n".join(lines) + "\n")
-        return {"csv": str(csv), "ids": "", "folder": str(images), "masks_folder": str(masks), "sha256": "0" * 64,
-                "bytes": sum(path.stat().st_size for path in images.iterdir()),
-                "colour_order_by_source": {"S": {"order": "bgr"}, "T": {"order": "rgb"}}}
-    return make()
-
-
-def block_means(pixels: np.ndarray, side: int) -> np.ndarray:
-    """[H, W, ...] -> [side, side, ...]: the mean of each block of H/side rows and W/side columns."""
-    H, W = pixels.shape[:2]
-    return pixels.reshape(side, H // side, side, W // side, -1).mean(axis=(1, 3)).reshape(side, side, *pixels.shape[2:])
-
+# photographs and masks
 
 def test_make_split_has_the_contracts_columns_and_paths(photographs):
     split = preprocess.make_split(photographs, benign=3)
@@ -408,113 +369,3 @@ def test_a_split_on_disk_is_the_split(photographs, tmp_path):
         split = preprocess.make_split(one, benign=3)
         split.to_csv(tmp_path / "split.csv", index=False)
         pd.testing.assert_frame_equal(preprocess.read_split(tmp_path / "split.csv"), split, check_dtype=False)
-
-
-def test_the_cache_holds_every_used_photograph_in_true_colours(photographs):
-    split = preprocess.make_split(photographs, benign=3)
-    used = split[split["kept"] == 1]
-    cache = preprocess.build_cache(photographs, split, image_size=28)
-    pixels = np.load(cache["file"], mmap_mode="r")
-    assert cache["side"] == 32 and pixels.shape == (len(used), 32, 32, 3) and pixels.dtype == np.uint8
-    assert cache["rows"] == used["image_id"].tolist() and 0 < len(used) < len(split)
-    assert json.loads(json.dumps(cache)) == cache
-    for row, (name, source) in enumerate(zip(used["path"], used["source"], strict=True)):
-        direct = np.asarray(Image.open(f"{photographs['folder']}/{name}")).astype(float)  # as any decoder gives it
-        direct = block_means(direct[..., ::-1] if source == "S" else direct, 32)
-        assert np.abs(direct - pixels[row]).max() <= 3  # two decoders round differently
-
-
-def test_masks_are_squashed_as_their_photographs_were(photographs):
-    split = preprocess.make_split(photographs)
-    cache = preprocess.build_cache(photographs, split, image_size=28)
-    masks = np.load(cache["masks_file"], mmap_mode="r")
-    assert masks.shape == (40, 32, 32) and masks.dtype == np.uint8
-    for row, name in enumerate(split["mask"]):
-        if not name:
-            assert not masks[row].any()
-            continue
-        whole = np.asarray(Image.open(f"{photographs['masks_folder']}/{name}"))
-        assert np.abs(block_means((whole > 0) * 255.0, 32) - masks[row]).max() <= 1
-    assert masks.max() == 255
-
-
-def test_without_masks_there_is_no_file_of_masks(photographs):
-    one = {**photographs, "masks_folder": ""}
-    assert preprocess.build_cache(one, preprocess.make_split(one), image_size=28)["masks_file"] == ""
-
-
-def test_a_row_equals_the_photograph_decoded_by_opencv(photographs):
-    split = preprocess.make_split(photographs)
-    cache = preprocess.build_cache(photographs, split, image_size=64)  # a side that divides nothing, and enlarges
-    pixels = np.load(cache["file"], mmap_mode="r")
-    for row in (0, 1, 2, 37, 38, 39):
-        direct = cv2.imread(f"{photographs['folder']}/X_{row}.jpg")
-        direct = cv2.resize(direct, (73, 73), interpolation=cv2.INTER_AREA)
-        assert np.array_equal(pixels[row], direct if row < 20 else cv2.cvtColor(direct, cv2.COLOR_BGR2RGB))
-
-
-def test_the_key_follows_what_goes_in(photographs, monkeypatch):
-    monkeypatch.setattr(preprocess, "fill", lambda *arguments: None)
-    split = preprocess.make_split(photographs)
-    fewer = split.assign(kept=[0] + [1] * 39)
-    reordered = split.iloc[[0, 2, 1, *range(3, 40)]]
-    unmasked = split.assign(mask=[""] + split["mask"].tolist()[1:])
-    swapped = {**photographs, "colour_order_by_source": {"S": {"order": "bgr"}, "T": {"order": "bgr"}}}
-    calls = [(photographs, split, 28), (photographs, split, 32), (photographs, fewer, 28), (photographs, unmasked, 28),
-             (photographs, reordered, 28), (swapped, split, 28), ({**photographs, "sha256": "1" * 64}, split, 28),
-             ({**photographs, "folder": "elsewhere"}, split, 28),
-             ({**photographs, "masks_folder": "elsewhere"}, split, 28),
-             ({**photographs, "bytes": 1}, split, 28)]
-    keys = [preprocess.build_cache(*call[:2], image_size=call[2])["key"] for call in calls]
-    assert len(set(keys)) == len(calls)
-    again = {**photographs, "colour_order_by_source": json.loads(json.dumps(photographs["colour_order_by_source"]))}
-    assert preprocess.build_cache(again, split, image_size=28)["key"] == keys[0]
-
-
-def test_a_second_call_decodes_nothing(photographs, monkeypatch):
-    split = preprocess.make_split(photographs)
-    first = preprocess.build_cache(photographs, split, image_size=28)
-    monkeypatch.setattr(preprocess, "decode", None)
-    monkeypatch.setattr(preprocess, "decode_mask", None)
-    assert preprocess.build_cache(photographs, split, image_size=28) == first
-
-
-@pytest.mark.parametrize("what, error", [("decode", KeyboardInterrupt), ("decode_mask", OSError)])
-def test_an_interrupted_fill_leaves_nothing_and_the_next_call_fills(what, error, photographs, monkeypatch):
-    split = preprocess.make_split(photographs)
-    real, calls = getattr(preprocess, what), []
-
-    def interrupted(*arguments):
-        calls.append(arguments)
-        if len(calls) == 12:
-            raise error("stopped")
-        return real(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(preprocess, what, interrupted)
-        with pytest.raises(error):
-            preprocess.build_cache(photographs, split, image_size=28)
-    left = [path.name for path in (workspace.data_folder() / "cache").iterdir()]
-    assert len(left) == (0 if what == "decode" else 1)  # the photographs were whole before the masks
-    assert not any(name.startswith(".") or "masks" in name for name in left)
-    cache = preprocess.build_cache(photographs, split, image_size=28)
-    assert np.load(cache["file"]).any(axis=(1, 2, 3)).all()
-    assert np.load(cache["masks_file"])[::4].any(axis=(1, 2)).all()
-
-
-def test_a_damaged_photograph_or_mask_is_named(photographs):
-    split = preprocess.make_split(photographs)
-    name = f"{photographs['masks_folder']}/X_4_segmentation.png"
-    with open(name, "wb") as file:
-        file.write(b"not a picture")
-    with pytest.raises(ValueError, match="X_4_segmentation.png cannot be decoded"):
-        preprocess.build_cache(photographs, split, image_size=28)
-    with open(f"{photographs['folder']}/X_7.jpg", "wb") as file:
-        file.write(b"not a picture")
-    with pytest.raises(ValueError, match="X_7.jpg cannot be decoded"):
-        preprocess.build_cache(photographs, split, image_size=32)
-
-
-@pytest.mark.parametrize("image_size, side", [(64, 73), (96, 109), (224, 256)])
-def test_the_cached_side(image_size, side):
-    assert preprocess.cache_side(image_size) == side

@@ -12,7 +12,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torchvision.ops import sigmoid_focal_loss
 
-from helpers import preprocess, train
+from helpers import pixel_cache, preprocess, train
 from helpers.batches import Photographs
 from helpers.loss import dice_loss
 from helpers.model import AttnVGG
@@ -40,7 +40,7 @@ def made(tmp_path_factory) -> SimpleNamespace:
         patch.setenv("ATTENTION_DATA", str(folder / "data"))
         patch.setenv("ATTENTION_HEADLESS", "1")
         split = preprocess.make_split(dataset, benign=18)
-        cache = preprocess.build_cache(dataset, split, image_size=32)
+        cache = pixel_cache.build_cache(dataset, split, image_size=32)
     used = split[split["kept"] == 1].reset_index(drop=True)
     rows = {name: np.flatnonzero(used["split"] == name) for name in ("train", "val", "test")}
     return SimpleNamespace(split=split, used=used, cache=cache, photographs=lambda: Photographs(cache, CPU), **rows)

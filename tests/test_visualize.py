@@ -14,6 +14,7 @@ import torch  # noqa: E402
 from helpers import visualize  # noqa: E402
 from helpers.batches import Photographs  # noqa: E402
 from helpers.model import AttnVGG  # noqa: E402
+from helpers.pixel_cache import fill
 
 SIZES = [(5, 7, 40, 56), (6, 3, 48, 96), (1, 4, 8, 64), (4, 4, 32, 32)]  # of a map and of its photograph
 CONFIG = {"view": 1.0, "image_size": 32, "mean": (0.5, 0.4, 0.4), "std": (0.2, 0.2, 0.3)}
@@ -35,7 +36,8 @@ def used():
 def photographs(tmp_path):
     """Five cached photographs of 36 pixels a side: noise, each brighter than the one before."""
     noise = np.random.default_rng(0).integers(0, 100, (5, 36, 36, 3), np.uint8)
-    np.save(tmp_path / "cache.npy", noise + 30 * np.arange(5, dtype=np.uint8)[:, None, None, None])
+    pixels = noise + 30 * np.arange(5, dtype=np.uint8)[:, None, None, None]
+    fill(tmp_path / "cache.npy", pixels.shape, pixels.__getitem__, "photographs")
     return Photographs({"file": str(tmp_path / "cache.npy"), "masks_file": ""}, torch.device("cpu"))
 
 
