@@ -14,12 +14,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 os.environ["ATTENTION_HEADLESS"] = "1"
 
-from helpers import batches, download, metrics, pixel_cache, preprocess, run, sample, train, workspace  # noqa: E402
+from helpers import batches, download, metrics, parameters, pixel_cache, preprocess, sample, train, workspace  # noqa: E402
 
 
 def measure(settings: train.Settings, folder: Path) -> tuple[float, float, float]:
     """Test AUC, test AUC within source, and seconds of training."""
-    known = {name: default for name, (_, default) in run.known_parameters().items()}
+    known = {name: default for name, (_, default) in parameters.known_parameters(parameters.NOTEBOOKS).items()}
     dataset = download.find_dataset(str(folder))
     split = preprocess.make_split(dataset, benign=known["benign"], split_seed=known["split_seed"])
     cache = pixel_cache.build_cache(dataset, split, image_size=settings.image_size)
@@ -35,8 +35,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
     options = parser.parse_args()
-    known = run.known_parameters()
-    given = run.read_parameters("", options.p, known)
+    known = parameters.known_parameters(parameters.NOTEBOOKS)
+    given = parameters.read_parameters("", options.p, known)
     with tempfile.TemporaryDirectory() as place:
         os.environ["ATTENTION_DATA"] = place
         for name, lesions in (("with lesions", True), ("painted over", False)):

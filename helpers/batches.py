@@ -96,7 +96,7 @@ class Photographs:
     """
 
     def __init__(self, cache: dict, device: torch.device):
-        self.device = device
+        self.device, self.key = device, cache.get("key", cache["file"])
         self.pixels = open_cache(cache["file"])                                         # [N, S, S, 3]
         self.masks = open_cache(cache["masks_file"]) if cache["masks_file"] else None   # [N, S, S]
         size = self.pixels.nbytes + (self.masks.nbytes if self.masks is not None else 0)

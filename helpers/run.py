@@ -8,8 +8,6 @@ Exit 0: all ran. 1: a notebook failed. 2: a parameter or option is unknown, of t
 """
 
 import argparse
-import ast
-import dataclasses
 import difflib
 import logging
 import os
@@ -19,92 +17,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import papermill
-import yaml
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from helpers import grid, workspace
+from helpers.parameters import NOTEBOOKS, check, known_parameters, read_parameters
 
-NOTEBOOKS = sorted((workspace.PROJECT / "notebooks").glob("0*.ipynb"))
-TYPES = {"str": str, "int": int, "float": float, "bool": bool}
-WORDS = {"dataset": ("sample", "kaggle"), "masks": ("auto", "", "kaggle:"), "weights": ("none", "imagenet"),
-         "ids": ("",), "pairs": ("",)}  # parameters that may be a path, and what they hold when they are none
 OPTIONS = ("run", "dataset", "params", "from", "only", "grid", "workers", "scheduler")
 FIRST_FIGURE = "attention_malignant.png"
 
 
 class NotebookFailed(Exception):
     """A notebook of the series did not end; the message names it, the cell, the error and the stored notebook."""
-
-
-def known_parameters(notebooks: Sequence[Path] = ()) -> dict[str, tuple[type, object]]:
-    """Type and default of every parameter that the notebooks declare, by name."""
-    known = {}
-    for notebook in notebooks or NOTEBOOKS:
-        for name, found in papermill.inspect_notebook(str(notebook)).items():
-            known[name] = (TYPES[found["inferred_type_name"]], ast.literal_eval(found["default"]))
-    return known
-
-
-def read_parameters(file: str, pairs: Sequence[tuple[str, str]], known: dict) -> dict:
-    """Parameters from a YAML file (or ""), then from NAME VALUE pairs; names and types are those of the notebooks.
-
-    Relative paths start at the caller's folder. Raises ValueError, with the nearest known name where a name is unknown.
-    """
-    given = {}
-    if file:
-        try:
-            given = yaml.safe_load(Path(file).expanduser().read_text(encoding="utf-8")) or {}
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise ValueError(f"--params {file} cannot be read: {error}") from error
-        if not isinstance(given, dict):
-            raise ValueError(f"--params {file} holds a {type(given).__name__}, expected lines of `name: value`")
-    values = {}
-    for name, value in [*given.items(), *pairs]:
-        if name not in known:
-            near = difflib.get_close_matches(str(name), known, n=1)
-            raise ValueError(f"there is no parameter {name!r}" + (f"; did you mean {near[0]!r}?" if near else
-                             f"; there are: {', '.join(sorted(known))}"))
-        values[name] = as_path(name, convert(name, value, known[name][0]))
-    return values
-
-
-def convert(name: str, value: object, kind: type) -> object:
-    """`value` as `kind`; text is read as the command line writes it. Raises ValueError for the wrong type."""
-    try:
-        if isinstance(value, str) and kind is bool:
-            return {"true": True, "false": False}[value.lower()]
-        if isinstance(value, str) or (kind is float and type(value) is int):
-            return kind(value)
-        if type(value) is kind:
-            return value
-    except (ValueError, KeyError):
-        pass
-    raise ValueError(f"{name} is {value!r}, expected {'true or false' if kind is bool else kind.__name__}")
-
-
-def as_path(name: str, value: object) -> object:
-    """Where the parameter names a path: absolute, from the caller's folder. Raises ValueError if nothing is there."""
-    if name not in WORDS or value in WORDS[name] or ("kaggle:" in WORDS[name] and str(value).startswith("kaggle:")):
-        return value
-    path = Path(value).expanduser().absolute()
-    if not value or not path.exists():
-        words = ", ".join(repr(word) for word in WORDS[name] if word)
-        raise ValueError(f"{name}: there is nothing at {path}; name a file or folder{', or ' if words else ''}{words}")
-    return str(path)
-
-
-def check(values: dict, known: dict) -> None:
-    """Raises ValueError where values are out of range or contradict each other, defaults included."""
-    from helpers import train  # it loads torchvision: seconds that a point on a worker need not wait
-
-    merged = {name: default for name, (_, default) in known.items()} | values
-    names = [field.name for field in dataclasses.fields(train.Settings)]
-    train.Settings(**{name: merged[name] for name in names if name in merged})
-    workspace.run_folder(merged.get("run", "sample"))
-    for name in ("subsample", "benign"):
-        if merged.get(name, 0) < 0:
-            raise ValueError(f"{name} is 0 (all) or more, not {merged[name]}")
 
 
 def run_notebook(notebook: Path, values: dict, folder: Path) -> float:
@@ -211,7 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return grid.child(options.point[0], int(options.point[1]), run_notebook)
     named = [(name, value) for name in ("run", "dataset") if (value := getattr(options, name)) is not None]
     try:
-        known = known_parameters()
+        known = known_parameters(NOTEBOOKS)
         if unknown:
             names = {name: f"-p {name}" for name in known} | {name: f"--{name}" for name in OPTIONS}
             near = difflib.get_close_matches(unknown[0].lstrip("-"), names, n=1)
@@ -225,7 +149,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ValueError("--grid runs 01 and 02 once and 04 for each point: leave --from and --only out")
         if options.workers is not None and (options.workers < 1 or options.scheduler):
             raise ValueError("--workers is at least 1, and for this machine: not beside --scheduler")
-        plan = read_grid(options.grid, values, options.p, known) if options.grid else check(values, known)
+        check(values, known)
+        plan = read_grid(options.grid, values, options.p, known) if options.grid else None
     except ValueError as error:
         print(f"helpers.run: {error}", file=sys.stderr)
         return 2

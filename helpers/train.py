@@ -1,93 +1,36 @@
-"""Train the network of notebook 04: settings, recipes, the loop, predictions and the checkpoint."""
+"""Train the network of notebook 04: the loop, the predictions, and what a run leaves.
 
+On several GPUs, for a run that has its photographs and split (01 and 02), with the parameters of notebook 04:
+`torchrun --nproc-per-node=N -m helpers.train -- --run NAME [--params FILE] [-p NAME VALUE]...`
+(without the `--` torchrun takes `--run` for an option of its own).
+"""
+
+import argparse
 import dataclasses
 import functools
 import math
-import pickle
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm.auto import tqdm
 
-from helpers import metrics, workspace
-from helpers.batches import Augmentation, Photographs, draw, transform, warp_masks
+from helpers import distributed, metrics, parameters, preprocess, workspace
+from helpers.batches import Draws, Photographs, draw, transform, warp_masks
+from helpers.checkpoint import Progress, save_checkpoint, training_key
+from helpers.checkpoint import load_checkpoint as load_checkpoint  # what `write_results` saves, for the next notebooks
 from helpers.loss import focal_loss, mask_loss
 from helpers.model import AttnVGG
+from helpers.recipes import RECIPES, Settings, make_optimiser, make_schedule, naming_what_fits
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-
-class Recipe(NamedTuple):
-    """How to train: one row of RECIPES."""
-
-    optimiser: str        # "adam", "adamw" or "sgd" (Nesterov momentum 0.9)
-    learning_rate: float  # the highest
-    weight_decay: float
-    schedule: str         # "constant", "one_cycle" (30% of the steps up, then down) or "steps" (x0.1 every 10 epochs)
-    augmentation: Augmentation
-    view: float = 1.0     # share of the photograph's side that evaluation sees, in the middle
-    melanoma_times: int = 1  # how often a melanoma stands in an epoch
-    normalise: str = "imagenet"  # mean and standard deviation of ImageNet, or of the "dataset"
-
-
-RECIPES = {
-    "tutorial": Recipe("adam", 1e-4, 0.0, "constant", Augmentation(rotation=10, horizontal_flip=True)),
-    "one_cycle": Recipe("adamw", 3e-4, 0.05, "one_cycle",
-                        Augmentation(rotation=180, horizontal_flip=True, view=(0.7, 1.0), shift=True, colour=0.2)),
-    # Yan et al. 2019: the middle 0.8 of the photograph, of its 256 pixels a random 224
-    "paper": Recipe("sgd", 1e-2, 1e-4, "steps", Augmentation(
-        quarter_turns=True, horizontal_flip=True, vertical_flip=True, view=(0.7, 0.7), shift=True),
-        view=0.7, melanoma_times=4, normalise="dataset"),
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """The parameters of training, named as in the notebooks. Raises ValueError for a value out of range or at odds."""
-
-    seed: int = 42
-    image_size: int = 96
-    attention: str = "softmax"
-    weights: str = "none"
-    recipe: str = "one_cycle"
-    epochs: int = 8
-    batch_size: int = 16
-    learning_rate: float = 0.0
-    alpha: float = -1.0
-    gamma: float = 2.0
-    dropout: float = 0.0
-    mask_weight_pool3: float = 0.0
-    mask_weight_pool4: float = 0.0
-    mask_target: str = "lesion"
-    device: str = "auto"
-    precision: str = "auto"
-    compile_model: bool = False
-
-    def __post_init__(self):
-        least = {"seed": 0, "image_size": 32, "epochs": 1, "batch_size": 1, "learning_rate": 0, "gamma": 0,
-                 "dropout": 0, "mask_weight_pool3": 0, "mask_weight_pool4": 0}
-        good = {"attention is 'softmax', 'sigmoid' or 'none'": self.attention in ("softmax", "sigmoid", "none"),
-                f"recipe is one of {', '.join(map(repr, RECIPES))}": self.recipe in RECIPES,
-                "mask_target is 'lesion' or 'background'": self.mask_target in ("lesion", "background"),
-                "precision is 'auto', 'fp32', 'bf16' or 'fp16'": self.precision in ("auto", "fp32", "bf16", "fp16"),
-                **{f"{name} is at least {low}": getattr(self, name) >= low for name, low in least.items()},
-                "image_size is a multiple of 32": self.image_size % 32 == 0, "dropout is below 1": self.dropout < 1,
-                "alpha is at most 1 (negative: none)": self.alpha <= 1,
-                "attention is 'sigmoid' where mask_weight_pool3 or mask_weight_pool4 is set (a softmax map sums to 1 "
-                "and cannot cover a lesion)": self.attention == "sigmoid" or not any(self.mask_weights)}
-        for expected, holds in good.items():
-            if not holds:
-                raise ValueError(f"{expected}, not {getattr(self, expected.split()[0])!r}")
-
-    @property
-    def mask_weights(self) -> tuple[float, float]:
-        return self.mask_weight_pool3, self.mask_weight_pool4
+PROGRESS = "progress.pt"  # of a training under way
 
 
 class Fitted(NamedTuple):
@@ -100,11 +43,14 @@ class Fitted(NamedTuple):
 
 
 def fit(settings: Settings, split: pd.DataFrame, photographs: Photographs,
-        *, report: Callable[[str], None] = print) -> Fitted:
+        *, report: Callable[[str], None] = print, progress: Path | None = None) -> Fitted:
     """Train on the kept rows of the split "train"; keep the epoch of the best validation AUC.
 
-    `report` takes a line an epoch. Order, augmentation and dropout follow from seed and epoch alone. Raises ValueError
-    where train or val lacks a class or train the masks asked for, FloatingPointError where the loss is not finite.
+    `report` takes a line an epoch. Order, augmentation and dropout follow from seed and epoch alone, so that a killed
+    training goes on from the last whole epoch, which the file `progress` holds, as if it had not been cut (on the CPU
+    bit for bit), if settings, photographs, split and code are the same. Under `distributed.started` each process takes
+    its share of every batch, and all return the same. Raises ValueError where train or val lacks a class or train the
+    masks asked for, FloatingPointError where the loss is not finite, MemoryError where a batch does not fit.
     """
     recipe, device = RECIPES[settings.recipe], photographs.device
     precision = workspace.choose_precision(device, settings.precision)
@@ -131,72 +77,84 @@ def fit(settings: Settings, split: pd.DataFrame, photographs: Photographs,
               "mean": mean, "std": std, "colour_order": "rgb"}  # all that rebuilding the network and feeding it need
     epoch_rows = np.repeat(train, np.where(truth[train] == 1, recipe.melanoma_times, 1))
     steps = math.ceil(len(epoch_rows) / settings.batch_size)                            # batches an epoch
+    number, processes = distributed.place()
+    if len(epoch_rows) // steps < processes:
+        raise ValueError(f"a batch of {len(epoch_rows) // steps} has not one photograph for each of {processes} "
+                         "processes: raise batch_size, or start fewer")
+    network, forward = distributed.replicate(network)
     optimiser = make_optimiser(network, settings)
     schedule = make_schedule(optimiser, settings, steps)
     scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
-    forward = torch.compile(network) if settings.compile_model else network
+    forward = torch.compile(forward) if settings.compile_model else forward
 
-    history, best, started = [], {"val_auc": -1.0}, time.perf_counter()
-    for epoch in range(1, settings.epochs + 1):
+    parts = {"network": network, "optimiser": optimiser, "schedule": schedule, "scaler": scaler}
+    keeper = Progress(progress, training_key(settings, used, photographs, precision))
+    state = {"history": [], "best": {"val_auc": -1.0}, "seconds": 0.0}
+    if found := keeper.load():
+        for name, part in parts.items():
+            part.load_state_dict(found.pop(name))
+        state = found
+        report(f"goes on after epoch {len(state['history'])} of {settings.epochs}, which {progress.name} holds")
+    history, best, before, started = state["history"], state["best"], state["seconds"], time.perf_counter()
+    distributed.same(len(history), "the epoch to go on after")
+    for epoch in range(len(history) + 1, settings.epochs + 1):
         generator = torch.Generator().manual_seed(settings.seed * 100_003 + epoch)
-        torch.manual_seed(settings.seed * 100_003 + epoch)                              # dropout
+        torch.manual_seed(settings.seed * 100_003 + epoch + 1_000_000_007 * number)     # dropout
         order = epoch_rows[torch.randperm(len(epoch_rows), generator=generator).numpy()]
-        batches = np.array_split(order, steps)                                          # every row once, sizes within 1
+        batches = np.array_split(np.arange(len(order)), steps)                          # every row once, sizes within 1
+        shares = [distributed.share(places) for places in batches]                      # this process's places in order
         network.train()
         logits = []
-        stream = tqdm(photographs.stream(batches), f"epoch {epoch}", steps, leave=False, disable=workspace.headless())
-        for rows, (pixels, masks) in zip(batches, stream, strict=True):
-            draws = draw(len(rows), recipe.augmentation, generator)
-            images = transform(pixels, draws, settings.image_size, mean=mean, std=std)
-            row = torch.from_numpy(rows).to(device, non_blocking=True)
-            with torch.autocast(device.type, dtype=precision, enabled=precision != torch.float32):
-                output = forward(images)
-            logit = output.logits.float().squeeze(1)                                    # [B]
-            loss = loss_of(logit, targets[row])
-            if any(settings.mask_weights):
-                wanted = warp_masks(masks, draws, settings.image_size)                  # [B, 1, H, W]
-                wanted = wanted if settings.mask_target == "lesion" else 1 - wanted
-                loss = loss + mask_loss(output[1:], wanted, masked[row], settings.mask_weights)
-            optimiser.zero_grad(set_to_none=True)
-            scaler.scale(loss).backward()
-            scaler.step(optimiser)
-            scaler.update()
-            schedule.step()
-            logits.append(logit.detach())                                               # no host sync within an epoch
-        logits, val_logits = torch.cat(logits).cpu(), predict(network, photographs, val, config, precision)
+        stream = tqdm(photographs.stream([order[places] for places in shares]), f"epoch {epoch}", steps, leave=False,
+                      disable=workspace.headless())
+        with naming_what_fits(settings, device):
+            for places, own, (pixels, masks) in zip(batches, shares, stream, strict=True):
+                draws = draw(len(places), recipe.augmentation, generator)               # all processes draw the same
+                draws = Draws(*(one[own - places[0]] for one in draws))
+                images = transform(pixels, draws, settings.image_size, mean=mean, std=std)
+                row = torch.from_numpy(order[own]).to(device, non_blocking=True)
+                with torch.autocast(device.type, dtype=precision, enabled=precision != torch.float32):
+                    output = forward(images)
+                logit = output.logits.float().squeeze(1)                                # [B]
+                loss = loss_of(logit, targets[row]) * distributed.weight(len(own), len(places))
+                if any(settings.mask_weights):
+                    wanted = warp_masks(masks, draws, settings.image_size)              # [B, 1, H, W]
+                    wanted = wanted if settings.mask_target == "lesion" else 1 - wanted
+                    loss = loss + (mask_loss(output[1:], wanted, masked[row], settings.mask_weights)
+                                   * distributed.weight(*(has_mask[order[one]].sum() for one in (own, places))))
+                optimiser.zero_grad(set_to_none=True)
+                scaler.scale(loss).backward()
+                scaler.step(optimiser)
+                scaler.update()
+                schedule.step()
+                logits.append(logit.detach())                                           # no host sync within an epoch
+        distributed.copy_buffers(network)
+        logits = distributed.gather(torch.cat(logits), np.concatenate(shares), len(order))
+        own = distributed.share(np.arange(len(val)))
+        val_logits = distributed.gather(predict(network, photographs, val[own], config, precision), own, len(val))
         if not torch.cat([logits, val_logits]).isfinite().all():
+            keeper.close()
             raise FloatingPointError(f"epoch {epoch}: loss is not finite; lower learning_rate, or set precision fp32")
         history.append({"epoch": epoch, "train_loss": loss_of(logits, targets[order].cpu()).item(),
-                        "train_auc": metrics.roc_auc_score(truth[order], logits),
+                        "train_auc": float(metrics.roc_auc_score(truth[order], logits)),
                         "val_loss": loss_of(val_logits, targets[val].cpu()).item(),
-                        "val_auc": metrics.roc_auc_score(truth[val], val_logits),
+                        "val_auc": float(metrics.roc_auc_score(truth[val], val_logits)),
                         "learning_rate": schedule.get_last_lr()[0]})
         report(f"epoch {epoch:2d}/{settings.epochs}  " + "  ".join(
             f"{name} {history[-1][name]:.3f}" for name in ("train_loss", "train_auc", "val_loss", "val_auc")))
         if history[-1]["val_auc"] > best["val_auc"]:
             best = {**history[-1], "state": {name: one.clone() for name, one in network.state_dict().items()}}
-    seconds = time.perf_counter() - started
+        seconds = before + time.perf_counter() - started
+        if number == 0:
+            keeper.save({name: part.state_dict() for name, part in parts.items()}
+                        | {"history": history, "best": best, "seconds": seconds})
+    keeper.close()
+    seconds = before + time.perf_counter() - started
     network.load_state_dict(best["state"])
     timing = {"device": str(device), "precision": str(precision).removeprefix("torch."), "seconds": seconds,
               "images_per_second": settings.epochs * len(epoch_rows) / seconds,
               "peak_memory_bytes": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None}
     return Fitted(network.eval(), {**config, "epoch": best["epoch"]}, pd.DataFrame(history), timing)
-
-
-def make_optimiser(network: nn.Module, settings: Settings) -> torch.optim.Optimizer:
-    recipe = RECIPES[settings.recipe]
-    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[recipe.optimiser]
-    options = {"momentum": 0.9, "nesterov": True} if recipe.optimiser == "sgd" else {"fused": True}
-    options |= {"lr": settings.learning_rate or recipe.learning_rate, "weight_decay": recipe.weight_decay}
-    return kind(network.parameters(), **options)
-
-
-def make_schedule(optimiser: torch.optim.Optimizer, settings: Settings, steps: int):
-    """The learning rate after each of `steps` batches an epoch."""
-    schedules, kind = torch.optim.lr_scheduler, RECIPES[settings.recipe].schedule
-    if kind == "one_cycle":
-        return schedules.OneCycleLR(optimiser, optimiser.param_groups[0]["lr"], total_steps=settings.epochs * steps + 1)
-    return schedules.StepLR(optimiser, step_size=10 * steps, gamma=0.1 if kind == "steps" else 1.0)
 
 
 def used_rows(split: pd.DataFrame) -> pd.DataFrame:
@@ -227,24 +185,60 @@ def predict_held_out(fitted: Fitted, split: pd.DataFrame, photographs: Photograp
     return held[["image_id", "split", "source", "group", "target"]].assign(logit=logits.numpy()).reset_index(drop=True)
 
 
-def save_checkpoint(path: Path, network: AttnVGG, config: dict) -> None:
-    """Write `model.pt`, whole or not at all."""
-    with workspace.replacing(path) as beside:
-        torch.save({"state_dict": network.state_dict(), "config": config}, beside)
+def write_results(folder: Path, fitted: Fitted, predictions: pd.DataFrame, content: dict) -> None:
+    """Leave a finished training in the run's folder: model.pt, history.csv, predictions.csv, timing.json, metrics.json.
 
-
-def load_checkpoint(path: Path, device: torch.device) -> tuple[AttnVGG, dict]:
-    """The network of `model.pt` in evaluation mode on `device`, and its config; no pickled code is ever run.
-
-    Raises FileNotFoundError that names 04_train.ipynb, and ValueError for a file that is not such a checkpoint.
+    content: of metrics.json, as `metrics.summarise` gives it. The progress that a killed run would need goes.
     """
+    save_checkpoint(folder / "model.pt", fitted.network,
+                    {**fitted.config, "calibration": content["calibration"], "threshold": content["threshold"]})
+    for name, frame in {"history.csv": fitted.history, "predictions.csv": predictions}.items():
+        with workspace.replacing(folder / name) as beside:
+            frame.to_csv(beside, index=False)
+    workspace.write_json(folder / "timing.json", fitted.timing)
+    workspace.write_json(folder / "metrics.json", content)
+    (folder / PROGRESS).unlink(missing_ok=True)
+
+
+def train_run(run: str, settings: Settings) -> None:
+    """Train the network of a run whose photographs and split are made; the first process leaves what 04 leaves.
+
+    Of metrics.json only the guesses that see no lesion (`baselines`) are left to the notebook.
+    """
+    folder = workspace.run_folder(run)
+    split = preprocess.read_split(workspace.need(folder / "split.csv", "02_preprocess.ipynb"))
+    with distributed.started(settings.device) as device:
+        photographs = Photographs(workspace.read_json(folder / "cache.json", "02_preprocess.ipynb"), device)
+        first = distributed.place()[0] == 0
+        fitted = fit(settings, split, photographs, report=functools.partial(print, flush=True) if first else str,
+                     progress=folder / PROGRESS)
+        if first:
+            predictions = predict_held_out(fitted, split, photographs, settings.precision)
+            val = predictions[predictions["split"] == "val"]
+            calibration = metrics.calibrate(val["logit"], val["target"])
+            predictions["probability"] = metrics.probability(predictions["logit"], calibration)
+            threshold = metrics.choose_threshold(val["target"], predictions.loc[val.index, "probability"])
+            write_results(folder, fitted, predictions, metrics.summarise(
+                predictions, calibration=calibration, threshold=threshold, weights=settings.weights))
+            print(f"{fitted.timing['images_per_second']:.0f} photographs/s; the network and its figures: {folder}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m helpers.train", description="Train a run, on one GPU or several.")
+    parser.add_argument("--run", required=True, help="a run that 01 and 02 have prepared")
+    parser.add_argument("--params", default="", metavar="FILE", help="parameters in YAML, as in notebooks/params/")
+    parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="one parameter")
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    options = parser.parse_args(given[1:] if given[:1] == ["--"] else given)  # torchrun passes its `--` on
+    known = parameters.known_parameters(parameters.NOTEBOOKS)
     try:
-        content = torch.load(workspace.need(path, "04_train.ipynb"), map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
-        raise ValueError(f"{path} cannot be read as a checkpoint: run 04_train.ipynb again") from error
-    config = content.get("config", {}) if isinstance(content, dict) else {}
-    if config.get("format") != workspace.FORMAT:
-        raise ValueError(f"{path} has format {config.get('format')}, not {workspace.FORMAT}: run 04_train.ipynb again")
-    network = AttnVGG(config["classes"], attention=config["attention"], dropout=config["dropout"])
-    network.load_state_dict(content["state_dict"])
-    return network.to(device, memory_format=torch.channels_last).eval(), config
+        settings = parameters.check(parameters.read_parameters(options.params, options.p, known), known)
+        train_run(options.run, settings)
+    except (ValueError, FileNotFoundError, MemoryError, FloatingPointError) as error:
+        print(f"helpers.train: {error}", file=sys.stderr)
+        return 2 if isinstance(error, ValueError) else 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

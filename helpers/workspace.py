@@ -3,6 +3,7 @@
 Every other module asks here instead of naming a folder or a device of its own.
 """
 
+import glob
 import json
 import os
 import random
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import psutil
 import torch
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -91,9 +93,16 @@ def seed_everything(seed: int) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Write a file whole or not at all: yields a path beside `path`, renamed onto it when the block ends well."""
+    """Write a file whole or not at all: yields a path beside `path`, renamed onto it when the block ends well.
+
+    What a killed process left of the same file is deleted.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    for left in path.parent.glob(glob.escape(f".{path.stem}.") + "*" + glob.escape(path.suffix)):
+        writer = left.name[len(path.stem) + 2:len(left.name) - len(path.suffix)]
+        if writer.isdigit() and not psutil.pid_exists(int(writer)):
+            left.unlink(missing_ok=True)
     try:
         yield beside
         os.replace(beside, path)

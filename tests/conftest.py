@@ -55,3 +55,38 @@ def photographs(folders, tmp_path) -> dict:
     return {"csv": str(csv), "ids": "", "folder": str(images), "masks_folder": str(masks), "sha256": "0" * 64,
             "bytes": sum(path.stat().st_size for path in images.iterdir()),
             "colour_order_by_source": {"S": {"order": "bgr"}, "T": {"order": "rgb"}}}
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory) -> SimpleNamespace:
+    """Sixty drawn photographs of 64 pixels with masks, split and cached at 36; `photographs()` opens the cache."""
+    import torch
+
+    from helpers import pixel_cache, preprocess
+    from helpers.batches import Photographs
+    from helpers.sample import make_sample
+
+    folder = tmp_path_factory.mktemp("made")
+    make_sample(folder / "raw", count=60, side=64)
+    dataset = {"csv": str(folder / "raw" / "marking.csv"), "ids": "", "sha256": "", "bytes": 0,
+               "folder": str(folder / "raw" / "512x512-dataset-melanoma" / "512x512-dataset-melanoma"),
+               "masks_folder": str(folder / "raw" / "masks"),
+               "colour_order_by_source": {f"CLINIC_{letter}": {"order": "bgr"} for letter in "ABC"}}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ATTENTION_DATA", str(folder / "data"))
+        patch.setenv("ATTENTION_HEADLESS", "1")
+        split = preprocess.make_split(dataset, benign=18)
+        cache = pixel_cache.build_cache(dataset, split, image_size=32)
+    used = split[split["kept"] == 1].reset_index(drop=True)
+    rows = {name: np.flatnonzero(used["split"] == name) for name in ("train", "val", "test")}
+    return SimpleNamespace(split=split, used=used, cache=cache, **rows,
+                           photographs=lambda: Photographs(cache, torch.device("cpu")))
+
+
+@pytest.fixture(scope="session")
+def fitted(made):
+    """What `train.fit` gives after two epochs at 32 pixels with the default recipe."""
+    from helpers import train
+
+    settings = train.Settings(image_size=32, epochs=2, batch_size=12, precision="fp32")
+    return train.fit(settings, made.split, made.photographs(), report=str)

@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from helpers import compare, download, grid, pixel_cache, preprocess, run, sample, workspace
+from helpers import compare, download, grid, parameters, pixel_cache, preprocess, run, sample, workspace
 
 AXES = {"attention": ["softmax", "none"], "seed": [0, 1]}
 POINTS = ["g-attention=softmax-seed=0", "g-attention=softmax-seed=1", "g-attention=none-seed=0",
@@ -224,8 +224,8 @@ def series(tmp_path, folders, monkeypatch) -> list[Path]:
                       "write('metrics.json', {'test': figures})\n"
                       "for name in ('model.pt', 'history.csv', 'timing.json'): write(name, {})"}
     paths = []
-    for name, parameters in TOY.items():
-        cells = [nbformat.v4.new_code_cell(parameters), nbformat.v4.new_code_cell(
+    for name, declared in TOY.items():
+        cells = [nbformat.v4.new_code_cell(declared), nbformat.v4.new_code_cell(
             "import json, os, pathlib\nfolder = pathlib.Path(os.environ['ATTENTION_RUNS']) / run\n"
             "def write(name, content): (folder / name).write_text(json.dumps({'format': 1} | content))\n"
             f"with open({str(log)!r}, 'a') as file:\n    print({name!r}, run, os.environ.get('OMP_NUM_THREADS'), "
@@ -293,8 +293,8 @@ def test_what_is_wrong_is_said_before_anything_starts(arguments, message, series
 def test_a_grid_needs_a_name_and_takes_the_place_of_a_files_values(series, tmp_path, capsys):
     assert run.main(["--grid", "seed=0"]) == 2 and "--grid needs --run NAME" in capsys.readouterr().err
     (tmp_path / "mine.yaml").write_text("attention: softmax\nmask_weight_pool3: 0.1\nrun: g\n")
-    known = run.known_parameters(series)
-    values = run.read_parameters("mine.yaml", [], known)
+    known = parameters.known_parameters(series)
+    values = parameters.read_parameters("mine.yaml", [], known)
     plan = run.read_grid(["attention=sigmoid", "seed=1,2"], values, [], known)
     assert plan.axes == {"attention": ["sigmoid"], "seed": [1, 2]} and plan.name == "g"
     assert plan.parameters["mask_weight_pool3"] == 0.1 and plan.parameters["epochs"] == 8
@@ -388,7 +388,8 @@ def test_a_killed_worker_and_a_killed_command(cluster, folders, tmp_path, monkey
     sample.make_sample(tmp_path / "small", seed=5, count=60, side=64)
     chosen = {"run": "g", "dataset": str(tmp_path / "small"), "image_size": 64, "epochs": 1, "benign": 20}
     axes = ["attention=softmax,none", "seed=0,1"]
-    grid.share(run.read_grid(axes, chosen, [], run.known_parameters())._replace(execute=make_shared), print)
+    known = parameters.known_parameters(run.NOTEBOOKS)
+    grid.share(run.read_grid(axes, chosen, [], known)._replace(execute=make_shared), print)
     command = [sys.executable, "-m", "helpers.run", "--scheduler", cluster.address]
     command += [part for name, value in chosen.items() for part in ("-p", name, str(value))]
     command += [part for axis in axes for part in ("--grid", axis)]

@@ -12,7 +12,8 @@ PROJECT = Path(__file__).resolve().parent.parent
 ASKED = {"torch", "torchvision", "jupyterlab", "nbval", "papermill", "pandas", "scikit-learn", "opencv-python-headless",
          "pillow", "matplotlib", "kaggle", "tqdm", "six", "captum"}
 # who may import whom: each name only what stands after it
-ORDER = ["run", "grid", "compare", "audit", "visualize", "train", "metrics", "batches", "loss", "model",
+ORDER = ["run", "grid", "compare", "interventions", "audit", "visualize", "train", "parameters", "checkpoint",
+         "recipes", "distributed", "metrics", "batches", "loss", "model",
          "shortcuts", "lookalikes", "download", "preprocess", "pixel_cache", "sample", "workspace"]
 
 
@@ -91,10 +92,10 @@ def test_the_readme_is_under_two_screens_and_names_what_there_is():
 
 
 def test_parameter_files_hold_known_parameters():
-    from helpers import run
+    from helpers import parameters
 
-    known = run.known_parameters()
+    known = parameters.known_parameters(parameters.NOTEBOOKS)
     files = sorted((PROJECT / "notebooks" / "params").glob("*.yaml"))
     assert {path.stem for path in files} >= {"tutorial", "paper", "full"}
     for path in files:
-        run.check(run.read_parameters(str(path), [], known), known)
+        parameters.check(parameters.read_parameters(str(path), [], known), known)

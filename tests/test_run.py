@@ -8,7 +8,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from helpers import run, workspace
+from helpers import parameters, run, workspace
 
 PARAMETERS = """run: str = "sample"  # folder under runs/
 attention: str = "softmax"  # a map that sums to 1
@@ -73,7 +73,7 @@ def left(folders, name: str, run_name: str = "sample") -> dict:
     ("true", bool, True), ("False", bool, False), (True, bool, True), ("a b", str, "a b"), ("", str, ""),
     ("8", str, "8")])
 def test_a_value_becomes_its_parameters_type(value, kind, expected):
-    found = run.convert("x", value, kind)
+    found = parameters.convert("x", value, kind)
     assert found == expected and type(found) is kind
 
 
@@ -84,17 +84,17 @@ def test_a_value_becomes_its_parameters_type(value, kind, expected):
     (8, str, "expected str"), (None, str, "x is None, expected str"), ([1], int, "expected int"), ({}, str, "str")])
 def test_a_value_of_another_type_is_refused(value, kind, message):
     with pytest.raises(ValueError, match=message):
-        run.convert("x", value, kind)
+        parameters.convert("x", value, kind)
 
 
 def test_the_file_is_read_and_the_command_line_overrides_it(tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text("epochs: 3\nlearning_rate: 1\ncompile_model: true\nrun: from-file\n")
-    found = run.read_parameters(str(file), [("epochs", "5"), ("run", "mine"), ("run", "last")], KNOWN)
+    found = parameters.read_parameters(str(file), [("epochs", "5"), ("run", "mine"), ("run", "last")], KNOWN)
     assert found == {"epochs": 5, "learning_rate": 1.0, "compile_model": True, "run": "last"}
     assert type(found["learning_rate"]) is float
     file.write_text("# nothing but a comment\n")
-    assert run.read_parameters(str(file), [], KNOWN) == {} == run.read_parameters("", [], KNOWN)
+    assert parameters.read_parameters(str(file), [], KNOWN) == {} == run.read_parameters("", [], KNOWN)
 
 
 @pytest.mark.parametrize("name, near", [
@@ -103,12 +103,12 @@ def test_an_unknown_name_brings_the_nearest(name, near, tmp_path):
     (tmp_path / "mine.yaml").write_text(f"{name}: 1\n")
     for file, pairs in (("", [(name, "1")]), (str(tmp_path / "mine.yaml"), [])):
         with pytest.raises(ValueError, match=f"no parameter '{name}'; did you mean '{near}'"):
-            run.read_parameters(file, pairs, KNOWN)
+            parameters.read_parameters(file, pairs, KNOWN)
 
 
 def test_a_name_like_no_other_brings_them_all():
     with pytest.raises(ValueError, match="no parameter 'zzz'; there are: attention, compile_model, .*weights"):
-        run.read_parameters("", [("zzz", "1")], KNOWN)
+        parameters.read_parameters("", [("zzz", "1")], KNOWN)
 
 
 @pytest.mark.parametrize("content, message", [
@@ -117,13 +117,13 @@ def test_a_name_like_no_other_brings_them_all():
 def test_a_file_of_something_else_is_refused_by_name(content, message, tmp_path):
     (tmp_path / "mine.yaml").write_bytes(content)
     with pytest.raises(ValueError, match=message):
-        run.read_parameters(str(tmp_path / "mine.yaml"), [], KNOWN)
+        parameters.read_parameters(str(tmp_path / "mine.yaml"), [], KNOWN)
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
     for name in (tmp_path / "absent.yaml", tmp_path):
         with pytest.raises(ValueError, match=f"--params {name} cannot be read"):
-            run.read_parameters(str(name), [], KNOWN)
+            parameters.read_parameters(str(name), [], KNOWN)
 
 
 # paths
@@ -133,10 +133,10 @@ def test_a_relative_path_starts_at_the_callers_folder(tmp_path, monkeypatch):
     (tmp_path / "mine.zip").touch()
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert run.as_path("dataset", "photographs") == str(tmp_path / "here" / "photographs")
-    assert Path(run.as_path("dataset", "../mine.zip")).samefile(tmp_path / "mine.zip")
-    assert run.as_path("masks", "~/mine.zip") == str(tmp_path / "mine.zip")
-    assert run.as_path("ids", str(tmp_path / "mine.zip")) == str(tmp_path / "mine.zip")
+    assert parameters.as_path("dataset", "photographs") == str(tmp_path / "here" / "photographs")
+    assert Path(parameters.as_path("dataset", "../mine.zip")).samefile(tmp_path / "mine.zip")
+    assert parameters.as_path("masks", "~/mine.zip") == str(tmp_path / "mine.zip")
+    assert parameters.as_path("ids", str(tmp_path / "mine.zip")) == str(tmp_path / "mine.zip")
 
 
 @pytest.mark.parametrize("name, word", [
@@ -145,7 +145,7 @@ def test_a_relative_path_starts_at_the_callers_folder(tmp_path, monkeypatch):
 def test_words_and_what_names_no_path_are_kept(name, word, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photographs").mkdir()
-    assert run.as_path(name, word) == word
+    assert parameters.as_path(name, word) == word
 
 
 @pytest.mark.parametrize("name, value, words", [
@@ -155,29 +155,29 @@ def test_words_and_what_names_no_path_are_kept(name, word, tmp_path, monkeypatch
 def test_a_path_to_nothing_is_refused_with_the_words(name, value, words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=f"^{name}: .*{words}"):
-        run.as_path(name, value)
+        parameters.as_path(name, value)
 
 
 # values together
 
 def test_values_are_checked_with_the_defaults_of_the_rest(folders):
-    run.check({}, KNOWN)
-    run.check({"attention": "sigmoid", "mask_weight_pool3": 0.1}, KNOWN)
-    run.check({"mask_weight_pool3": 0.1}, {**KNOWN, "attention": (str, "sigmoid")})  # a notebook's default counts
+    parameters.check({}, KNOWN)
+    parameters.check({"attention": "sigmoid", "mask_weight_pool3": 0.1}, KNOWN)
+    parameters.check({"mask_weight_pool3": 0.1}, {**KNOWN, "attention": (str, "sigmoid")})  # defaults count
     with pytest.raises(ValueError, match="attention is 'sigmoid' where"):
-        run.check({"mask_weight_pool3": 0.1}, KNOWN)
+        parameters.check({"mask_weight_pool3": 0.1}, KNOWN)
     with pytest.raises(ValueError, match="attention is 'softmax', 'sigmoid' or 'none'"):
-        run.check({"attention": "self"}, KNOWN)
+        parameters.check({"attention": "self"}, KNOWN)
     with pytest.raises(ValueError, match="epochs is at least 1"):
-        run.check({"epochs": 0}, KNOWN)
+        parameters.check({"epochs": 0}, KNOWN)
     with pytest.raises(ValueError, match="name of one folder"):
-        run.check({"run": "../elsewhere"}, KNOWN)
+        parameters.check({"run": "../elsewhere"}, KNOWN)
 
 
 def test_known_parameters_are_those_that_the_notebooks_declare(series):
-    assert run.known_parameters(run.NOTEBOOKS[1:2]) == {
+    assert parameters.known_parameters(run.NOTEBOOKS[1:2]) == {
         "run": (str, "sample"), "attention": (str, "softmax"), "mask_weight_pool3": (float, 0.0), "epochs": (int, 8)}
-    known = run.known_parameters()
+    known = parameters.known_parameters(run.NOTEBOOKS)
     assert known["compile_model"] == (bool, False) and known["epochs"] == (int, 8) and len(known) == 12
 
 

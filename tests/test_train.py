@@ -1,8 +1,7 @@
-"""Settings, recipes, the loop, predictions and the checkpoint, on a small drawn set, against scikit-learn and loops."""
+"""Settings, recipes, the loop and predictions, on a small drawn set, against scikit-learn and plain loops."""
 
 import copy
 import dataclasses
-import pickle
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,11 +11,10 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torchvision.ops import sigmoid_focal_loss
 
-from helpers import pixel_cache, preprocess, train
+from helpers import train
 from helpers.batches import Photographs
 from helpers.loss import dice_loss
 from helpers.model import AttnVGG
-from helpers.sample import make_sample
 
 CPU = torch.device("cpu")
 COLUMNS = ["epoch", "train_loss", "train_auc", "val_loss", "val_auc", "learning_rate"]
@@ -27,34 +25,9 @@ def quiet(line: str) -> None:
     pass
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory) -> SimpleNamespace:
-    """Sixty drawn photographs of 64 pixels, split and cached at 36, with masks; `photographs()` opens the cache."""
-    folder = tmp_path_factory.mktemp("train")
-    make_sample(folder / "raw", count=60, side=64)
-    dataset = {"csv": str(folder / "raw" / "marking.csv"), "ids": "", "sha256": "", "bytes": 0,
-               "folder": str(folder / "raw" / "512x512-dataset-melanoma" / "512x512-dataset-melanoma"),
-               "masks_folder": str(folder / "raw" / "masks"),
-               "colour_order_by_source": {f"CLINIC_{letter}": {"order": "bgr"} for letter in "ABC"}}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ATTENTION_DATA", str(folder / "data"))
-        patch.setenv("ATTENTION_HEADLESS", "1")
-        split = preprocess.make_split(dataset, benign=18)
-        cache = pixel_cache.build_cache(dataset, split, image_size=32)
-    used = split[split["kept"] == 1].reset_index(drop=True)
-    rows = {name: np.flatnonzero(used["split"] == name) for name in ("train", "val", "test")}
-    return SimpleNamespace(split=split, used=used, cache=cache, photographs=lambda: Photographs(cache, CPU), **rows)
-
-
 @pytest.fixture(autouse=True)
 def headless(monkeypatch):
     monkeypatch.setenv("ATTENTION_HEADLESS", "1")
-
-
-@pytest.fixture(scope="module")
-def fitted(made) -> train.Fitted:
-    """Two epochs with the default recipe."""
-    return train.fit(dataclasses.replace(SMALL, epochs=2), made.split, made.photographs(), report=quiet)
 
 
 def state_of(network: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -347,47 +320,3 @@ def test_a_loss_that_is_not_finite_stops_the_run(batch_size, made):
     settings = dataclasses.replace(SMALL, recipe="paper", learning_rate=1e30, batch_size=batch_size)
     with pytest.raises(FloatingPointError, match="epoch 1: loss is not finite; lower learning_rate"):
         train.fit(settings, made.split, made.photographs(), report=quiet)
-
-
-# the checkpoint
-
-def test_a_checkpoint_gives_the_same_logits(fitted, made, tmp_path):
-    config = {**fitted.config, "calibration": {"slope": 1.5, "intercept": -1.0}, "threshold": 0.25}
-    train.save_checkpoint(tmp_path / "run" / "model.pt", fitted.network, config)
-    assert [path.name for path in (tmp_path / "run").iterdir()] == ["model.pt"]
-    content = torch.load(tmp_path / "run" / "model.pt", weights_only=True)
-    assert set(content) == {"state_dict", "config"} and "classifier.weight" in content["state_dict"]
-    network, found = train.load_checkpoint(tmp_path / "run" / "model.pt", CPU)
-    assert found == config and not network.training and network.attention == "softmax"
-    before, after = (train.predict(one, made.photographs(), made.test, found, torch.float32)
-                     for one in (fitted.network, network))
-    assert torch.equal(before, after)
-
-
-class Harmful:
-    def __reduce__(self):
-        return print, ("code was run",)
-
-
-@pytest.mark.parametrize("content", [
-    b"", b"not a checkpoint", pickle.dumps(Harmful(), protocol=2), {"features.0.weight": torch.zeros(1)}, [1, 2],
-    {"state_dict": {}, "config": {"format": 2}}, {"state_dict": {}, "config": {}}, {"config": Harmful()}])
-def test_another_file_is_refused_and_the_notebook_named(content, tmp_path, capsys):
-    path = tmp_path / "model.pt"
-    if isinstance(content, bytes):
-        path.write_bytes(content)
-    else:
-        torch.save(content, path)
-    with pytest.raises(ValueError, match="run 04_train.ipynb again"):
-        train.load_checkpoint(path, CPU)
-    assert "code was run" not in capsys.readouterr().out
-
-
-def test_a_checkpoint_cut_short_or_missing_names_the_notebook(fitted, tmp_path):
-    path = tmp_path / "model.pt"
-    with pytest.raises(FileNotFoundError, match="model.pt is not in .*: run 04_train.ipynb first"):
-        train.load_checkpoint(path, CPU)
-    train.save_checkpoint(path, fitted.network, fitted.config)
-    path.write_bytes(path.read_bytes()[:-1000])
-    with pytest.raises(ValueError, match="cannot be read as a checkpoint: run 04_train.ipynb again"):
-        train.load_checkpoint(path, CPU)

@@ -1,7 +1,10 @@
 """Folders, host, device, precision, seeds, and files that are written whole or not at all."""
 
 import json
+import os
 import random
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -160,6 +163,17 @@ def test_a_crash_leaves_the_old_file_and_nothing_beside_it(error, tmp_path):
         raise error
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_process_left_is_deleted_and_nothing_else(tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    names = [f".table.{dead.pid}.csv", f".table.{os.getppid()}.csv", f".other.{dead.pid}.csv", ".table.mine.csv"]
+    for name in names:
+        (tmp_path / name).write_text("half")
+    with workspace.replacing(tmp_path / "table.csv") as beside:
+        beside.write_text("whole")
+    assert {path.name for path in tmp_path.iterdir()} == {"table.csv", *names[1:]}
 
 
 def test_json_there_and_back(tmp_path):

@@ -11,7 +11,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from helpers import run
+from helpers import parameters, run
 from tests.notebooks import store
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -74,7 +74,7 @@ def test_one_cell_of_parameters_as_designed(notebook):
 def test_the_same_parameter_is_the_same_everywhere():
     found = {}
     for path in NOTEBOOKS:
-        for name, (kind, value) in run.known_parameters([path]).items():
+        for name, (kind, value) in parameters.known_parameters([path]).items():
             assert found.setdefault(name, (kind, value)) == (kind, value), f"{path.stem}: {name}"
     assert set(found) == set(PARAMETERS)
 
