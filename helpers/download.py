@@ -10,16 +10,13 @@ import io
 import os
 import re
 import shutil
-import stat
 import zipfile
-import zlib
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import cv2
 import pandas as pd
-from tqdm.auto import tqdm
 
-from helpers import preprocess, sample, workspace
+from helpers import archives, pixel_cache, preprocess, sample, workspace
 
 LICENCES = "ISIC 2019 and 2020 photographs: CC BY-NC 4.0; ISIC 2017 and 2018 (Task 1): CC-0; see data/README.md"
 KAGGLE_DATASET = "shonenkov/melanoma-merged-external-data-512x512-jpeg"
@@ -46,14 +43,15 @@ class KaggleFailed(RuntimeError):
 
 
 def find_dataset(dataset: str, *, kaggle_dataset: str = KAGGLE_DATASET, masks: str = "auto", ids: str = "",
-                 split_seed: int = 42) -> dict:
+                 split_seed: int = 42, unusable: float = 0.0) -> dict:
     """The data set that `dataset` names, made, fetched or unpacked where it must be, checked and described.
 
     dataset: "sample" (made under data/raw/ from `split_seed`), "kaggle" (`kaggle_dataset`, as `fetch` takes it), or a
     folder (used in place) or zip (unpacked under data/raw/). masks: a folder or zip of `<image_id>_segmentation.png`,
     "kaggle:owner/name", "auto" (a folder `masks` beside the table, if there) or "". ids: a csv with a column `image_id`
-    of the photographs to keep, or "". Returns the content of `dataset.json`. Raises ValueError, FileNotFoundError or
-    KaggleFailed that says what was found and what to do.
+    of the photographs to keep, or "". unusable: the share of photographs that may be missing or damaged; those are left
+    out and listed. Returns the content of `dataset.json`. Raises ValueError, FileNotFoundError or KaggleFailed that
+    says what was found and what to do.
     """
     if dataset == "sample":
         folder = workspace.data_folder() / "raw" / f"sample-{split_seed}"
@@ -62,7 +60,7 @@ def find_dataset(dataset: str, *, kaggle_dataset: str = KAGGLE_DATASET, masks: s
     elif dataset == "kaggle":
         folder = fetch(kaggle_dataset)
     else:
-        folder = open_folder(dataset, "dataset")
+        folder = archives.open_folder(dataset, "dataset")
     table_path = one_of(folder.rglob("marking.csv"), f"a marking.csv in {folder}")
     table = preprocess.read_marking(table_path)
     names = set(table["image_id"])
@@ -76,11 +74,14 @@ def find_dataset(dataset: str, *, kaggle_dataset: str = KAGGLE_DATASET, masks: s
     photographs = one_of({path.parent for path in table_path.parent.rglob("*.jpg") if path.stem in names},
                          f"one folder in {table_path.parent} with the photographs of its rows, <image_id>.jpg")
     sizes = {path.stem: path.stat().st_size for path in photographs.glob("*.jpg")}
-    missing = table.loc[~table["image_id"].isin(sizes), "image_id"]
-    if len(missing):
-        raise ValueError(f"{len(missing)} of {len(table)} rows of {table_path} have no photograph in {photographs}, "
-                         f"the first {missing.iloc[0]}.jpg: unpack the archive again (what lies under data/raw/ comes "
-                         "again once its folder is deleted), or list those to keep with `ids`")
+    sums = archives.checksums(photographs)
+    left_out = pixel_cache.find_unusable([photographs / f"{name}.jpg" for name in table["image_id"]], sums)
+    if len(left_out) > unusable * len(table):
+        raise ValueError(f"{len(left_out)} of {len(table)} photographs of {table_path} cannot be used; `unusable` "
+                         f"allows {unusable:.1%}. The first: {next(iter(left_out.values()))}. Unpack the archive again "
+                         "(what lies under data/raw/ comes again once its folder is deleted), list those to keep with "
+                         "`ids`, or raise `unusable`")
+    table = table[~table["image_id"].isin(left_out)]
     masks_folder = find_masks(masks, table_path.parent)
     masked = masks_folder and sum((masks_folder / f"{name}_segmentation.png").is_file() for name in table["image_id"])
     if masked == 0:
@@ -94,23 +95,9 @@ def find_dataset(dataset: str, *, kaggle_dataset: str = KAGGLE_DATASET, masks: s
         "csv": str(table_path), "ids": str(workspace.resolve(ids)) if ids else "",
         "sha256": hashlib.sha256(table_path.read_bytes()).hexdigest(),
         "rows": len(table), "images": len(sizes), "bytes": sum(sizes[name] for name in table["image_id"]),
+        "checked_against_archive": bool(sums), "unusable": left_out,
         "colour_order": orders[table["source"].mode()[0]]["order"], "colour_order_by_source": orders,
         "licence": "made by helpers/sample.py: no photograph of a patient" if dataset == "sample" else LICENCES}
-
-
-def open_folder(place: str, parameter: str) -> Path:
-    """A folder as it is, or the folder under data/raw/ into which a zip was unpacked (once for one content)."""
-    path = workspace.resolve(place)
-    if path.is_dir():
-        return path
-    if not zipfile.is_zipfile(path):
-        raise FileNotFoundError(f"{parameter}: there is no folder and no whole zip archive at {path}")
-    with path.open("rb") as file:
-        content = hashlib.file_digest(file, "sha256").hexdigest()
-    folder = workspace.data_folder() / "raw" / f"{path.stem}-{content[:8]}"
-    if not folder.exists():
-        unpack(path, folder)
-    return folder
 
 
 def fetch(name: str) -> Path:
@@ -127,16 +114,17 @@ def fetch(name: str) -> Path:
         if mounted.is_dir():
             return mounted
     folder = workspace.data_folder() / "raw" / "kaggle" / owner / "@".join([slug, *version])
-    archive = folder.with_name(f"{folder.name}.download") / f"{slug}.zip"
-    if not folder.is_dir():
-        if not zipfile.is_zipfile(archive):  # the directory of a zip is at its end: what is cut short is none
-            download(name, archive.parent)
-        try:
-            unpack(archive, folder)
-        except ValueError as error:
-            shutil.rmtree(archive.parent)
-            raise KaggleFailed(f"What came from Kaggle as {name} was removed; run this again: {error}") from None
-    shutil.rmtree(archive.parent, ignore_errors=True)
+    arrived = folder.with_name(f"{folder.name}.download") / f"{slug}.zip"
+    with workspace.locked(folder):
+        if not folder.is_dir():
+            if not zipfile.is_zipfile(arrived):  # the directory of a zip is at its end: what is cut short is none
+                download(name, arrived.parent)
+            try:
+                archives.unpack(arrived, folder)
+            except ValueError as error:
+                shutil.rmtree(arrived.parent)
+                raise KaggleFailed(f"What came from Kaggle as {name} was removed; run this again: {error}") from None
+        shutil.rmtree(arrived.parent, ignore_errors=True)
     return folder
 
 
@@ -180,37 +168,6 @@ def find_credentials() -> list[str]:
     return [place for place, there in places.items() if there]
 
 
-def unpack(archive: Path, folder: Path) -> None:
-    """Unpack a zip into a new folder, whole or not at all, and list its members in `manifest.csv`.
-
-    Raises ValueError for a damaged zip or a member that leaves the folder or links, OSError where the disk is full.
-    """
-    beside = folder.with_name(f".{folder.name}.unpacking")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    try:
-        with zipfile.ZipFile(archive) as zipped:
-            members = zipped.infolist()
-            for member in members:
-                name = PurePosixPath(member.filename.replace("\\", "/"))
-                outside = name.is_absolute() or ".." in name.parts or ":" in member.filename
-                if outside or stat.S_ISLNK(member.external_attr >> 16):
-                    raise ValueError(f"{archive} is refused: its member {member.filename!r} leaves the folder or links")
-            needed, free = sum(member.file_size for member in members), shutil.disk_usage(beside).free
-            if needed > 0.95 * free:
-                raise OSError(f"{archive} needs {needed / 1e9:.1f} GB in {folder.parent}, where {free / 1e9:.1f} GB "
-                              "are free: make room, or set ATTENTION_DATA to a folder on a larger disk")
-            for member in tqdm(members, desc="unpacking", disable=workspace.headless()):
-                zipped.extract(member, beside)  # checks its CRC
-        manifest = [(one.filename, one.file_size, f"{one.CRC:08x}") for one in members if not one.is_dir()]
-        pd.DataFrame(manifest, columns=["member", "bytes", "crc32"]).to_csv(beside / "manifest.csv", index=False)
-        beside.rename(folder)
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # RuntimeError: encrypted
-        raise ValueError(f"{archive} cannot be unpacked ({error}); download it again") from error
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-
-
 def one_of(found, what: str) -> Path:
     """The only member of `found`. Raises ValueError for none or several."""
     found = sorted(found)
@@ -224,7 +181,8 @@ def find_masks(masks: str, folder: Path) -> Path | None:
     """The folder of `<image_id>_segmentation.png`, or None."""
     if masks in ("", "auto"):
         return folder / "masks" if masks and (folder / "masks").is_dir() else None
-    place = fetch(masks.removeprefix("kaggle:")) if masks.startswith("kaggle:") else open_folder(masks, "masks")
+    name = masks.removeprefix("kaggle:")
+    place = archives.open_folder(masks, "masks") if name == masks else fetch(name)
     return one_of({path.parent for path in place.rglob("[!.]*_segmentation.png")},
                   f"a folder of masks (<image_id>_segmentation.png) in {masks}")
 

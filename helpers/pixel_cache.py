@@ -5,6 +5,7 @@ chunk: a build that was cut off goes on where it stopped, and a damaged file is 
 """
 
 import hashlib
+import io
 import os
 import shutil
 import zlib
@@ -15,11 +16,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
-from filelock import FileLock
+from PIL import Image
 from tqdm.auto import tqdm
 
 from helpers import workspace
 
+LEAST, MOST = 16, 80_000_000  # pixels a side of a photograph, and in all: what is larger is not decoded
 CHUNK = 64  # rows that one core decodes, writes and sums up at a time; what bounds the memory: a chunk a core
 
 
@@ -33,7 +35,7 @@ def build_cache(dataset: dict, split: pd.DataFrame, *, image_size: int) -> dict:
 
     `data/cache/<key>.npy` is [N, S, S, 3], red first; `<key>-masks.npy`, where there are masks, [N, S, S], 0 to 255,
     0 where a row has none. The key is a hash of what goes in (of the photographs: their folder, names and bytes
-    together). A file that is there is checked and used again. Raises ValueError as `decode` does, OSError as `fill`.
+    together). A file that is there is checked and used again. Raises ValueError and OSError as `fill` does.
     """
     used = split[split["kept"] == 1]
     side = cache_side(image_size)
@@ -46,9 +48,9 @@ def build_cache(dataset: dict, split: pd.DataFrame, *, image_size: int) -> dict:
     masks_file = file.with_name(f"{key}-masks.npy")
     paths = [Path(dataset["folder"]) / name for name in used["path"]]
     swapped = [orders[source] == "bgr" for source in used["source"]]
+    masks = [Path(dataset["masks_folder"]) / name if name else None for name in used["mask"]]
     fill(file, (len(used), side, side, 3), lambda row: decode(paths[row], side, swapped[row]), "photographs")
     if masked:
-        masks = [Path(dataset["masks_folder"]) / name if name else None for name in used["mask"]]
         fill(masks_file, (len(used), side, side), lambda row: decode_mask(masks[row], side), "masks")
     return {"file": str(file), "masks_file": str(masks_file) if masked else "", "key": key, "side": side,
             "rows": used["image_id"].tolist()}
@@ -58,11 +60,11 @@ def fill(file: Path, shape: tuple, decode_row: Callable[[int], np.ndarray], what
     """Make the .npy file of uint8 rows that `decode_row` gives, or what is missing or damaged of it.
 
     Until it is whole it is called `<name>.part`; `<name>.crc` gains a line, `chunk checksum`, for each chunk written.
-    A second process waits for the first. Raises OSError where the disk has no room; what is written stays for the next.
+    A second process waits for the first. Raises ValueError where rows raise it, when all others are done, and OSError
+    where the disk has no room; what is written stays for the next call.
     """
     part, sums = file.with_suffix(".part"), file.with_suffix(".crc")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(file.with_suffix(".lock")):
+    with workspace.locked(file):
         if file.exists():
             if has_shape(file, shape) and not damaged(file):
                 return
@@ -76,13 +78,19 @@ def fill(file: Path, shape: tuple, decode_row: Callable[[int], np.ndarray], what
             np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=shape)
         todo = damaged(part)
         row_bytes, start = int(np.prod(shape[1:])), part.stat().st_size - int(np.prod(shape))
+        bad = {}
 
         def make(chunk: int) -> None:
             rows = range(chunk * CHUNK, min(chunk * CHUNK + CHUNK, shape[0]))
             squares = np.empty((len(rows), *shape[1:]), np.uint8)
             for place, row in enumerate(rows):
-                squares[place] = decode_row(row)
+                try:
+                    squares[place] = decode_row(row)
+                except ValueError as error:
+                    bad[row] = str(error)
                 bar.update()
+            if not bad.keys().isdisjoint(rows):
+                return
             with part.open("r+b") as written, sums.open("a") as journal:
                 written.seek(start + rows.start * row_bytes)
                 written.write(squares)
@@ -97,6 +105,9 @@ def fill(file: Path, shape: tuple, decode_row: Callable[[int], np.ndarray], what
                     job.result()
             finally:  # an error, or the reader's stop, waits for the chunks under way, not for all
                 pool.shutdown(cancel_futures=True)
+        if bad:
+            raise ValueError(f"{len(bad)} of {shape[0]} {what} cannot be used, the first: {min(bad.items())[1]}. "
+                             "01_download.ipynb finds and leaves out what is unusable: run it and 02_preprocess again")
         os.replace(part, file)
 
 
@@ -141,13 +152,59 @@ def open_cache(file: str) -> np.ndarray:
     return pixels
 
 
-def decode(path: Path, side: int, swapped: bool) -> np.ndarray:
-    """A photograph as a uint8 square [side, side, 3], red first. Raises ValueError for a file that is not one."""
-    pixels = cv2.imread(str(path), cv2.IMREAD_COLOR)                                    # [H, W, 3], blue first
+def load(path: Path, *, crc: int | None = None, flags: int = cv2.IMREAD_COLOR) -> np.ndarray:
+    """A photograph as OpenCV decodes it, uint8 [H, W, 3], upright where its EXIF says how the camera was held.
+
+    crc: of the bytes that were unpacked, None where that is not known. Raises ValueError, that names the file and what
+    is wrong with it: missing, empty, changed, damaged, cut short, no photograph, too small or too large.
+    """
+    def refuse(why: str) -> ValueError:
+        return ValueError(f"{path} cannot be decoded: {why}")
+
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise refuse(error.strerror or "it cannot be read") from error
+    if crc is not None and zlib.crc32(content) != crc:
+        raise refuse("its bytes are not those that were unpacked")
+    try:
+        with Image.open(io.BytesIO(content)) as header:                                 # no pixel is decoded
+            width, height = header.size
+    except Image.DecompressionBombError as error:
+        raise refuse(f"its header says more than {MOST:,} pixels") from error
+    except (OSError, SyntaxError, ValueError) as error:
+        why = "it is empty" if not content else "it is no photograph, or its header is damaged"
+        raise refuse(why) from error
+    if min(width, height) < LEAST or width * height > MOST:
+        raise refuse(f"{width} x {height} pixels; expected {LEAST} a side to {MOST:,} in all")
+    pixels = cv2.imdecode(np.frombuffer(content, np.uint8), flags)                      # [H, W, 3], blue first
     if pixels is None:
-        raise ValueError(f"{path} cannot be decoded: it is missing, damaged or not a photograph")
-    pixels = cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA)
+        raise refuse("it is damaged or cut short")
+    return pixels
+
+
+def decode(path: Path, side: int, swapped: bool) -> np.ndarray:
+    """A photograph as a uint8 square [side, side, 3], red first. Raises ValueError as `load` does."""
+    pixels = cv2.resize(load(path), (side, side), interpolation=cv2.INTER_AREA)
     return pixels if swapped else pixels[..., ::-1]
+
+
+def find_unusable(paths: list[Path], sums: dict[Path, int]) -> dict[str, str]:
+    """Why each photograph that cannot be used cannot, by file name without ending; all are decoded, on all cores.
+
+    sums: CRC-32 by path, of those where it is known.
+    """
+    def inspect(path: Path) -> str:
+        bar.update()
+        try:
+            load(path, crc=sums.get(path), flags=cv2.IMREAD_REDUCED_COLOR_8)
+        except ValueError as error:
+            return str(error)
+        return ""
+
+    with tqdm(desc="checking", total=len(paths), disable=workspace.headless()) as bar, \
+            ThreadPoolExecutor(os.cpu_count()) as pool:
+        return {path.stem: why for path, why in zip(paths, pool.map(inspect, paths), strict=True) if why}
 
 
 def decode_mask(path: Path | None, side: int) -> np.ndarray:

@@ -118,6 +118,7 @@ def read_table(dataset: dict, *, pairs: str = "", subsample: int = 0, split_seed
     table = read_marking(Path(dataset["csv"]))
     if dataset["ids"]:
         table = table[table["image_id"].isin(pd.read_csv(dataset["ids"], dtype=str)["image_id"])].reset_index(drop=True)
+    table = table[~table["image_id"].isin(dataset.get("unusable", ()))].reset_index(drop=True)
     table["group"] = group_rows(table, pd.read_csv(workspace.resolve(pairs), dtype=str) if pairs else None)
     return take_groups(table, subsample, split_seed)
 

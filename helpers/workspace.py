@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import torch
+from filelock import FileLock
 
 PROJECT = Path(__file__).resolve().parent.parent
 FORMAT = 1  # of the files that a run leaves; raised when a reader of the old ones would misread the new
@@ -108,6 +109,14 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold what is made at `path` against other processes, which wait here; for as long as the block lasts."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(f".{path.name}.lock")):
+        yield
 
 
 def write_json(path: Path, content: dict) -> None:

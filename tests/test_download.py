@@ -8,6 +8,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import warnings
 import zipfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,7 +21,7 @@ import papermill
 import pytest
 from loopback_kaggle import KEY, OAUTH, SECRETS, TOKEN, USER, LoopbackKaggle
 
-from helpers import download, preprocess, sample, workspace
+from helpers import archives, download, preprocess, sample, workspace
 
 NAME = download.KAGGLE_DATASET
 SLUG = NAME.split("/")[1]
@@ -61,7 +62,7 @@ def zip_of(path: Path, members: dict[str, bytes]) -> Path:
 
 
 def files(folder: Path) -> set[str]:
-    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock"}
 
 
 # a folder, a zip, the sample
@@ -76,7 +77,7 @@ def test_a_folder_is_used_in_place_and_described(tiny, folders):
     assert found["sha256"] == hashlib.sha256((tiny / "marking.csv").read_bytes()).hexdigest()
     assert found["masks_folder"] == str(tiny / "masks")
     assert found["licence"] == download.LICENCES
-    assert not folders.data.exists()
+    assert files(folders.data) == set()
     json.dumps(found)
 
 
@@ -99,7 +100,7 @@ def test_a_zip_is_unpacked_once_for_one_content(tiny_zip, folders, tmp_path, mon
     assert {row.member: (row.bytes, row.crc32) for row in manifest.itertuples()} == expected
     assert files(folder) == {*expected, "manifest.csv"}
     with monkeypatch.context() as patch:
-        patch.setattr(download, "unpack", None)
+        patch.setattr(archives, "unpack", None)
         assert download.find_dataset(str(archive)) == found
     with zipfile.ZipFile(archive, "a") as zipped:
         zipped.writestr("more.txt", "more")
@@ -148,8 +149,9 @@ def test_missing_photographs_are_counted_and_ids_leave_them_out(copy, folders, t
     table = preprocess.read_marking(copy / "marking.csv")
     for name in table["image_id"][:2]:
         next(copy.rglob(f"512*/{name}.jpg")).unlink()
-    with pytest.raises(ValueError, match=f"2 of 40 rows of .* have no photograph in .*{table['image_id'][0]}.jpg"):
-        download.find_dataset(str(copy))
+    first = f"{table['image_id'][0]}.jpg cannot be decoded: No such file"
+    with pytest.raises(ValueError, match=f"2 of 40 photographs .* cannot be used; .* allows 1.0%.*{first}"):
+        download.find_dataset(str(copy), unusable=0.01)
     table["image_id"][2:].to_frame().to_csv(tmp_path / "ids.csv", index=False)
     found = download.find_dataset(str(copy), ids=str(tmp_path / "ids.csv"))
     assert (found["rows"], found["images"], found["masks"], found["ids"]) == (38, 38, 38, str(tmp_path / "ids.csv"))
@@ -157,6 +159,32 @@ def test_missing_photographs_are_counted_and_ids_leave_them_out(copy, folders, t
         path.unlink()
     with pytest.raises(ValueError, match="with the photographs of its rows, <image_id>.jpg, found 0"):
         download.find_dataset(str(copy))
+
+
+def test_few_unusable_photographs_are_left_out_and_listed(copy, folders):
+    table = preprocess.read_marking(copy / "marking.csv")
+    gone, cut, text = (next(copy.rglob(f"512*/{name}.jpg")) for name in table["image_id"][[3, 5, 8]])
+    gone.unlink()
+    cut.write_bytes(cut.read_bytes()[:-400])
+    text.write_text("<html>not found</html>")
+    found = download.find_dataset(str(copy), unusable=0.1)
+    assert set(found["unusable"]) == {path.stem for path in (gone, cut, text)} and found["rows"] == 37
+    assert [reason.rsplit(": ", 1)[1] for reason in found["unusable"].values()] == [
+        "No such file or directory", "it is damaged or cut short", "it is no photograph, or its header is damaged"]
+    kept = preprocess.read_table(found)["image_id"]
+    assert len(kept) == 37 and not kept.isin(found["unusable"]).any()
+
+
+def test_a_byte_changed_after_unpacking_is_found_by_its_checksum(tiny_zip, folders):
+    found = download.find_dataset(str(tiny_zip))
+    assert found["checked_against_archive"] and found["unusable"] == {}
+    path = sorted(Path(found["folder"]).glob("SAMPLE*.jpg"))[0]
+    content = bytearray(path.read_bytes())
+    content[-20] ^= 1  # it still decodes
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=f"{path.name} cannot be decoded: its bytes are not those that were unpacked"):
+        download.find_dataset(str(tiny_zip))
+    assert list(download.find_dataset(str(tiny_zip), unusable=0.1)["unusable"]) == [path.stem]
 
 
 @pytest.mark.parametrize("content, message", [
@@ -193,7 +221,7 @@ def test_masks_from_a_folder_a_zip_or_none(tiny, folders, tmp_path):
 def test_members_that_would_leave_the_folder_are_refused(name, tmp_path):
     archive = zip_of(tmp_path / "slip.zip", {"marking.csv": b"", name: b"evil"})
     with pytest.raises(ValueError, match=r"slip\.zip is refused: its member .*evil.jpg"):
-        download.unpack(archive, tmp_path / "raw" / "slip")
+        archives.unpack(archive, tmp_path / "raw" / "slip")
     assert files(tmp_path) == {"slip.zip"}
 
 
@@ -202,7 +230,7 @@ def test_links_are_refused(tmp_path):
     link.external_attr = (stat.S_IFLNK | 0o777) << 16
     archive = zip_of(tmp_path / "link.zip", {link: b"/etc"})
     with pytest.raises(ValueError, match=r"link\.zip is refused: its member 'photographs'"):
-        download.unpack(archive, tmp_path / "raw" / "link")
+        archives.unpack(archive, tmp_path / "raw" / "link")
     assert files(tmp_path) == {"link.zip"}
 
 
@@ -220,30 +248,55 @@ def encrypt(content: bytes) -> bytes:
     return bytes(content)
 
 
+def test_a_bomb_and_a_member_that_stands_twice_are_refused(tmp_path):
+    bomb = tmp_path / "bomb.zip"
+    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as zipped:
+        zipped.writestr("marking.csv", bytes(200_000_000))
+    with pytest.raises(ValueError, match=r"bomb\.zip is refused: its 0\.2 MB would become 200 MB, more than 100 times"):
+        archives.unpack(bomb, tmp_path / "raw" / "bomb")
+    twice = tmp_path / "twice.zip"
+    with zipfile.ZipFile(twice, "w") as zipped, warnings.catch_warnings(action="ignore"):
+        zipped.writestr("a/b.jpg", b"one")
+        zipped.writestr("a/b.jpg", b"other")
+    with pytest.raises(ValueError, match=r"twice\.zip is refused: its member 'a/b\.jpg' stands twice"):
+        archives.unpack(twice, tmp_path / "raw" / "twice")
+    assert files(tmp_path) == {"bomb.zip", "twice.zip"}
+
+
+def test_a_member_larger_than_it_says_is_refused(tmp_path):
+    """The directory says 10 bytes, the data hold a million: what is read ends there, and the checksum tells."""
+    lying = zip_of(tmp_path / "lying.zip", {"a.jpg": bytes(1_000_000)})
+    content = lying.read_bytes().replace((1_000_000).to_bytes(4, "little"), (10).to_bytes(4, "little"))
+    lying.write_bytes(content)
+    with pytest.raises(ValueError, match=r"lying\.zip cannot be unpacked"):
+        archives.unpack(lying, tmp_path / "raw" / "lying")
+    assert files(tmp_path) == {"lying.zip"}
+
+
 @pytest.mark.parametrize("spoil", [damage, encrypt, lambda content: content[:-100], lambda content: b"<html>sorry"])
 def test_a_damaged_zip_leaves_nothing(spoil, tmp_path):
     photograph = cv2.imencode(".jpg", np.zeros((64, 64, 3), np.uint8))[1].tobytes()
     archive = zip_of(tmp_path / "set.zip", {"a.jpg": photograph, "b.jpg": photograph})
     archive.write_bytes(spoil(archive.read_bytes()))
     with pytest.raises(ValueError, match=r"set\.zip cannot be unpacked \(.*\); download it again"):
-        download.unpack(archive, tmp_path / "raw" / "set")
+        archives.unpack(archive, tmp_path / "raw" / "set")
     assert files(tmp_path) == {"set.zip"}
 
 
 def test_a_full_disk_is_said_before_anything_is_written(tiny_zip, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=3 * MIB))
     with pytest.raises(OSError, match=r"needs 0\.0 GB in .*: make room, or set ATTENTION_DATA"):
-        download.unpack(tiny_zip, tmp_path / "raw" / "set")
+        archives.unpack(tiny_zip, tmp_path / "raw" / "set")
     assert files(tmp_path) == set()
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=4 * MIB))
-    download.unpack(tiny_zip, tmp_path / "raw" / "set")
+    archives.unpack(tiny_zip, tmp_path / "raw" / "set")
 
 
 def test_what_a_killed_run_left_half_unpacked_is_replaced(tiny_zip, tmp_path):
     left = tmp_path / ".set.unpacking"
     left.mkdir()
     (left / "stray.jpg").touch()
-    download.unpack(tiny_zip, tmp_path / "set")
+    archives.unpack(tiny_zip, tmp_path / "set")
     assert (tmp_path / "set" / "marking.csv").is_file()
     assert not (tmp_path / "set" / "stray.jpg").exists() and not left.exists()
 
@@ -310,7 +363,7 @@ def test_on_kaggle_what_was_added_to_the_notebook_is_used_in_place(place, tiny, 
         found = download.find_dataset("kaggle", kaggle_dataset=name)
         assert found["csv"] == str(tmp_path / "input" / place / "marking.csv")
         assert found["kaggle_dataset"] == name
-    assert not folders.data.exists()
+    assert files(folders.data) == set()
 
 
 @pytest.fixture
@@ -331,7 +384,7 @@ def test_a_zip_that_arrived_and_was_not_unpacked_is_not_asked_for_again(arriving
     shutil.copy(tiny_zip, arriving.archive)
     (arriving.folder.with_name(f".{SLUG}.unpacking")).mkdir()
     assert download.fetch(NAME) == arriving.folder
-    assert os.listdir(arriving.folder.parent) == [SLUG]
+    assert sorted(os.listdir(arriving.folder.parent)) == [f".{SLUG}.lock", SLUG]
 
 
 def test_a_zip_stays_where_the_disk_is_full(arriving, tiny_zip, monkeypatch):
@@ -358,7 +411,7 @@ def test_a_zip_left_beside_an_unpacked_set_is_removed(arriving, tiny_zip):
     arriving.archive.parent.mkdir()
     arriving.archive.touch()
     assert download.fetch(NAME) == arriving.folder
-    assert os.listdir(arriving.folder.parent) == [SLUG]
+    assert sorted(os.listdir(arriving.folder.parent)) == [f".{SLUG}.lock", SLUG]
 
 
 def test_versions_lie_side_by_side(arriving, tiny_zip):
@@ -457,7 +510,7 @@ def test_every_kind_of_credentials_fetches_the_set(kind, scheme, reader, tiny_zi
     assert asked["headers"]["Authorization"].startswith(scheme)
     assert json.loads(asked["body"]) == {"ownerSlug": NAME.split("/")[0], "datasetSlug": SLUG}
     assert len(files(reader.folder)) == 40 * 2 + 4  # table, unlabelled photograph, noise, manifest
-    assert os.listdir(reader.folder.parent) == [SLUG]
+    assert sorted(os.listdir(reader.folder.parent)) == [f".{SLUG}.lock", SLUG]
 
 
 def test_a_second_run_downloads_nothing_and_a_version_is_asked_for(reader, tiny_zip):
@@ -520,7 +573,7 @@ def check_refusal(result, expected: str, folders) -> None:
         raise AssertionError(result.last)
     assert result.last.startswith("helpers.download.KaggleFailed: ") and result.last.endswith(download.WITHOUT.strip())
     assert result.output.count("Traceback") == 1 and "site-packages" not in result.output
-    assert not folders.data.exists()
+    assert files(folders.data) == set()
 
 
 def test_a_broken_kaggle_json_is_named(reader, tiny_zip, folders):

@@ -14,7 +14,7 @@ ASKED = {"torch", "torchvision", "jupyterlab", "nbval", "papermill", "pandas", "
 # who may import whom: each name only what stands after it
 ORDER = ["run", "grid", "compare", "interventions", "audit", "visualize", "train", "parameters", "checkpoint",
          "recipes", "distributed", "metrics", "batches", "loss", "model",
-         "shortcuts", "lookalikes", "download", "preprocess", "pixel_cache", "sample", "workspace"]
+         "shortcuts", "lookalikes", "download", "archives", "preprocess", "pixel_cache", "sample", "workspace"]
 
 
 def requirements() -> list[Requirement]:

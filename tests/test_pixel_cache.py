@@ -1,9 +1,11 @@
 """The pixel cache, against Pillow and OpenCV; cut off, killed, damaged, without room, and built by two at once."""
 
+import io
 import json
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -90,6 +92,68 @@ def test_a_second_call_decodes_nothing(photographs, monkeypatch):
     monkeypatch.setattr(pixel_cache, "decode", None)
     monkeypatch.setattr(pixel_cache, "decode_mask", None)
     assert pixel_cache.build_cache(photographs, split, image_size=28) == first
+
+
+def write_each_kind(folder: Path) -> dict[str, Path]:
+    """Real files, good and bad, all named .jpg: by what they are."""
+    rng = np.random.default_rng(0)
+    colours = Image.fromarray(rng.integers(0, 256, (6, 8, 3)).astype(np.uint8))
+    photograph = colours.resize((64, 48), Image.Resampling.BICUBIC)
+    held = Image.Exif()
+    held[0x0112] = 6  # turned by a quarter
+    buffer = io.BytesIO()
+    photograph.save(buffer, "JPEG", quality=95)
+    jpeg = buffer.getvalue()
+    found = {name: folder / f"{name.replace(' ', '_')}.jpg" for name in (
+        "colour", "grey", "CMYK", "16-bit PNG", "turned", "missing", "empty", "text", "html", "cut at the end",
+        "cut in the middle", "header alone", "1 pixel", "20000 x 20000", "a folder")}
+    photograph.save(found["colour"], "JPEG", quality=95)
+    photograph.convert("L").save(found["grey"], "JPEG")
+    photograph.convert("CMYK").save(found["CMYK"], "JPEG", quality=95)
+    Image.fromarray(rng.integers(0, 65536, (48, 64)).astype(np.uint16)).save(found["16-bit PNG"], "PNG")
+    photograph.save(found["turned"], "JPEG", exif=held)
+    found["empty"].write_bytes(b"")
+    found["text"].write_text("benign")
+    found["html"].write_text("<!DOCTYPE html><html></html>")
+    found["cut at the end"].write_bytes(jpeg[:-200])
+    found["cut in the middle"].write_bytes(jpeg[:len(jpeg) // 2])
+    found["header alone"].write_bytes(jpeg[:20])
+    Image.new("RGB", (1, 1)).save(found["1 pixel"], "JPEG")
+    Image.new("1", (20000, 20000)).save(found["20000 x 20000"], "PNG")
+    found["a folder"].mkdir()
+    return found
+
+
+def test_each_kind_of_file_is_read_or_refused_with_a_reason(tmp_path):
+    files = write_each_kind(tmp_path)
+    reasons = pixel_cache.find_unusable(list(files.values()), {})
+    said = {name: reasons.get(path.stem, "").rpartition("cannot be decoded: ")[2] for name, path in files.items()}
+    broken = "it is no photograph, or its header is damaged"
+    assert said == {
+        "colour": "", "grey": "", "CMYK": "", "16-bit PNG": "", "turned": "", "missing": "No such file or directory",
+        "empty": "it is empty", "text": broken, "html": broken, "cut at the end": "it is damaged or cut short",
+        "cut in the middle": "it is damaged or cut short", "header alone": broken,
+        "1 pixel": "1 x 1 pixels; expected 16 a side to 80,000,000 in all",
+        "20000 x 20000": "its header says more than 80,000,000 pixels",
+        "a folder": "Is a directory"}
+    colour = np.asarray(Image.open(files["colour"])).astype(int)
+    assert np.abs(pixel_cache.load(files["colour"])[..., ::-1] - colour).max() <= 3
+    assert np.abs(pixel_cache.load(files["CMYK"])[..., ::-1] - colour).mean() < 5
+    assert np.ptp(pixel_cache.load(files["grey"]), axis=2).max() == 0
+    assert pixel_cache.load(files["16-bit PNG"]).dtype == np.uint8
+    assert pixel_cache.load(files["turned"]).shape == (64, 48, 3), "upright, as a viewer shows it"
+
+
+def test_a_checksum_tells_a_changed_byte_that_still_decodes(photographs):
+    paths = [Path(photographs["folder"]) / f"X_{row}.jpg" for row in range(4)]
+    sums = {path: zlib.crc32(path.read_bytes()) for path in paths[:3]}
+    for path in paths[1:]:
+        content = bytearray(path.read_bytes())
+        content[-10] ^= 1
+        path.write_bytes(content)
+    found = pixel_cache.find_unusable(paths, sums)
+    assert list(found) == ["X_1", "X_2"], "of the last nobody knows what it was"
+    assert all(why.endswith("its bytes are not those that were unpacked") for why in found.values())
 
 
 def chunked(monkeypatch, rows: int) -> None:
@@ -192,7 +256,7 @@ def test_a_disk_without_room_is_named_before_anything_is_written(photographs, mo
     monkeypatch.setattr(pixel_cache.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))  # a mock: no quota
     with pytest.raises(OSError, match=r"the cache of photographs takes 0.00 GB.*set ATTENTION_DATA"):
         pixel_cache.build_cache(photographs, preprocess.make_split(photographs), image_size=28)
-    assert not list((workspace.data_folder() / "cache").glob("*.[np][pa]*"))
+    assert not list((workspace.data_folder() / "cache").glob("[!.]*"))
 
 
 def test_two_processes_build_one_cache(photographs, tmp_path):
