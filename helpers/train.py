@@ -132,9 +132,12 @@ def fit(settings: Settings, split: pd.DataFrame, photographs: Photographs,
         logits = distributed.gather(torch.cat(logits), np.concatenate(shares), len(order))
         own = distributed.share(np.arange(len(val)))
         val_logits = distributed.gather(predict(network, photographs, val[own], config, precision), own, len(val))
-        if not torch.cat([logits, val_logits]).isfinite().all():
+        lost = torch.cat([logits, val_logits]).isfinite().logical_not()
+        if lost.any():
             keeper.close()
-            raise FloatingPointError(f"epoch {epoch}: loss is not finite; lower learning_rate, or set precision fp32")
+            batch = min(steps, np.searchsorted([places[-1] for places in batches], lost.float().argmax().item()) + 1)
+            raise FloatingPointError(f"epoch {epoch}, batch {batch} of {steps}: the loss is not finite; lower "
+                                     "learning_rate, or set precision fp32. Kept: the epochs before, if any")
         history.append({"epoch": epoch, "train_loss": loss_of(logits, targets[order].cpu()).item(),
                         "train_auc": float(metrics.roc_auc_score(truth[order], logits)),
                         "val_loss": loss_of(val_logits, targets[val].cpu()).item(),
