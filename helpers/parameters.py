@@ -17,8 +17,9 @@ from helpers.recipes import Settings
 
 NOTEBOOKS = sorted((workspace.PROJECT / "notebooks").glob("0*.ipynb"))
 TYPES = {"str": str, "int": int, "float": float, "bool": bool}
+# parameters that may be a path, and what they hold when they are none
 WORDS = {"dataset": ("sample", "kaggle"), "masks": ("auto", "", "kaggle:"), "weights": ("none", "imagenet"),
-         "ids": ("",), "pairs": ("",)}  # parameters that may be a path, and what they hold when they are none
+         "ids": ("",), "pairs": ("",), "photograph": ("",)}
 
 
 def known_parameters(notebooks: Sequence[Path]) -> dict[str, tuple[type, object]]:

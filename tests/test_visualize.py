@@ -111,8 +111,43 @@ def test_evaluation_equals_the_network_one_photograph_at_a_time(photographs, att
 
 def test_headings_name_truth_probability_and_what_the_threshold_makes_of_it():
     found = visualize.headings(np.array([1, 1, 0, 0]), np.array([0.5, 0.499, 0.5, 0.004]), 0.5)
-    assert found == ["melanoma\np = 0.50, found", "melanoma\np = 0.50, missed", "benign\np = 0.50, false alarm",
-                     "benign\np = 0.00, cleared"]
+    assert found == ["melanoma\np = 0.50\nfound", "melanoma\np = 0.50\nmissed", "benign\np = 0.50\nfalse alarm",
+                     "benign\np = 0.00\ncleared"]
+
+
+@pytest.fixture
+def called():
+    """80 photographs with truth and probability, some exactly at the threshold of 0.25."""
+    rng = np.random.default_rng(4)
+    return pd.DataFrame({"image_id": [f"X_{number}" for number in range(80)], "target": rng.integers(0, 2, 80),
+                         "probability": rng.integers(0, 5, 80) / 4})
+
+
+def test_outcomes_are_those_of_a_plain_loop(called):
+    found = visualize.draw_outcomes(called, 0.25, 1000, seed=1)
+    expected = {"found": [], "missed": [], "false alarm": [], "cleared": []}
+    for row, (target, value) in enumerate(zip(called["target"], called["probability"], strict=True)):
+        names = ("found", "missed") if target == 1 else ("false alarm", "cleared")
+        expected[names[0] if value >= 0.25 else names[1]].append(row)
+    assert list(found) == list(expected)
+    assert {name: sorted(rows) for name, rows in found.items()} == expected
+    assert all(len(rows) > 3 and rows.tolist() != sorted(rows) for rows in found.values())
+    empty = visualize.draw_outcomes(called.assign(target=0), 0.25, 2, seed=1)
+    assert [len(rows) for rows in empty.values()] == [0, 0, 2, 2]
+
+
+def test_outcomes_are_drawn_by_seed_whatever_the_order_and_whoever_else_is_there(called):
+    def drawn(table, count, seed):
+        return {name: table["image_id"].iloc[rows].tolist()
+                for name, rows in visualize.draw_outcomes(table, 0.25, count, seed).items()}
+
+    two, four = drawn(called, 2, 1), drawn(called, 4, 1)
+    assert all(len(four[name]) == 4 and four[name][:2] == names for name, names in two.items())
+    for order in range(5):
+        assert drawn(called.sample(frac=1, random_state=order), 2, 1) == two
+    others = called[~called["image_id"].isin(sum(two.values(), []))].index[:30]
+    assert drawn(called.drop(others), 2, 1) == two
+    assert len({str(drawn(called, 2, seed)) for seed in range(10)}) == 10
 
 
 @pytest.mark.parametrize(("h", "w", "H", "W"), SIZES)
@@ -162,8 +197,9 @@ def test_a_softmax_map_in_its_own_scale_has_mean_1_and_a_sigmoid_map_is_left_alo
     scaled, unit = visualize.own_scale(maps, "softmax")
     assert torch.allclose(scaled.mean(dim=(1, 2, 3)), torch.ones(2)) and unit == "weight / uniform weight"
     assert torch.allclose(visualize.own_scale(torch.full((1, 1, 3, 5), 1 / 15), "softmax")[0], torch.tensor(1.0))
-    same, unit = visualize.own_scale(maps, "sigmoid")
-    assert torch.equal(same, maps) and unit == "weight, 0 to 1"
+    for attention, name in (("sigmoid", "weight, 0 to 1"), ("grad_cam", "logit per cell")):
+        same, unit = visualize.own_scale(maps, attention)
+        assert torch.equal(same, maps) and unit == name
 
 
 def test_an_overlay_is_six_tenths_photograph_and_four_tenths_coloured_map():
@@ -211,7 +247,7 @@ def test_the_three_rows_and_the_two_on_their_own_scale(attention, N, H, W):
     figure = visualize.attention_figure(pictures(N, H, W), pool3, pool4, titles, attention=attention, own_rows=True)
     assert len(panels(figure)) == 5 * N and len(figure.axes) == 5 * N + 2  # a colour bar for each row of its own scale
     unit = "weight / uniform weight" if attention == "softmax" else "weight, 0 to 1"
-    assert [axis.get_ylabel() for axis in figure.axes[5 * N:]] == [unit, unit]
+    assert [axis.get_ylabel().replace("\n", " ") for axis in figure.axes[5 * N:]] == [unit, unit]
     for picture, maps in zip(panels(figure)[2 * N:3 * N], pool3, strict=True):
         assert np.allclose(picture.images[0].get_array(), maps[0] * scale)
         assert picture.images[0].get_clim() == pytest.approx((0, max(1, float(pool3.max() * scale))))
@@ -235,6 +271,54 @@ def test_without_maps_the_photographs_stand_alone():
     assert len(figure.axes) == len(panels(figure)) == 2
     figure = visualize.attention_figure(pictures(1, 32, 32), random(1, 1, 4, 4), None, ["a"], attention="sigmoid")
     assert [axis.get_ylabel() for axis in figure.axes] == ["photograph", "pool-3\nmin to max"]
+
+
+@pytest.mark.parametrize("attention", ["softmax", "none"])
+def test_the_gallery_shows_each_photograph_above_its_own_maps_with_their_units(attention):
+    photograph, cams = pictures(3, 32, 48), random(3, 1, 2, 3, seed=3) / 50
+    pool3, pool4 = (None, None) if attention == "none" else (random(3, 1, 4, 6), random(3, 1, 2, 3, seed=5))
+    figure = visualize.attention_figure(photograph, pool3, pool4, list("abc"), attention=attention, grad_cam=cams,
+                                        own_rows=True, panel=0.9)
+    shown, bars = panels(figure), [axis for axis in figure.axes if not axis.images]
+    rows = {axis.get_ylabel(): shown[start:start + 3] for start, axis in enumerate(shown) if axis.get_ylabel()}
+    layers = {"pool-3": (pool3, 24), "pool-4": (pool4, 6), "Grad-CAM": (cams, 1)}
+    names = [name for name, (maps, _) in layers.items() if maps is not None]
+    assert list(rows) == ["photograph"] + [f"{name}\n{kind}" for name in names for kind in ("min to max", "own scale")]
+    for number in range(3):
+        assert np.array_equal(rows["photograph"][number].images[0].get_array(), photograph[number])
+        for name in names:
+            own = layers[name][0][number, 0].numpy() * layers[name][1]
+            assert np.allclose(rows[f"{name}\nown scale"][number].images[0].get_array(), own)
+            stretched = rows[f"{name}\nmin to max"][number]
+            assert stretched.get_xlabel() == f"{own.min():.2f} to {own.max():{'.2g' if name == 'Grad-CAM' else '.3g'}}"
+            large = cv2.resize((own - own.min()) / np.ptp(own), (48, 32), interpolation=cv2.INTER_LINEAR)
+            large = (large - large.min()) / np.ptp(large)
+            mixed = 0.6 * photograph[number] + 0.4 * matplotlib.colormaps["cividis"](large)[..., :3]
+            assert np.abs(stretched.images[0].get_array() - mixed).max() < 0.01
+    units = {"pool-3": "weight / uniform weight", "pool-4": "weight / uniform weight", "Grad-CAM": "logit per cell"}
+    assert [axis.get_ylabel().replace("\n", " ") for axis in bars] == [units[name] for name in names]
+    for name, bar in zip(names, bars, strict=True):  # a bar says what the colours of its row mean
+        top = float(layers[name][0].max() * layers[name][1])
+        assert bar.get_ylim() == pytest.approx((0, top if name == "Grad-CAM" else max(1, top)))
+        assert all(axis.images[0].get_clim() == bar.get_ylim() for axis in rows[f"{name}\nown scale"])
+
+
+def test_a_row_of_pictures_has_a_bar_where_its_ends_are_given_even_of_a_constant_map():
+    rows = {"one": pictures(2, 16, 16), "two": pictures(2, 16, 16)}
+    figure = visualize.grid_figure(rows, ["a", "b"], units={"two": "metres"}, ranges={"two": (3, 7)})
+    (bar,) = (axis for axis in figure.axes if not axis.images)
+    assert bar.get_ylabel() == "metres" and bar.get_ylim() == (3, 7)
+    visualize.grid_figure(rows, ["a", "b"], ranges={"two": (0, 0)}).canvas.draw()
+
+
+def test_a_title_in_a_gallery_fits_into_its_panel():
+    titles = visualize.headings(np.array([1, 0, 0]), np.array([0.5, 0.5, 0.1]), 0.4)
+    figure = visualize.attention_figure(pictures(3, 32, 32), None, None, titles, attention="none",
+                                        grad_cam=random(3, 1, 2, 2) / 200, own_rows=True, panel=0.95)
+    figure.canvas.draw()
+    for axis in panels(figure):
+        words = [axis.title, axis.xaxis.label]
+        assert all(text.get_window_extent().width <= axis.get_window_extent().width for text in words), titles
 
 
 @pytest.mark.filterwarnings("error")

@@ -23,8 +23,8 @@ PARAMETERS = {
     "ids": "", "pairs": "", "masks": "auto", "subsample": 0, "benign": 150, "split_seed": 42, "seed": 42,
     "image_size": 96, "attention": "softmax", "weights": "none", "recipe": "one_cycle", "epochs": None,
     "batch_size": None, "learning_rate": None, "alpha": -1.0, "gamma": 2.0, "dropout": 0.0, "mask_weight_pool3": 0.0,
-    "mask_weight_pool4": 0.0, "mask_target": "lesion", "control": "", "device": "auto", "precision": "auto",
-    "compile_model": False}
+    "mask_weight_pool4": 0.0, "mask_target": "lesion", "control": "", "posthoc": 24, "photograph": "", "unusable": 0.01,
+    "device": "auto", "precision": "auto", "compile_model": False}
 SERIES = ["01_download", "02_preprocess", "03_attention_model", "04_train", "05_visualize_attention", "06_audit"]
 
 
