@@ -1,26 +1,43 @@
 """Does a map look at the lesion? For notebook 06: maps against masks on test photographs, and the tutorial's claims."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import cv2
 import numpy as np
 import pandas as pd
 import torch
-from captum.attr import LayerGradCam
+from scipy.stats import rankdata
 from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
-from torch.func import functional_call
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import vgg16_bn
 
-from helpers.batches import Photographs
+from helpers.attribution import grad_cam
+from helpers.batches import LUMA, Augmentation, Draws, Photographs, denormalise, draw, plain, transform, warp_masks
 from helpers.metrics import auc_difference as auc_difference  # for notebook 06, beside the claims
 from helpers.metrics import interval, mean
-from helpers.model import LAST_RELU, AttnVGG, Output
+from helpers.model import AttnVGG
 
-FIGURES = ("hits", "energy", "iou", "concentration")
+FIGURES = ("hits", "energy", "iou", "concentration", "pixel_auc")
+THRESHOLDS = tuple(step / 20 for step in range(20))  # of which validation chooses one; at 0 all is kept
 SIGMA = 0.25  # of the centred Gaussian, in sides of the photograph
+SHIFT = 0.6   # side of the shifted crops, in sides of the photograph
+BOUNDS = ("value", "low", "high")
 SAME = 1e-6   # what differs by less is equal: computers round
+
+
+def overlap(maps: Tensor, masks: Tensor, thresholds: Sequence[float]) -> Tensor:
+    """IoU of masks and of where maps, stretched from min to max, are at least each threshold: [N, thresholds].
+
+    Maps and masks as in `localise`; a constant map is kept whole, an empty mask gives NaN.
+    """
+    maps, masks = maps.detach().cpu().double().flatten(1), masks.cpu().flatten(1) >= 0.5  # [N, H*W]
+    low, high = maps.amin(dim=1, keepdim=True), maps.amax(dim=1, keepdim=True)
+    above, spread = maps - low, torch.where(high - low <= SAME * high, 0.0, high - low)
+    kept = [above >= threshold * spread for threshold in thresholds]
+    found = torch.stack([(one & masks).sum(dim=1).double() / (one | masks).sum(dim=1) for one in kept], dim=1)
+    return torch.where(masks.any(dim=1, keepdim=True), found, torch.nan)
 
 
 def localise(maps: Tensor, masks: Tensor) -> dict[str, Tensor]:
@@ -28,22 +45,26 @@ def localise(maps: Tensor, masks: Tensor) -> dict[str, Tensor]:
 
     hits: share of the map's (tied) maxima in the mask (the pointing game of Zhang et al., ECCV 2016). energy: share of
     its sum in the mask. iou: of the mask and where the map is at least half way from its min to its max (Yan et al.,
-    IPMI 2019). concentration: the smallest share of the area that holds half of its sum. A constant map, zeros too,
-    counts as ones. On an empty mask all but concentration are NaN. Raises ValueError for other shapes or values.
+    IPMI 2019). concentration: the smallest share of the area that holds half of its sum. pixel_auc: share of the pairs
+    of a pixel inside and one outside where that inside has the larger value, ties half. A constant map, zeros too,
+    counts as ones. On an empty mask all but concentration are NaN, without an outside pixel_auc is. Raises ValueError
+    for other shapes or values.
     """
     if maps.shape != masks.shape or not (maps >= 0).all():
         raise ValueError(f"maps {list(maps.shape)}, masks {list(masks.shape)}: expected one shape, maps of 0 or more")
+    iou = overlap(maps, masks, [0.5])[:, 0]
     maps, masks = maps.detach().cpu().double().flatten(1), (masks.cpu().flatten(1) >= 0.5).double()  # [N, H*W]
     masks[masks.sum(dim=1) == 0] = torch.nan
-    low, high = maps.amin(dim=1, keepdim=True), maps.amax(dim=1, keepdim=True)
-    constant = high - low <= SAME * high
-    maps, low, high = (torch.where(constant, 1.0, values) for values in (maps, low, high))
-    maxima, chosen = (maps >= (1 - SAME) * high).double(), (maps - low >= 0.5 * (high - low)).double()
-    ranked, total = maps.sort(dim=1, descending=True).values, maps.sum(dim=1)
+    high = maps.amax(dim=1, keepdim=True)
+    constant = high - maps.amin(dim=1, keepdim=True) <= SAME * high
+    maps, high = (torch.where(constant, 1.0, values) for values in (maps, high))
+    maxima, inside, total = (maps >= (1 - SAME) * high).double(), masks.sum(dim=1), maps.sum(dim=1)
+    ranked = maps.sort(dim=1, descending=True).values
     missing = total[:, None] / 2 - (ranked.cumsum(dim=1) - ranked)                      # of the half, before each pixel
+    ranks = (torch.from_numpy(rankdata(maps.numpy(), axis=1)) * masks).sum(dim=1)       # ties share theirs
     return {"hits": (maxima * masks).sum(dim=1) / maxima.sum(dim=1), "energy": (maps * masks).sum(dim=1) / total,
-            "iou": (chosen * masks).sum(dim=1) / torch.maximum(chosen, masks).sum(dim=1),
-            "concentration": torch.where(ranked > 0, (missing / ranked).clamp(0, 1), 0.0).mean(dim=1)}
+            "iou": iou, "concentration": torch.where(ranked > 0, (missing / ranked).clamp(0, 1), 0.0).mean(dim=1),
+            "pixel_auc": (ranks - inside * (inside + 1) / 2) / (inside * (maps.shape[1] - inside))}
 
 
 def centre(size: tuple[int, int]) -> Tensor:
@@ -52,25 +73,19 @@ def centre(size: tuple[int, int]) -> Tensor:
     return torch.outer(y, x)[None, None]
 
 
-def grad_cam(network: AttnVGG, images: Tensor) -> tuple[Tensor, Output]:
-    """Grad-CAM (Selvaraju et al., ICCV 2017) at block 5, by captum: images [B, 3, H, W] -> map [B, 1, H/16, W/16].
+def sobel(images: Tensor, config: dict) -> Tensor:
+    """Edges: the length of Sobel's gradient of the grey photographs, images [B, 3, H, W] -> [B, 1, H, W]."""
+    grey = denormalise(images, mean=config["mean"], std=config["std"]) @ np.array(LUMA)  # [B, H, W]
+    return torch.from_numpy(np.stack([np.hypot(cv2.Sobel(one, cv2.CV_64F, 1, 0), cv2.Sobel(one, cv2.CV_64F, 0, 1))
+                                      for one in grey]))[:, None]
 
-    It explains the class that the network calls. One logit stands for two: where it is positive that is melanoma, and
-    the gradient is the logit's; elsewhere it is benign, and the gradient that of minus the logit. Evaluation mode,
-    float32. With it comes the output of the same pass. Raises ValueError for a network of several logits.
-    """
-    weights = {name: value.detach() for name, value in network.eval().named_parameters()}  # no graph below block 5
-    outputs = []
 
-    def called(images: Tensor) -> Tensor:
-        outputs.append(functional_call(network, weights, (images,)))
-        logits = outputs[-1].logits                                                     # [B, 1]
-        if logits.shape[1] != 1:
-            raise ValueError(f"grad_cam explains one logit, not {logits.shape[1]}")
-        return (logits * torch.where(logits.detach() > 0, 1.0, -1.0)).squeeze(1)        # [B]
-
-    cam = LayerGradCam(called, network.backbone[LAST_RELU]).attribute(images, relu_attributions=True)
-    return cam.detach(), Output(*(None if one is None else one.detach() for one in outputs[-1]))
+def untrained(network: AttnVGG, seed: int = 0) -> AttnVGG:
+    """A network of the same shape as `AttnVGG` starts without pretrained weights, on the same device."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        fresh = AttnVGG(attention=network.attention)
+    return fresh.to(network.classifier.weight.device, memory_format=torch.channels_last).eval()
 
 
 def maps_of(network: AttnVGG, images: Tensor) -> dict[str, Tensor]:
@@ -81,24 +96,50 @@ def maps_of(network: AttnVGG, images: Tensor) -> dict[str, Tensor]:
     return {name: grid for name, grid in maps.items() if grid is not None}
 
 
-def measure(network: AttnVGG, photographs: Photographs, used: pd.DataFrame, config: dict,
-            *, batch_size: int = 32) -> pd.DataFrame:
-    """One row for each map and each photograph of the test split of `used` (`train.used_rows`).
+@torch.no_grad()
+def unlearned(stranger: AttnVGG, images: Tensor, config: dict) -> dict[str, Tensor]:
+    """Maps that see the photograph and have learned nothing: edges, and the attention of an `untrained` network."""
+    output = stranger(images)
+    maps = {"sobel": sobel(images, config), "random_pool3": output.pool3_map, "random_pool4": output.pool4_map}
+    return {name: grid for name, grid in maps.items() if grid is not None}
 
-    Columns: row, group, target, map, FIGURES, mean (of the map in its own size and scale), zero (nothing is above 0).
-    Where a photograph has no mask, or cropping left none of it, the figures that need one are NaN.
+
+def shifted(count: int, seed: int = 0) -> Draws:
+    """Crops of SHIFT of the side, each in a corner of its photograph, so that no lesion is central by habit."""
+    draws = draw(count, Augmentation(view=(SHIFT, SHIFT), shift=True), torch.Generator().manual_seed(seed))
+    draws.geometry[:, :, 2] = (1 - SHIFT) * draws.geometry[:, :, 2].sign()              # from anywhere to the corner
+    return draws
+
+
+def measure(look: Callable[[Tensor], dict[str, Tensor]], photographs: Photographs, used: pd.DataFrame, config: dict, *,
+            rows: np.ndarray, draws: Draws | None = None, batch_size: int = 32) -> pd.DataFrame:
+    """One row for each map of `look(images)`, such as `maps_of`, and each of these rows of `used` (`train.used_rows`).
+
+    Columns: row, group, target, map, FIGURES, iou_0.00 ... (of THRESHOLDS), mean (of the map in its own size and
+    scale), zero (nothing is above 0). Where a photograph has no mask, or cropping left none of it, the figures that
+    need one are NaN. draws: seen through these, one a row, not as in evaluation.
     """
-    rows, parts = np.flatnonzero(used["split"] == "test"), []
-    for batch in np.split(rows, range(batch_size, len(rows), batch_size)):
-        images, masks = photographs.evaluation(batch, config)
-        masks = torch.zeros(len(batch), 1, *images.shape[-2:]) if masks is None else masks.cpu()
-        for name, maps in maps_of(network, images).items():
+    draws, parts = draws or plain(len(rows), config["view"]), []
+    for start in range(0, len(rows), batch_size):
+        batch, seen = rows[start:start + batch_size], Draws(*(one[start:start + batch_size] for one in draws))
+        pixels, masks = photographs.take(batch)
+        images = transform(pixels, seen, config["image_size"], mean=config["mean"], std=config["std"])
+        masks = torch.zeros(len(batch), *pixels.shape[1:3]) if masks is None else masks
+        masks = warp_masks(masks, seen, config["image_size"]).cpu()                     # [B, 1, S, S]
+        for name, maps in look(images).items():
             maps = maps.cpu().expand(len(batch), -1, -1, -1)                            # [B, 1, h, w]
             large = functional.interpolate(maps, size=masks.shape[-2:], mode="bilinear", align_corners=False)
             figures = localise(large, masks) | {"mean": maps.mean(dim=(1, 2, 3)), "zero": maps.amax(dim=(1, 2, 3)) <= 0}
+            figures |= dict(zip(map("iou_{:.2f}".format, THRESHOLDS), overlap(large, masks, THRESHOLDS).T, strict=True))
             parts.append(used.loc[batch, ["group", "target"]].assign(
                 row=batch, map=name, **{figure: values.numpy() for figure, values in figures.items()}))
     return pd.concat(parts, ignore_index=True)
+
+
+def choose_thresholds(validation: pd.DataFrame) -> dict[str, float]:
+    """For each map the one of THRESHOLDS with the largest mean IoU in rows of `measure`; the lowest, where tied."""
+    means = validation.groupby("map")[[f"iou_{threshold:.2f}" for threshold in THRESHOLDS]].mean().dropna()
+    return {name: THRESHOLDS[int(row.argmax())] for name, row in zip(means.index, means.to_numpy(), strict=True)}
 
 
 def paired(measured: pd.DataFrame, figure: str, first: str, second: str) -> dict | None:
@@ -108,16 +149,21 @@ def paired(measured: pd.DataFrame, figure: str, first: str, second: str) -> dict
     return interval(mean(wide[first] - wide[second]), wide["group"]) if len(wide) else None
 
 
-def localisation(measured: pd.DataFrame) -> dict:
+def localisation(measured: pd.DataFrame, thresholds: dict[str, float] | None = None) -> dict:
     """`localisation` of audit.json: by map, over the photographs with a mask, n, zero, and each figure's mean.
 
-    Also its 95% interval, `<figure>_low` and `<figure>_high`. Empty where no photograph has a mask.
+    Also its 95% interval, `<figure>_low` and `<figure>_high`. With `choose_thresholds`' thresholds: threshold, and
+    iou_best as a figure. Empty where no photograph has a mask.
     """
-    found = {}
+    found, thresholds = {}, thresholds or {}
     for name, rows in measured.dropna(subset=["energy"]).groupby("map", sort=False):
         found[name] = {"n": len(rows), "zero": int(rows["zero"].sum())}
-        for figure in FIGURES:
-            one = interval(mean(rows[figure]), rows["group"])
+        values = {figure: rows[figure].dropna() for figure in FIGURES}                  # without an outside one is NaN
+        if name in thresholds:
+            found[name]["threshold"] = thresholds[name]
+            values["iou_best"] = rows[f"iou_{thresholds[name]:.2f}"]
+        for figure, one in values.items():
+            one = interval(mean(one), rows.loc[one.index, "group"]) if len(one) else dict.fromkeys(BOUNDS)
             found[name] |= {figure: one["value"], f"{figure}_low": one["low"], f"{figure}_high": one["high"]}
     return found
 
@@ -141,8 +187,13 @@ def judge(claim: str, differences: dict[str, dict | None]) -> dict:
     return {"claim": claim, "measured": measured, "verdict": "holds" if holds else "does not hold"}
 
 
-def claims(measured: pd.DataFrame, attention: str, auc: dict | None = None) -> list[dict]:
-    """The tutorial's claims as {claim, measured, verdict}, from the rows of `measure` and from `auc_difference`."""
+def claims(measured: pd.DataFrame, attention: str, auc: dict | None = None, *, shifted: pd.DataFrame | None = None,
+           posthoc: pd.DataFrame | None = None) -> list[dict]:
+    """The tutorial's claims as {claim, measured, verdict}, from rows of `measure` and from `auc_difference`.
+
+    measured: of the test photographs. shifted: of their shifted crops. posthoc: of those drawn for the slow methods,
+    attention's too. What is not given is not measured.
+    """
     pool4, activation = measured[measured["map"] == "attention_pool4"], None
     if pool4["target"].nunique() == 2:
         sick, well = (mean(pool4["mean"], pool4["target"] == kind) for kind in (1, 0))
@@ -150,11 +201,17 @@ def claims(measured: pd.DataFrame, attention: str, auc: dict | None = None) -> l
     ours, vgg = cost(lambda: AttnVGG(attention=attention)), cost(vgg16_bn)
     return [
         judge("Attention explains better than Grad-CAM",
-              {"energy, pool-4 less Grad-CAM": paired(measured, "energy", "attention_pool4", "grad_cam")}),
+              {f"{name}, pool-4 less Grad-CAM": paired(measured, figure, "attention_pool4", "grad_cam")
+               for figure, name in (("energy", "energy"), ("pixel_auc", "pixel AUC"))}),
+        judge("Attention explains better than other post-hoc methods", {f"energy, pool-4 less {name}":
+              None if posthoc is None else paired(posthoc, "energy", "attention_pool4", method) for method, name in
+              (("integrated_gradients", "Integrated Gradients"), ("occlusion", "Occlusion"))}),
         judge("Pool-3 is diffuse, pool-4 focused", {"concentration, pool-3 less pool-4":
               paired(measured, "concentration", "attention_pool3", "attention_pool4")}),
-        judge("Pool-4 sits on the lesion", {f"energy, pool-4 less {name}":
-              paired(measured, "energy", "attention_pool4", name) for name in ("uniform", "centre")}),
+        judge("Pool-4 sits on the lesion", {f"energy, pool-4 less {name}{where}":
+              paired(rows, "energy", "attention_pool4", name) for name, rows, where in
+              (("uniform", measured, ""), ("centre", measured, ""), ("centre", shifted, " in shifted crops"))
+              if rows is not None}),
         judge("On benign photographs pool-4 minimises its activation",
               {f"mean of the {attention} map, melanoma / benign - 1": activation}),
         judge("Attention improves the AUC",

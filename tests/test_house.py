@@ -12,9 +12,9 @@ PROJECT = Path(__file__).resolve().parent.parent
 ASKED = {"torch", "torchvision", "jupyterlab", "nbval", "papermill", "pandas", "scikit-learn", "opencv-python-headless",
          "pillow", "matplotlib", "kaggle", "tqdm", "six", "captum"}
 # who may import whom: each name only what stands after it
-ORDER = ["run", "grid", "compare", "interventions", "audit", "attribution", "explorer", "visualize", "train", "parameters",
-         "checkpoint", "recipes", "distributed", "metrics", "batches", "loss", "model", "shortcuts", "lookalikes",
-         "download", "archives", "preprocess", "pixel_cache", "sample", "workspace"]
+ORDER = ["run", "grid", "compare", "interventions", "audit", "attribution", "explorer", "visualize", "train",
+         "parameters", "checkpoint", "recipes", "distributed", "metrics", "batches", "loss", "model", "shortcuts",
+         "lookalikes", "download", "archives", "preprocess", "pixel_cache", "sample", "workspace"]
 
 
 def requirements() -> list[Requirement]:
