@@ -22,6 +22,8 @@ from tqdm.auto import tqdm
 from helpers import workspace
 
 LEAST, MOST = 16, 80_000_000  # pixels a side of a photograph, and in all: what is larger is not decoded
+REDUCED = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4,
+           8: cv2.IMREAD_REDUCED_COLOR_8}
 CHUNK = 64  # rows that one core decodes, writes and sums up at a time; what bounds the memory: a chunk a core
 
 
@@ -152,11 +154,13 @@ def open_cache(file: str) -> np.ndarray:
     return pixels
 
 
-def load(path: Path, *, crc: int | None = None, flags: int = cv2.IMREAD_COLOR) -> np.ndarray:
+def load(path: Path, *, side: int | None = None, crc: int | None = None) -> np.ndarray:
     """A photograph as OpenCV decodes it, uint8 [H, W, 3], upright where its EXIF says how the camera was held.
 
-    crc: of the bytes that were unpacked, None where that is not known. Raises ValueError, that names the file and what
-    is wrong with it: missing, empty, changed, damaged, cut short, no photograph, too small or too large.
+    side: what it will be squashed to; where the photograph is at least twice, four or eight times as large, the decoder
+    halves it as often itself, which saves most of the time. crc: of the bytes that were unpacked, None where that is
+    not known. Raises ValueError, that names the file and what is wrong with it: missing, empty, changed, damaged, cut
+    short, no photograph, too small or too large.
     """
     def refuse(why: str) -> ValueError:
         return ValueError(f"{path} cannot be decoded: {why}")
@@ -177,7 +181,8 @@ def load(path: Path, *, crc: int | None = None, flags: int = cv2.IMREAD_COLOR) -
         raise refuse(why) from error
     if min(width, height) < LEAST or width * height > MOST:
         raise refuse(f"{width} x {height} pixels; expected {LEAST} a side to {MOST:,} in all")
-    pixels = cv2.imdecode(np.frombuffer(content, np.uint8), flags)                      # [H, W, 3], blue first
+    times = next((times for times in (8, 4, 2) if side and min(width, height) >= times * side), 1)
+    pixels = cv2.imdecode(np.frombuffer(content, np.uint8), REDUCED[times])             # [H, W, 3], blue first
     if pixels is None:
         raise refuse("it is damaged or cut short")
     return pixels
@@ -185,7 +190,7 @@ def load(path: Path, *, crc: int | None = None, flags: int = cv2.IMREAD_COLOR) -
 
 def decode(path: Path, side: int, swapped: bool) -> np.ndarray:
     """A photograph as a uint8 square [side, side, 3], red first. Raises ValueError as `load` does."""
-    pixels = cv2.resize(load(path), (side, side), interpolation=cv2.INTER_AREA)
+    pixels = cv2.resize(load(path, side=side), (side, side), interpolation=cv2.INTER_AREA)
     return pixels if swapped else pixels[..., ::-1]
 
 
@@ -197,7 +202,7 @@ def find_unusable(paths: list[Path], sums: dict[Path, int]) -> dict[str, str]:
     def inspect(path: Path) -> str:
         bar.update()
         try:
-            load(path, crc=sums.get(path), flags=cv2.IMREAD_REDUCED_COLOR_8)
+            load(path, side=1, crc=sums.get(path))
         except ValueError as error:
             return str(error)
         return ""
