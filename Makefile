@@ -9,7 +9,7 @@ BASE ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(if
 export ATTENTION_HEADLESS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help tutorial test test-3.13 lab notebooks clean
+.PHONY: help tutorial test test-3.13 lab notebooks bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9.-]+:.*##' Makefile | sed -E 's/^([^:]+):.*## /\1\t/' | awk -F '\t' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -34,6 +34,9 @@ lab: $(SETUP)  ## open the notebooks in JupyterLab
 
 notebooks: $(SETUP)  ## execute all notebooks on the sample and store them with their outputs
 	$(PYTHON) -m tests.notebooks.store
+
+bench: $(SETUP)  ## measure speed and memory here: ours, the tutorial's loop and a peer's
+	$(PYTHON) bench/speed.py
 
 clean:  ## delete .venv, caches of tools and what runs left; photographs under data/ stay
 	rm -rf .venv .venv-3.13 runs .pytest_cache .ruff_cache

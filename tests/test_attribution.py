@@ -64,6 +64,7 @@ def test_the_output_beside_grad_cam_is_that_of_the_network_in_evaluation_mode():
     network.train()
     found = attribution.grad_cam(network, images[:1])[1]
     assert not network.training
+    assert not attribution.logit_of(network, [])(images[:1]).requires_grad, "no graph for the weights"
     with torch.no_grad():
         torch.testing.assert_close(tuple(found), tuple(network(images[:1])))
 
