@@ -69,16 +69,17 @@ def transform(pixels: Tensor, draws: Draws, side: int, *, mean: Sequence[float],
     """uint8 [B, S, S, 3] -> normalised float32 [B, 3, side, side] in channels_last memory, on the pixels' device."""
     images = pixels.permute(0, 3, 1, 2).float() / 255                                   # [B, 3, S, S]
     images = warp(images, draws.geometry, side)                                         # [B, 3, side, side]
-    colour = draws.colour.to(images.device)
+    colour = draws.colour.to(images.device, non_blocking=True)
     images = torch.einsum("bij,bjhw->bihw", colour[:, :, :3], images) + colour[:, :, 3, None, None]
-    mean, std = (torch.tensor(values, device=images.device).view(1, 3, 1, 1) for values in (mean, std))
+    mean, std = (torch.tensor(one).view(1, 3, 1, 1).to(images.device, non_blocking=True) for one in (mean, std))
     return ((images.clamp(0, 1) - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
 def warp(images: Tensor, geometry: Tensor, side: int) -> Tensor:
     """Sample [B, C, S, S] bilinearly into [B, C, side, side]; outside lies the photograph mirrored, not black."""
     B, C = images.shape[:2]
-    grid = functional.affine_grid(geometry.to(images.device), [B, C, side, side], align_corners=False)
+    geometry = geometry.to(images.device, non_blocking=True)
+    grid = functional.affine_grid(geometry, [B, C, side, side], align_corners=False)
     return functional.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
 
