@@ -149,8 +149,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ValueError("--grid runs 01 and 02 once and 04 for each point: leave --from and --only out")
         if options.workers is not None and (options.workers < 1 or options.scheduler):
             raise ValueError("--workers is at least 1, and for this machine: not beside --scheduler")
-        check(values, known)
         plan = read_grid(options.grid, values, options.p, known) if options.grid else None
+        if not plan:
+            check(values, known)
     except ValueError as error:
         print(f"helpers.run: {error}", file=sys.stderr)
         return 2
