@@ -9,9 +9,6 @@ import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
-import papermill
-import yaml
-
 from helpers import workspace
 from helpers.recipes import Settings
 
@@ -24,6 +21,8 @@ WORDS = {"dataset": ("sample", "kaggle"), "masks": ("auto", "", "kaggle:"), "wei
 
 def known_parameters(notebooks: Sequence[Path]) -> dict[str, tuple[type, object]]:
     """Type and default of every parameter that these notebooks declare, by name."""
+    import papermill  # here, as yaml below: what only trains runs where neither is installed
+
     known = {}
     for notebook in notebooks:
         for name, found in papermill.inspect_notebook(str(notebook)).items():
@@ -38,6 +37,8 @@ def read_parameters(file: str, pairs: Sequence[tuple[str, str]], known: dict) ->
     """
     given = {}
     if file:
+        import yaml
+
         try:
             given = yaml.safe_load(Path(file).expanduser().read_text(encoding="utf-8")) or {}
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
