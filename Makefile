@@ -9,7 +9,7 @@ BASE ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(if
 export ATTENTION_HEADLESS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help tutorial test test-3.13 lab notebooks bench clean
+.PHONY: help tutorial test test-3.13 test-faults site test-site lab notebooks bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9.-]+:.*##' Makefile | sed -E 's/^([^:]+):.*## /\1\t/' | awk -F '\t' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -29,6 +29,25 @@ test: $(SETUP)  ## lint, units, the series through papermill, stored outputs thr
 test-3.13:  ## the same tests under Python 3.13, in an environment of its own
 	$(MAKE) test VENV=.venv-3.13 BASE=python3.13
 
+test-faults: $(SETUP)  ## all that can go wrong, done for real, the load and the soak test; some 40 minutes
+	$(PYTHON) -m pytest tests/faults -rs
+	$(PYTHON) -m tests.faults.load
+	$(PYTHON) -m tests.faults.soak
+
+SITE_SETUP := $(if $(SETUP),$(VENV)/.site)
+
+$(VENV)/.site: site/requirements.txt $(VENV)/.done
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r site/requirements.txt
+	@touch $@
+
+site: $(SITE_SETUP)  ## build the book, with the notebooks' stored outputs: site/_build/html/index.html
+	rm -rf site/_build
+	$(PYTHON) site/gather.py
+	$(PYTHON) -m sphinx -W --keep-going -q -b html -c site -d site/_build/doctrees site/_build/source site/_build/html
+
+test-site: site  ## the book in a real browser, and notebooks in a real JupyterLab; needs chromium and chromedriver
+	$(PYTHON) -m pytest tests/site -rs
+
 lab: $(SETUP)  ## open the notebooks in JupyterLab
 	ATTENTION_HEADLESS= $(PYTHON) -m jupyterlab notebooks
 
@@ -39,5 +58,5 @@ bench: $(SETUP)  ## measure speed and memory here: ours, the tutorial's loop and
 	$(PYTHON) bench/speed.py
 
 clean:  ## delete .venv, caches of tools and what runs left; photographs under data/ stay
-	rm -rf .venv .venv-3.13 runs .pytest_cache .ruff_cache
+	rm -rf .venv .venv-3.13 site/_build runs .pytest_cache .ruff_cache
 	find . -name __pycache__ -not -path './data/*' -prune -exec rm -rf {} +

@@ -6,14 +6,17 @@ are one interpolation and one matrix product; each photograph has its own draw, 
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from helpers.pixel_cache import open_cache
+from helpers import preprocess, workspace
+from helpers.pixel_cache import cache_key, open_cache
 
 LUMA = (0.299, 0.587, 0.114)  # weight of red, green and blue in grey (ITU-R BT.601), as torchvision has it
 
@@ -146,6 +149,20 @@ class Photographs:
 
     def _send(self, pixels: Tensor, masks: Tensor | None) -> tuple[Tensor, Tensor | None]:
         return tuple(None if one is None else one.to(self.device, non_blocking=True) for one in (pixels, masks))
+
+
+def open_prepared(folder: Path, device: torch.device) -> tuple[pd.DataFrame, Photographs]:
+    """What 01 and 02 left in the folder of a run: the split, and the photographs of its kept rows, in their order.
+
+    Raises FileNotFoundError that names the notebook to run, ValueError where the files are not of one another.
+    """
+    dataset = workspace.read_json(folder / "dataset.json", "01_download.ipynb")
+    split = preprocess.read_split(folder / "split.csv")
+    cache = workspace.read_json(folder / "cache.json", "02_preprocess.ipynb")
+    if cache["key"] != cache_key(dataset, split, cache["side"]):
+        raise ValueError(f"dataset.json, split.csv and cache.json in {folder} are not of one another: 01 ran again, or "
+                         "two runs wrote there at once. Run 02_preprocess.ipynb again, and what comes after it")
+    return split, Photographs(cache, device)
 
 
 def warp_masks(masks: Tensor, draws: Draws, side: int) -> Tensor:

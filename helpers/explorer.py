@@ -32,7 +32,8 @@ def read_photograph(path: Path) -> np.ndarray:
     """The pixels of a colour photograph, uint8 [H, W, 3], red first, upright as its EXIF says (as OpenCV does in 02).
 
     Raises FileNotFoundError, or ValueError that says what is wrong: no image, damaged, too small, more pixels than
-    Pillow takes for harmless (counted in the header, nothing is decoded), grey, see-through, CMYK, 16 or 32 bits grey.
+    Pillow takes for harmless (counted in the header, nothing is decoded), animated, grey, see-through, CMYK, 16 or 32
+    bits grey.
     """
     if not path.exists():
         raise FileNotFoundError(f"photograph: there is nothing at {path}; name an image file, or '' for an example")
@@ -42,6 +43,7 @@ def read_photograph(path: Path) -> np.ndarray:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=FORMATS) as opened:
+                moves = opened.format != "MPO" and getattr(opened, "is_animated", False)  # MPO: a telephone's JPEG
                 image = ImageOps.exif_transpose(opened)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise ValueError(f"photograph: {path.name} says it has more than {Image.MAX_IMAGE_PIXELS / 1e6:.0f} million "
@@ -49,8 +51,12 @@ def read_photograph(path: Path) -> np.ndarray:
     except UnidentifiedImageError as error:
         raise ValueError(f"photograph: {path.name} is no image of a kind known here ({', '.join(FORMATS)}); a HEIC of "
                          "a telephone has to be exported as JPEG first") from error
+    except PermissionError as error:
+        raise ValueError(f"photograph: {path.name} cannot be read ({error.strerror}); name one of your own") from error
     except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for damage, format by format
         raise ValueError(f"photograph: {path.name} is damaged or cut off ({error}); copy it again") from error
+    if moves:
+        raise ValueError(f"photograph: {path.name} is animated; save one picture of it")
     if image.mode not in MODES:
         raise ValueError(f"photograph: {path.name} has pixels of kind {image.mode}, which cannot be turned into the "
                          "colours of the training photographs faithfully; export it as RGB with 8 bits a channel")

@@ -6,7 +6,6 @@ that is done is not run again. Points run one after another, or on Dask workers 
 """
 
 import contextlib
-import fcntl
 import hashlib
 import itertools
 import logging
@@ -87,19 +86,11 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """One process at a time works in a run's folder. The system lifts the lock of a process that dies."""
-    with (folder / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
 def share(grid: Grid, report: Callable[[str], None]) -> Path:
     """Photographs, split and cache in the grid's folder, made unless they are there with these parameters."""
     folder = workspace.run_folder(grid.name)
     record = folder / "grid.json"
-    with locked(folder):
+    with workspace.locked(folder / "point"):
         if all((folder / name).exists() for name in SHARED) and record.exists():
             found = workspace.read_json(record, "helpers.run --grid")
             cache = workspace.read_json(folder / "cache.json", "02_preprocess.ipynb")
@@ -117,7 +108,7 @@ def prepare(grid: Grid, point: str, values: dict, shared: Path) -> bool:
     """Lay out what a point needs; False where it is done: its files whole, its parameters and its split these."""
     folder, split = workspace.run_folder(point), digest(shared / "split.csv")
     wish = {"notebook": str(grid.notebook), "parameters": grid.parameters | values | {"run": point}, "split": split}
-    with locked(folder):
+    with workspace.locked(folder / "point"):
         if whole(folder) and all(read_point(folder)[key] == wish[key] for key in ("parameters", "split")):
             return False
         workspace.write_json(folder / "point.json", wish)
@@ -150,7 +141,7 @@ def whole(folder: Path) -> bool:
 def run_point(point: str, execute: Callable[[Path, dict, Path], object]) -> str:
     """Run one point that is laid out, unless another process just did; returns the reason of a failure, or ""."""
     folder = workspace.run_folder(point)
-    with locked(folder):
+    with workspace.locked(folder / "point"):
         if whole(folder):
             return ""
         wish = read_point(folder)

@@ -6,6 +6,7 @@
 import ast
 import dataclasses
 import difflib
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +18,9 @@ TYPES = {"str": str, "int": int, "float": float, "bool": bool}
 # parameters that may be a path, and what they hold when they are none
 WORDS = {"dataset": ("sample", "kaggle"), "masks": ("auto", "", "kaggle:"), "weights": ("none", "imagenet"),
          "ids": ("",), "pairs": ("",), "photograph": ("",)}
+
+RANGES = {"subsample": (0, None), "benign": (0, None), "split_seed": (0, 2**32 - 1), "seed": (0, 2**32 - 1),
+          "unusable": (0, 1), "posthoc": (1, None)}  # beside those of Settings
 
 
 def known_parameters(notebooks: Sequence[Path]) -> dict[str, tuple[type, object]]:
@@ -89,7 +93,20 @@ def check(values: dict, known: dict) -> Settings:
     names = [field.name for field in dataclasses.fields(Settings)]
     settings = Settings(**{name: merged[name] for name in names if name in merged})
     workspace.run_folder(merged.get("run", "sample"))
-    for name in ("subsample", "benign"):
-        if merged.get(name, 0) < 0:
-            raise ValueError(f"{name} is 0 (all) or more, not {merged[name]}")
+    for name, (least, most) in RANGES.items():
+        if name in merged and not least <= merged[name] <= (math.inf if most is None else most):
+            raise ValueError(f"{name} is {least} {'or more' if most is None else f'to {most}'}, not {merged[name]}")
     return settings
+
+
+def check_here(variables: dict) -> None:
+    """Check the parameters of a notebook, whose globals() these are, as `check` does, and the types that its cell notes.
+
+    For values that came through no command of ours: typed into the cell, or by papermill. Raises ValueError.
+    """
+    noted = {name: kind for name, kind in variables["__annotations__"].items() if kind in TYPES.values()}
+    for name, kind in noted.items():
+        if type(variables[name]) is not kind and not (kind is float and type(variables[name]) is int):
+            raise ValueError(f"{name} is {variables[name]!r}, expected {kind.__name__}: correct it in the cell of "
+                             "parameters, and run the notebook from there")
+    check({name: variables[name] for name in noted}, {})

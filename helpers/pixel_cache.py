@@ -8,6 +8,7 @@ import hashlib
 import io
 import os
 import shutil
+import stat
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,7 @@ from tqdm.auto import tqdm
 from helpers import workspace
 
 LEAST, MOST = 16, 80_000_000  # pixels a side of a photograph, and in all: what is larger is not decoded
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP")  # whatever the file's name says
 REDUCED = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4,
            8: cv2.IMREAD_REDUCED_COLOR_8}
 CHUNK = 64  # rows that one core decodes, writes and sums up at a time; what bounds the memory: a chunk a core
@@ -36,16 +38,12 @@ def build_cache(dataset: dict, split: pd.DataFrame, *, image_size: int) -> dict:
     """Decode the used rows once into memory-mapped uint8 squares in true colours; returns the content of `cache.json`.
 
     `data/cache/<key>.npy` is [N, S, S, 3], red first; `<key>-masks.npy`, where there are masks, [N, S, S], 0 to 255,
-    0 where a row has none. The key is a hash of what goes in (of the photographs: their folder, names and bytes
-    together). A file that is there is checked and used again. Raises ValueError and OSError as `fill` does.
+    0 where a row has none. A file that is there is checked and used again. Raises ValueError and OSError as `fill`.
     """
     used = split[split["kept"] == 1]
-    side = cache_side(image_size)
+    side, masked = cache_side(image_size), (used["mask"] != "").any()
+    key = cache_key(dataset, split, side)
     orders = {source: one["order"] for source, one in dataset["colour_order_by_source"].items()}
-    masked = bool((used["mask"] != "").any())
-    recipe = [workspace.FORMAT, dataset["sha256"], dataset["folder"], dataset["bytes"], side, orders,
-              used["image_id"].tolist(), dataset["masks_folder"] if masked else "", used["mask"].tolist()]
-    key = hashlib.sha256(repr(recipe).encode()).hexdigest()[:16]
     file = workspace.data_folder() / "cache" / f"{key}.npy"
     masks_file = file.with_name(f"{key}-masks.npy")
     paths = [Path(dataset["folder"]) / name for name in used["path"]]
@@ -56,6 +54,16 @@ def build_cache(dataset: dict, split: pd.DataFrame, *, image_size: int) -> dict:
         fill(masks_file, (len(used), side, side), lambda row: decode_mask(masks[row], side), "masks")
     return {"file": str(file), "masks_file": str(masks_file) if masked else "", "key": key, "side": side,
             "rows": used["image_id"].tolist()}
+
+
+def cache_key(dataset: dict, split: pd.DataFrame, side: int) -> str:
+    """A hash of what goes into a cache; of the photographs: their folder, names and bytes together."""
+    used = split[split["kept"] == 1]
+    orders = {source: one["order"] for source, one in dataset["colour_order_by_source"].items()}
+    masks_folder = dataset["masks_folder"] if (used["mask"] != "").any() else ""
+    recipe = [workspace.FORMAT, dataset["sha256"], dataset["folder"], dataset["bytes"], side, orders,
+              used["image_id"].tolist(), masks_folder, used["mask"].tolist()]
+    return hashlib.sha256(repr(recipe).encode()).hexdigest()[:16]
 
 
 def fill(file: Path, shape: tuple, decode_row: Callable[[int], np.ndarray], what: str) -> None:
@@ -108,8 +116,10 @@ def fill(file: Path, shape: tuple, decode_row: Callable[[int], np.ndarray], what
             finally:  # an error, or the reader's stop, waits for the chunks under way, not for all
                 pool.shutdown(cancel_futures=True)
         if bad:
+            todo = ("Replace or delete them (a photograph needs no mask) and run 02_preprocess" if what == "masks" else
+                    "01_download.ipynb finds and leaves out what is unusable: run it and 02_preprocess")
             raise ValueError(f"{len(bad)} of {shape[0]} {what} cannot be used, the first: {min(bad.items())[1]}. "
-                             "01_download.ipynb finds and leaves out what is unusable: run it and 02_preprocess again")
+                             f"{todo} again")
         os.replace(part, file)
 
 
@@ -166,24 +176,33 @@ def load(path: Path, *, side: int | None = None, crc: int | None = None) -> np.n
         return ValueError(f"{path} cannot be decoded: {why}")
 
     try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for, a device read without end
+            raise refuse("it is a folder, a pipe or a device, not a file")
+        if found.st_size > 3 * MOST:
+            raise refuse(f"{found.st_size:,} bytes, more than {MOST:,} pixels take")
         content = path.read_bytes()
     except OSError as error:
         raise refuse(error.strerror or "it cannot be read") from error
     if crc is not None and zlib.crc32(content) != crc:
         raise refuse("its bytes are not those that were unpacked")
     try:
-        with Image.open(io.BytesIO(content)) as header:                                 # no pixel is decoded
+        with Image.open(io.BytesIO(content), formats=FORMATS) as header:                # no pixel is decoded
             width, height = header.size
+            moves = header.format != "MPO" and getattr(header, "is_animated", False)  # MPO: a telephone's JPEG
+            ends = header.format != "JPEG" or content.find(b"\xff\xd9", header.fp.tell()) > 0  # zeros decode too
     except Image.DecompressionBombError as error:
         raise refuse(f"its header says more than {MOST:,} pixels") from error
     except (OSError, SyntaxError, ValueError) as error:
         why = "it is empty" if not content else "it is no photograph, or its header is damaged"
         raise refuse(why) from error
+    if moves:
+        raise refuse("it is animated")
     if min(width, height) < LEAST or width * height > MOST:
         raise refuse(f"{width} x {height} pixels; expected {LEAST} a side to {MOST:,} in all")
     times = next((times for times in (8, 4, 2) if side and min(width, height) >= times * side), 1)
     pixels = cv2.imdecode(np.frombuffer(content, np.uint8), REDUCED[times])             # [H, W, 3], blue first
-    if pixels is None:
+    if pixels is None or not ends:
         raise refuse("it is damaged or cut short")
     return pixels
 
@@ -199,24 +218,30 @@ def find_unusable(paths: list[Path], sums: dict[Path, int]) -> dict[str, str]:
 
     sums: CRC-32 by path, of those where it is known.
     """
-    def inspect(path: Path) -> str:
-        bar.update()
-        try:
-            load(path, side=1, crc=sums.get(path))
-        except ValueError as error:
-            return str(error)
-        return ""
+    def inspect(start: int) -> dict[str, str]:
+        found = {}
+        for path in paths[start:start + CHUNK]:  # a job for each would cost more than to decode a small photograph
+            try:
+                load(path, side=1, crc=sums.get(path))
+            except ValueError as error:
+                found[path.stem] = str(error)
+            bar.update()
+        return found
 
     with tqdm(desc="checking", total=len(paths), disable=workspace.headless()) as bar, \
             ThreadPoolExecutor(os.cpu_count()) as pool:
-        return {path.stem: why for path, why in zip(paths, pool.map(inspect, paths), strict=True) if why}
+        jobs = pool.map(inspect, range(0, len(paths), CHUNK))
+        return {name: why for found in jobs for name, why in found.items()}
 
 
 def decode_mask(path: Path | None, side: int) -> np.ndarray:
-    """A lesion mask squashed as its photograph was: uint8 [side, side], 0 to 255; zeros where there is none."""
+    """A lesion mask squashed as its photograph was: uint8 [side, side], 0 to 255; zeros where there is none.
+
+    Its size need not be the photograph's; lesion is what is not black. Raises ValueError as `load`, and for all black.
+    """
     if path is None:
         return np.zeros((side, side), np.uint8)
-    mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-    if mask is None:
-        raise ValueError(f"{path} cannot be decoded as a mask")
+    mask = load(path).max(axis=2)                                                       # [H, W]
+    if not mask.any():
+        raise ValueError(f"{path} marks nothing: every pixel is 0")
     return cv2.resize((mask > 0).astype(np.uint8) * 255, (side, side), interpolation=cv2.INTER_AREA)

@@ -6,8 +6,13 @@ very photograph with training. Here whole groups go to one side, and only the tr
 """
 
 import argparse
+import csv
+import gzip
+import io
+import re
 import sys
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,31 +24,62 @@ from sklearn.model_selection import StratifiedGroupKFold
 from helpers import workspace
 
 COLUMNS = ["patient_id", "image_id", "target", "source", "sex", "age_approx", "anatom_site_general_challenge"]
+RULES = {  # of cells that are not empty
+    "image_id": (r"\w[\w-]{0,99}", "up to 100 letters, digits, '_' and '-', no '-' first"),  # a file's name, too
+    "target": (r"\s*[01](\.0*)?\s*", "0 or 1"),
+    "source": (r"[^=+@\s-][^\x00-\x1f]{0,99}", "up to 100 characters that do not begin as a spreadsheet's formula"),
+    "age_approx": (r"\d{1,3}(\.\d*)?", "a number, or empty")}
 SPLIT_COLUMNS = ["image_id", "path", "mask", "target", "source", "group", "split", "kept"]
+
+
+def read_csv(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
+    """A csv of the reader's own, plain or .gz: every cell as text, NaN where it is empty.
+
+    Raises FileNotFoundError, and ValueError that names the line, for what is not UTF-8, rows of several lengths, no
+    rows, or a name of `columns` that is absent or stands twice.
+    """
+    if not path.is_file():  # a pipe would be waited for
+        raise FileNotFoundError(f"expected a csv at {path}, found {'a folder or pipe' if path.exists() else 'nothing'}")
+    try:
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
+            text = file.read().decode("utf-8-sig", errors="replace")
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ValueError(f"{path} cannot be unpacked ({error}): copy it again") from error
+    if foreign := re.search("[\0\ufffd]", text):
+        raise ValueError(f"{path} is damaged or not UTF-8 (Latin-1 or UTF-16, perhaps): see line "
+                         f"{text.count(chr(10), 0, foreign.start()) + 1}. Save it as 'CSV UTF-8'")
+    lines, header, rows = csv.reader(io.StringIO(text, newline=None), strict=True), [], -1
+    try:
+        for cells in filter(None, lines):
+            header, rows = header or cells, rows + 1
+            if len(cells) != len(header):
+                raise csv.Error(f"{len(cells)} cells, where the first line has {len(header)}")
+    except csv.Error as error:
+        raise ValueError(f"{path}, line {lines.line_num}: {error}. Are its quotes closed, is it whole?") from error
+    absent = [name for name in columns if header.count(name) != 1]
+    if rows < 1 or absent:
+        raise ValueError(f"{path} has no rows: expected a line of column names, then a row for each" if rows < 1 else
+                         f"{path} has the columns {', '.join(header)[:300]}; {', '.join(absent)} missing or standing "
+                         "twice: name each once in the first line, with commas between")
+    return pd.read_csv(io.StringIO(text), dtype=str)
 
 
 def read_marking(path: Path) -> pd.DataFrame:
     """`marking.csv`, by column name (their order varies between versions). `target` may be written as a float.
 
-    Raises ValueError for a missing column, an id that is empty or stands twice, or a target that is not 0 or 1.
+    Raises as `read_csv` does, and ValueError for an id that is empty or stands twice, or what RULES refuse.
     """
-    table = pd.read_csv(path, dtype={"image_id": str, "patient_id": str, "source": str}, encoding="utf-8-sig")
-    absent = [name for name in COLUMNS[:4] if name not in table]
-    if absent:
-        raise ValueError(f"{path} has the columns {list(table)}; {', '.join(absent)} missing")
-    if table.empty:
-        raise ValueError(f"{path} has no rows")
-    target = pd.to_numeric(table["target"], errors="coerce")
-    bad = table.loc[~target.isin([0, 1]), "target"]
-    if len(bad):
-        raise ValueError(f"{path}: target is 0 or 1; {len(bad)} rows differ, the first {bad.iloc[0]!r}")
-    twice = table.loc[table["image_id"].isna() | table["image_id"].duplicated(), "image_id"]
+    table = read_csv(path, COLUMNS[:4]).fillna({"target": "", "source": "unknown"})
+    for column, (pattern, rule) in RULES.items():
+        bad = table.loc[~table[column].str.fullmatch(pattern, na=True), column] if column in table else ()
+        if len(bad):
+            raise ValueError(f"{path}: {column} is {rule}; {len(bad)} rows differ, the first {bad.iloc[0][:99]!r}")
+    twice = table.loc[table["image_id"].isna() | table["image_id"].str.casefold().duplicated(), "image_id"]
     if len(twice):
-        raise ValueError(f"{path}: {len(twice)} image ids are empty or stand twice, the first {twice.iloc[0]!r}")
-    strange = table.loc[~table["image_id"].str.fullmatch(r"[\w-]+"), "image_id"]
-    if len(strange):
-        raise ValueError(f"{path}: an image id is letters, digits, '_' and '-', not {strange.iloc[0]!r}")
-    return table.assign(target=target.astype(int), source=table["source"].fillna("unknown"))
+        raise ValueError(f"{path}: {len(twice)} image ids are empty or stand twice, the first {twice.iloc[0]!r} (on "
+                         "many disks, names that differ in capitals alone are one file)")
+    numbers = {name: pd.to_numeric(table[name]) for name in ("target", "age_approx") if name in table}
+    return table.assign(**numbers).astype({"target": int})
 
 
 def group_rows(table: pd.DataFrame, pairs: pd.DataFrame | None = None) -> np.ndarray:
@@ -114,12 +150,16 @@ def read_table(dataset: dict, *, pairs: str = "", subsample: int = 0, split_seed
     """The rows of `marking.csv` to use, with their `group`, for the data set that `dataset.json` describes.
 
     pairs: the path of a csv of two columns of image ids, or "". subsample: at most so many rows, in whole groups.
+    Raises as `read_marking` and `group_rows` do, and ValueError for pairs without a first line or a known id.
     """
     table = read_marking(Path(dataset["csv"]))
+    known = read_csv(workspace.resolve(pairs)) if pairs else None
+    if pairs and (table["image_id"].isin(known.columns).any() or not known.isin(set(table["image_id"])).any(axis=None)):
+        raise ValueError(f"pairs: {pairs} needs a first line that names its two columns, and ids of {dataset['csv']}")
     if dataset["ids"]:
-        table = table[table["image_id"].isin(pd.read_csv(dataset["ids"], dtype=str)["image_id"])].reset_index(drop=True)
+        table = table[table["image_id"].isin(read_csv(Path(dataset["ids"]), ["image_id"])["image_id"])]
     table = table[~table["image_id"].isin(dataset.get("unusable", ()))].reset_index(drop=True)
-    table["group"] = group_rows(table, pd.read_csv(workspace.resolve(pairs), dtype=str) if pairs else None)
+    table["group"] = group_rows(table, known)
     return take_groups(table, subsample, split_seed)
 
 
@@ -149,8 +189,8 @@ def balance(table: pd.DataFrame, benign: int, seed: int) -> np.ndarray:
 
 
 def read_split(path: Path) -> pd.DataFrame:
-    """`split.csv` as `make_split` made it (an empty mask stays an empty string)."""
-    return pd.read_csv(path, dtype={"image_id": str, "source": str}, keep_default_na=False)
+    """`split.csv` as `make_split` made it (an empty mask stays an empty string). Raises as `workspace.read_table`."""
+    return workspace.read_table(path, "02_preprocess.ipynb", SPLIT_COLUMNS)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -166,7 +206,7 @@ def main(arguments: list[str] | None = None) -> int:
         split = make_split(dataset, pairs=str(options.pairs.expanduser().absolute()) if options.pairs else "")
         with workspace.replacing(options.out) as beside:
             split.to_csv(beside, index=False)
-    except (OSError, EOFError, zlib.error, ValueError) as error:  # the middle two: a .gz that is cut off or damaged
+    except (OSError, ValueError) as error:
         parser.error(str(error))
     counts = split.groupby("split").agg(groups=("group", "nunique"), rows=("target", "size"),
                                         melanomas=("target", "sum")).loc[["train", "val", "test"]]
@@ -174,7 +214,7 @@ def main(arguments: list[str] | None = None) -> int:
     print(counts.assign(rate=(counts["melanomas"] / counts["rows"]).round(4)).to_string())
     print(f"{counts.loc['all', 'groups'] - split['group'].nunique()} groups are on two sides")
     if options.pairs:
-        known = pd.read_csv(options.pairs, dtype=str).isin(set(split["image_id"])).sum(axis=1)
+        known = read_csv(options.pairs).isin(set(split["image_id"])).sum(axis=1)
         print(f"{len(known)} pairs were given; the table has both ids of {(known == 2).sum()}")
     return 0
 

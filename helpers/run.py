@@ -4,13 +4,15 @@
                           [--from 04] [--only 05]
                           [--grid NAME=VALUE,VALUE]... [--workers N] [--scheduler ADDRESS]
 
-Exit 0: all ran. 1: a notebook failed. 2: a parameter or option is unknown, of the wrong type, or contradicts another.
+Exit 0: all ran. 1: a notebook failed, or files cannot be written. 2: a parameter or option is unknown, of the wrong
+type, or contradicts another. 130: stopped by Ctrl-C (SIGINT) or SIGTERM.
 """
 
 import argparse
 import difflib
 import logging
 import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -38,19 +40,20 @@ def run_notebook(notebook: Path, values: dict, folder: Path) -> float:
     """
     stored, started = folder / notebook.name, time.perf_counter()
     declared = known_parameters([notebook])
-    try:
-        papermill.execute_notebook(
-            str(notebook), str(stored), {name: value for name, value in values.items() if name in declared},
-            cwd=str(notebook.parent), kernel_name="python3", log_output=False,
-            extra_arguments=["--log-level=50"],  # a kernel on this machine need not warn of its transport
-            progress_bar={"desc": notebook.stem, "leave": False} if sys.stderr.isatty() else False)
-    except PapermillExecutionError as error:
-        reason = " ".join(f"{error.ename}: {error.evalue}".split())
-        raise NotebookFailed(f"{notebook.name} failed in cell {error.exec_count}: {reason}\n"
-                             f"The notebook up to there, with the whole error: {stored}") from None
-    except (DeadKernelError, CellTimeoutError) as error:
-        raise NotebookFailed(f"{notebook.name} was stopped: {' '.join(str(error).split())}. Out of memory? Lower "
-                             f"batch_size or image_size.\nThe notebook up to there: {stored}") from None
+    with workspace.saying_what_to_do(stored):
+        try:
+            papermill.execute_notebook(
+                str(notebook), str(stored), {name: value for name, value in values.items() if name in declared},
+                cwd=str(notebook.parent), kernel_name="python3", log_output=False,
+                extra_arguments=["--log-level=50"],  # a kernel on this machine need not warn of its transport
+                progress_bar={"desc": notebook.stem, "leave": False} if sys.stderr.isatty() else False)
+        except PapermillExecutionError as error:
+            reason = " ".join(f"{error.ename}: {error.evalue}".split())
+            raise NotebookFailed(f"{notebook.name} failed in cell {error.exec_count}: {reason}\n"
+                                 f"The notebook up to there, with the whole error: {stored}") from None
+        except (DeadKernelError, CellTimeoutError) as error:
+            raise NotebookFailed(f"{notebook.name} was stopped: {' '.join(str(error).split())}. Out of memory? Lower "
+                                 f"batch_size or image_size.\nThe notebook up to there: {stored}") from None
     return time.perf_counter() - started
 
 
@@ -152,18 +155,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         plan = read_grid(options.grid, values, options.p, known) if options.grid else None
         if not plan:
             check(values, known)
-    except ValueError as error:
+    except (ValueError, workspace.CannotWrite) as error:
         print(f"helpers.run: {error}", file=sys.stderr)
-        return 2
+        return 1 if isinstance(error, OSError) else 2
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler ends it as Ctrl-C does
     try:
         if plan:
             failed = grid.run_grid(plan, workers=options.workers or 0, scheduler=options.scheduler)
             print("".join(f"\n{point} failed: {reason}" for point, reason in failed.items()), file=sys.stderr)
             return 1 if failed else 0
         run_series(values, notebooks)
-    except (NotebookFailed, ConnectionError) as error:
+    except (NotebookFailed, ConnectionError, workspace.CannotWrite) as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("\nStopped. The same command goes on: what is downloaded, cached or trained is not done again, but "
+              "for the epoch under way.", file=sys.stderr)
+        return 130
     return 0
 
 

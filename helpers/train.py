@@ -12,6 +12,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,16 +22,17 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from helpers import distributed, metrics, parameters, preprocess, workspace
-from helpers.batches import Draws, Photographs, draw, transform, warp_masks
-from helpers.checkpoint import Progress, save_checkpoint, training_key
-from helpers.checkpoint import load_checkpoint as load_checkpoint  # what `write_results` saves, for the next notebooks
+from helpers import distributed, metrics, parameters, workspace
+from helpers.batches import Draws, Photographs, draw, open_prepared, transform, warp_masks
+from helpers.checkpoint import PROGRESS, Progress, split_key, training_key
+from helpers.checkpoint import load_checkpoint as load_checkpoint  # for the notebooks, as the next two
+from helpers.checkpoint import read_predictions as read_predictions
+from helpers.checkpoint import write_results as write_results
 from helpers.loss import focal_loss, mask_loss
 from helpers.model import AttnVGG
 from helpers.recipes import RECIPES, Settings, make_optimiser, make_schedule, naming_what_fits
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-PROGRESS = "progress.pt"  # of a training under way
 
 
 class Fitted(NamedTuple):
@@ -52,6 +54,12 @@ def fit(settings: Settings, split: pd.DataFrame, photographs: Photographs,
     its share of every batch, and all return the same. Raises ValueError where train or val lacks a class or train the
     masks asked for, FloatingPointError where the loss is not finite, MemoryError where a batch does not fit.
     """
+    first = distributed.place()[0] == 0
+    with workspace.locked(progress) if progress and first else nullcontext():  # two would write one file in turn
+        return _fit(settings, split, photographs, report, progress)
+
+
+def _fit(settings: Settings, split: pd.DataFrame, photographs: Photographs, report: Callable, progress: Path | None):
     recipe, device = RECIPES[settings.recipe], photographs.device
     precision = workspace.choose_precision(device, settings.precision)
     used = used_rows(split)
@@ -74,7 +82,8 @@ def fit(settings: Settings, split: pd.DataFrame, photographs: Photographs,
         pixels = photographs.take(train[:: max(1, len(train) // 500)])[0].float() / 255  # some 500 photographs
         mean, std = (tuple(values.tolist()) for values in (pixels.mean(dim=(0, 1, 2)), pixels.std(dim=(0, 1, 2))))
     config = {"format": workspace.FORMAT, "classes": 1, **dataclasses.asdict(settings), "view": recipe.view,
-              "mean": mean, "std": std, "colour_order": "rgb"}  # all that rebuilding the network and feeding it need
+              "mean": mean, "std": std, "colour_order": "rgb",
+              "split": split_key(split)}  # all that rebuilding the network and feeding it need
     epoch_rows = np.repeat(train, np.where(truth[train] == 1, recipe.melanoma_times, 1))
     steps = math.ceil(len(epoch_rows) / settings.batch_size)                            # batches an epoch
     number, processes = distributed.place()
@@ -188,30 +197,14 @@ def predict_held_out(fitted: Fitted, split: pd.DataFrame, photographs: Photograp
     return held[["image_id", "split", "source", "group", "target"]].assign(logit=logits.numpy()).reset_index(drop=True)
 
 
-def write_results(folder: Path, fitted: Fitted, predictions: pd.DataFrame, content: dict) -> None:
-    """Leave a finished training in the run's folder: model.pt, history.csv, predictions.csv, timing.json, metrics.json.
-
-    content: of metrics.json, as `metrics.summarise` gives it. The progress that a killed run would need goes.
-    """
-    save_checkpoint(folder / "model.pt", fitted.network,
-                    {**fitted.config, "calibration": content["calibration"], "threshold": content["threshold"]})
-    for name, frame in {"history.csv": fitted.history, "predictions.csv": predictions}.items():
-        with workspace.replacing(folder / name) as beside:
-            frame.to_csv(beside, index=False)
-    workspace.write_json(folder / "timing.json", fitted.timing)
-    workspace.write_json(folder / "metrics.json", content)
-    (folder / PROGRESS).unlink(missing_ok=True)
-
-
 def train_run(run: str, settings: Settings) -> None:
     """Train the network of a run whose photographs and split are made; the first process leaves what 04 leaves.
 
     Of metrics.json only the guesses that see no lesion (`baselines`) are left to the notebook.
     """
     folder = workspace.run_folder(run)
-    split = preprocess.read_split(workspace.need(folder / "split.csv", "02_preprocess.ipynb"))
     with distributed.started(settings.device) as device:
-        photographs = Photographs(workspace.read_json(folder / "cache.json", "02_preprocess.ipynb"), device)
+        split, photographs = open_prepared(folder, device)
         first = distributed.place()[0] == 0
         fitted = fit(settings, split, photographs, report=functools.partial(print, flush=True) if first else str,
                      progress=folder / PROGRESS)
@@ -237,9 +230,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = parameters.check(parameters.read_parameters(options.params, options.p, known), known)
         train_run(options.run, settings)
-    except (ValueError, FileNotFoundError, MemoryError, FloatingPointError) as error:
+    except (ValueError, FileNotFoundError, MemoryError, FloatingPointError, workspace.CannotWrite) as error:
         print(f"helpers.train: {error}", file=sys.stderr)
         return 2 if isinstance(error, ValueError) else 1
+    except KeyboardInterrupt:
+        print("helpers.train: stopped; the same command goes on after the last whole epoch", file=sys.stderr)
+        return 130
     return 0
 
 

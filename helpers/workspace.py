@@ -3,21 +3,31 @@
 Every other module asks here instead of naming a folder or a device of its own.
 """
 
+import errno
 import glob
 import json
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import psutil
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 PROJECT = Path(__file__).resolve().parent.parent
 FORMAT = 1  # of the files that a run leaves; raised when a reader of the old ones would misread the new
+UNWRITABLE = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "your share of the disk is used up",
+              errno.EFBIG: "the file may not grow so large", errno.EROFS: "the disk can only be read",
+              errno.EACCES: "you may not write there", errno.EPERM: "you may not write there",
+              errno.ENOTDIR: "what should be a folder is a file"}
+
+
+class CannotWrite(OSError):
+    """A place cannot be written; the message says why and what to do."""
 
 
 def data_folder() -> Path:
@@ -28,12 +38,15 @@ def data_folder() -> Path:
 def run_folder(run: str) -> Path:
     """The folder of a run, created: `runs/<run>`, or below the folder that ATTENTION_RUNS names.
 
-    Raises ValueError for a name that would leave that folder.
+    Raises ValueError for a name that would leave that folder, CannotWrite where the folder cannot be made or written.
     """
     if not run or run != Path(run).name or run in (".", ".."):
         raise ValueError(f"run is the name of one folder, such as 'sample' or 'seed-1', not {run!r}")
     folder = Path(os.environ.get("ATTENTION_RUNS") or PROJECT / "runs").expanduser().resolve() / run
-    folder.mkdir(parents=True, exist_ok=True)
+    with saying_what_to_do(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     return folder
 
 
@@ -93,36 +106,65 @@ def seed_everything(seed: int) -> None:
 
 
 @contextmanager
+def saying_what_to_do(path: Path) -> Iterator[None]:
+    """Turn the system's word that `path` cannot be written into a sentence that says why, and what to do."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # torch.save tells of a full disk by a RuntimeError around it
+        said = error if isinstance(error, OSError) else error.__context__
+        if isinstance(said, CannotWrite) or not isinstance(said, OSError) or said.errno not in UNWRITABLE:
+            raise
+        variable = "ATTENTION_DATA" if data_folder() in (path, *path.parents) else "ATTENTION_RUNS"
+        raise CannotWrite(f"{path} cannot be written: {UNWRITABLE[said.errno]}. What was there before is as it was. "
+                          f"Make room, or set {variable} to a folder that has it and is yours") from error
+
+
+@contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Write a file whole or not at all: yields a path beside `path`, renamed onto it when the block ends well.
 
-    What a killed process left of the same file is deleted.
+    What a killed process left of the same file is deleted. Raises CannotWrite.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    for left in path.parent.glob(glob.escape(f".{path.stem}.") + "*" + glob.escape(path.suffix)):
-        writer = left.name[len(path.stem) + 2:len(left.name) - len(path.suffix)]
-        if writer.isdigit() and not psutil.pid_exists(int(writer)):
-            left.unlink(missing_ok=True)
-    try:
-        yield beside
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with saying_what_to_do(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.glob(glob.escape(f".{path.stem}.") + "*" + glob.escape(path.suffix)):
+            writer = left.name[len(path.stem) + 2:len(left.name) - len(path.suffix)]
+            if writer.isdigit() and not psutil.pid_exists(int(writer)):
+                left.unlink(missing_ok=True)
+        try:
+            yield beside
+            os.replace(beside, path)
+        finally:
+            beside.unlink(missing_ok=True)
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold what is made at `path` against other processes, which wait here; for as long as the block lasts."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(f".{path.name}.lock")):
+    """Hold what is made at `path` against other processes, which say so and wait; for as long as the block lasts."""
+    with saying_what_to_do(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path.with_name(f".{path.name}.lock"))
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            print(f"another process is writing {path}: this one goes on when that is done", flush=True)
+            lock.acquire()
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def write_json(path: Path, content: dict) -> None:
-    """Write `content` and the format's version as JSON, whole or not at all."""
+    """Write `as_json` of `content`, whole or not at all."""
     with replacing(path) as beside:
-        beside.write_text(json.dumps({"format": FORMAT, **content}, indent=2) + "\n", encoding="utf-8")
+        beside.write_text(as_json(content), encoding="utf-8")
+
+
+def as_json(content: dict) -> str:
+    """`content` and the format's version."""
+    return json.dumps({"format": FORMAT, **content}, indent=2) + "\n"
 
 
 def read_json(path: Path, notebook: str) -> dict:
@@ -138,3 +180,13 @@ def need(path: Path, notebook: str) -> Path:
     if not path.exists():
         raise FileNotFoundError(f"{path.name} is not in {path.parent}: run {notebook} first (with the same `run`)")
     return path
+
+
+def read_table(path: Path, notebook: str, columns: Sequence[str]) -> pd.DataFrame:
+    """A csv that a notebook left, ids and sources as text. Raises as `need`, and ValueError for absent columns."""
+    table = pd.read_csv(need(path, notebook), dtype={"image_id": str, "source": str}, keep_default_na=False)
+    absent = [name for name in columns if name not in table]
+    if absent:
+        raise ValueError(f"{path} has the columns {', '.join(table)}; expected {', '.join(absent)} too, as this "
+                         f"version of the series writes it: run {notebook} again")
+    return table

@@ -59,16 +59,19 @@ def photographs(folders, tmp_path) -> dict:
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory) -> SimpleNamespace:
-    """Sixty drawn photographs of 64 pixels with masks, split and cached at 36; `photographs()` opens the cache."""
+    """Sixty drawn photographs of 64 pixels with masks, split and cached at 36.
+
+    `photographs()` opens the cache; `prepare(run)` leaves what 01 and 02 leave in a run's folder, which it returns.
+    """
     import torch
 
-    from helpers import pixel_cache, preprocess
+    from helpers import pixel_cache, preprocess, workspace
     from helpers.batches import Photographs
     from helpers.sample import make_sample
 
     folder = tmp_path_factory.mktemp("made")
     make_sample(folder / "raw", count=60, side=64)
-    dataset = {"csv": str(folder / "raw" / "marking.csv"), "ids": "", "sha256": "", "bytes": 0,
+    dataset = {"dataset": "sample", "csv": str(folder / "raw" / "marking.csv"), "ids": "", "sha256": "", "bytes": 0,
                "folder": str(folder / "raw" / "512x512-dataset-melanoma" / "512x512-dataset-melanoma"),
                "masks_folder": str(folder / "raw" / "masks"),
                "colour_order_by_source": {f"CLINIC_{letter}": {"order": "bgr"} for letter in "ABC"}}
@@ -79,7 +82,15 @@ def made(tmp_path_factory) -> SimpleNamespace:
         cache = pixel_cache.build_cache(dataset, split, image_size=32)
     used = split[split["kept"] == 1].reset_index(drop=True)
     rows = {name: np.flatnonzero(used["split"] == name) for name in ("train", "val", "test")}
-    return SimpleNamespace(split=split, used=used, cache=cache, **rows,
+
+    def prepare(run: str) -> Path:
+        left = workspace.run_folder(run)
+        split.to_csv(left / "split.csv", index=False)
+        workspace.write_json(left / "dataset.json", dataset)
+        workspace.write_json(left / "cache.json", cache)
+        return left
+
+    return SimpleNamespace(split=split, used=used, cache=cache, **rows, prepare=prepare,
                            photographs=lambda: Photographs(cache, torch.device("cpu")))
 
 

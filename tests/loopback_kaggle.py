@@ -15,19 +15,25 @@ from pathlib import Path
 TOKEN, KEY, OAUTH, SIGNATURE = "KGAT_loopback_token", "loopback-key", "loopback-oauth-token", "loopback-signature"
 SECRETS = (TOKEN, KEY, OAUTH, SIGNATURE)  # what must stand in no output and in no file
 USER = "reader"
+STALL = 0  # in place of a status: the connection stays open, and nothing comes
 
 
 class LoopbackKaggle:
     """Serves `archive` as every data set, to TOKEN, to USER with KEY, or to OAUTH.
 
     status: what DownloadDataset answers, 200 for the zip. bad_token: what IntrospectToken answers to another token.
-    cuts: bytes after which the first answers with the zip break off, one for each. `requests` is what came: dicts of
+    oauth: what GenerateAccessToken answers. headers: more of them in a refusal. cuts: bytes after which the first
+    answers with the zip break off before its end, one for each. refusals: what the first DownloadDataset answer, a
+    status or STALL each. faults: what the first answers with the zip are instead, one for each: a function of the
+    handler and of the byte to start from, or None for a whole answer. `requests` is what came: dicts of
     `name` (IntrospectToken, GenerateAccessToken, DownloadDataset or zip), `headers` and `body`.
     """
 
-    def __init__(self, archive: Path, *, status: int = 200, bad_token: int = 403, cuts: tuple[int, ...] = ()):
-        self.content, self.status, self.bad_token, self.cuts = archive.read_bytes(), status, bad_token, list(cuts)
-        self.requests = []
+    def __init__(self, archive: Path, *, status: int = 200, bad_token: int = 403, oauth: int = 200, headers=(),
+                 cuts: tuple[int, ...] = (), refusals: tuple[int, ...] = (), faults: tuple = ()):
+        self.content, self.status, self.bad_token, self.oauth = archive.read_bytes(), status, bad_token, oauth
+        self.headers, self.cuts, self.refusals, self.faults = dict(headers), list(cuts), list(refusals), list(faults)
+        self.requests, self.closing = [], threading.Event()
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.daemon_threads, self.server.kaggle = True, self
 
@@ -36,6 +42,7 @@ class LoopbackKaggle:
         return self
 
     def __exit__(self, *error):
+        self.closing.set()
         self.server.shutdown()
         self.server.server_close()
 
@@ -75,11 +82,15 @@ class Handler(BaseHTTPRequestHandler):
             known = body["token"] == TOKEN
             self.answer(200 if known else kaggle.bad_token, {"active": known, "username": USER if known else ""})
         elif name == "GenerateAccessToken":
-            self.answer(200, {"token": OAUTH, "expiresIn": 3600})
+            self.answer(kaggle.oauth, {"token": OAUTH, "expiresIn": 3600} if kaggle.oauth == 200 else {})
         elif self.headers["Authorization"] not in (f"Bearer {TOKEN}", f"Bearer {OAUTH}", basic):
             self.answer(401, {"code": 401, "message": "Unauthorized"})
-        elif kaggle.status != 200:
-            self.answer(kaggle.status, {"code": kaggle.status, "message": "refused"})
+        elif kaggle.refusals or kaggle.status != 200:
+            status = kaggle.refusals.pop(0) if kaggle.refusals else kaggle.status
+            if status == STALL:
+                kaggle.closing.wait(20)
+            else:
+                self.answer(status, {"code": status, "message": "refused"}, **kaggle.headers)
         else:
             self.answer(302, {}, Location=f"http://storage.localhost/set.zip?signature={SIGNATURE}")
 
@@ -88,16 +99,25 @@ class Handler(BaseHTTPRequestHandler):
         self.record("zip")
         start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").removesuffix("-"))
         whole, size = kaggle.content, len(kaggle.content)
+        fault = kaggle.faults.pop(0) if kaggle.faults else None
+        if fault:
+            fault(self, start)
+            return
+        self.send_zip(start, size - start)
+        self.wfile.write(whole[start:min(start + kaggle.cuts.pop(0), size - 1)] if kaggle.cuts else whole[start:])
+
+    def send_zip(self, start: int, length: int) -> None:
+        """The head of an answer with the zip from byte `start` on, which says that `length` bytes follow."""
+        size = len(self.server.kaggle.content)
         self.send_response(206 if "Range" in self.headers else 200)
         self.send_header("Content-Type", "application/zip")
-        self.send_header("Content-Length", str(size - start))
+        self.send_header("Content-Length", str(length))
         self.send_header("Accept-Ranges", "bytes")
         self.send_header("ETag", '"loopback"')
         self.send_header("Last-Modified", "Thu, 02 Jan 2020 03:04:05 GMT")
         if start:
             self.send_header("Content-Range", f"bytes {start}-{size - 1}/{size}")
         self.end_headers()
-        self.wfile.write(whole[start:start + kaggle.cuts.pop(0)] if kaggle.cuts else whole[start:])
 
 
 if __name__ == "__main__":

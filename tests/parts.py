@@ -9,10 +9,12 @@ import sys
 import time
 
 PYTEST = (sys.executable, "-m", "pytest")
+APART = ("notebooks", "faults", "site", "test_download.py")  # parts of their own; site: `make test-site`
 PARTS = {
     "lint": (sys.executable, "-m", "ruff", "check", "."),
-    "units": (*PYTEST, "tests", "--ignore", "tests/notebooks", "--ignore", "tests/test_download.py"),
+    "units": (*PYTEST, "tests", *(f"--ignore=tests/{name}" for name in APART)),
     "download": (*PYTEST, "tests/test_download.py"),  # the real Kaggle client against a server on this machine
+    "faults": (*PYTEST, "tests/faults", "-m", "not long"),  # a minute of them; all are `make test-faults`
     "series": (*PYTEST, "tests/notebooks"),  # papermill, on a small set
     "nbval": (sys.executable, "-m", "tests.notebooks.compare"),  # stored outputs against those of this machine
 }

@@ -3,11 +3,8 @@
 import dataclasses
 import json
 import pickle
-import random
-import signal
 import subprocess
 import sys
-import time
 
 import pytest
 import torch
@@ -29,11 +26,10 @@ def equal(one: dict, other: dict) -> bool:
 
 def test_a_checkpoint_gives_the_same_logits(fitted, made, tmp_path):
     config = {**fitted.config, "calibration": {"slope": 1.5, "intercept": -1.0}, "threshold": 0.25}
-    train.save_checkpoint(tmp_path / "run" / "model.pt", fitted.network, config)
-    assert [path.name for path in (tmp_path / "run").iterdir()] == ["model.pt"]
-    content = torch.load(tmp_path / "run" / "model.pt", weights_only=True)
+    checkpoint.save({"state_dict": fitted.network.state_dict(), "config": config}, tmp_path / "model.pt")
+    content = torch.load(tmp_path / "model.pt", weights_only=True)
     assert set(content) == {"state_dict", "config"} and "classifier.weight" in content["state_dict"]
-    network, found = train.load_checkpoint(tmp_path / "run" / "model.pt", CPU)
+    network, found = train.load_checkpoint(tmp_path / "model.pt", CPU, split=made.split)
     assert found == config and not network.training and network.attention == "softmax"
     before, after = (train.predict(one, made.photographs(), made.test, found, torch.float32)
                      for one in (fitted.network, network))
@@ -63,7 +59,7 @@ def test_a_checkpoint_cut_short_or_missing_names_the_notebook(fitted, tmp_path):
     path = tmp_path / "model.pt"
     with pytest.raises(FileNotFoundError, match="model.pt is not in .*: run 04_train.ipynb first"):
         train.load_checkpoint(path, CPU)
-    train.save_checkpoint(path, fitted.network, fitted.config)
+    checkpoint.save({"state_dict": fitted.network.state_dict(), "config": fitted.config}, path)
     path.write_bytes(path.read_bytes()[:-1000])
     with pytest.raises(ValueError, match="cannot be read as a checkpoint: run 04_train.ipynb again"):
         train.load_checkpoint(path, CPU)
@@ -97,7 +93,8 @@ def test_a_stopped_training_goes_on_and_ends_the_same(chosen, made, tmp_path):
     assert lines[0] == "goes on after epoch 2 of 3, which progress.pt holds" and len(lines) == 2
     assert equal(whole.network.state_dict(), again.network.state_dict())
     assert whole.history.equals(again.history) and whole.config == again.config
-    assert [path.name for path in progress.parent.iterdir()] == ["progress.pt"], "nothing half written lies about"
+    left = {path.name for path in progress.parent.iterdir()}
+    assert left == {"progress.pt", ".progress.pt.lock"}, "nothing half written lies about"
 
 
 def test_a_finished_training_is_not_done_again_until_its_results_are_written(made, tmp_path):
@@ -110,8 +107,7 @@ def test_a_finished_training_is_not_done_again_until_its_results_are_written(mad
     assert again.timing["seconds"] > first.timing["seconds"] / 2, "what the epochs took, not the second call"
     content = {"calibration": {"slope": 1.0, "intercept": 0.0}, "threshold": 0.5}
     train.write_results(tmp_path, again, train.predict_held_out(again, made.split, made.photographs()), content)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["history.csv", "metrics.json", "model.pt",
-                                                                "predictions.csv", "timing.json"]
+    assert sorted(path.name for path in tmp_path.glob("[!.]*")) == sorted(checkpoint.RESULTS)
     assert train.load_checkpoint(tmp_path / "model.pt", CPU)[1]["threshold"] == 0.5
 
 
@@ -164,38 +160,6 @@ def test_a_disk_that_takes_no_more_ends_the_training_with_its_error(made, tmp_pa
     with pytest.raises(OSError):
         train.fit(dataclasses.replace(SMALL, epochs=1), made.split, made.photographs(), report=str,
                   progress=folder / "progress.pt")
-
-
-def prepare(run: str, made) -> None:
-    """A run's folder as 02 leaves it."""
-    folder = workspace.run_folder(run)
-    made.split.to_csv(folder / "split.csv", index=False)
-    workspace.write_json(folder / "cache.json", made.cache)
-
-
-COMMAND = [sys.executable, "-m", "helpers.train", "-p", "image_size", "32", "-p", "epochs", "4", "-p", "batch_size",
-           "12", "--run"]
-
-
-def test_kill_9_at_three_moments_and_equal_predictions(made, folders):
-    for name in ("whole", "killed"):
-        prepare(name, made)
-    started = time.monotonic()
-    subprocess.run([*COMMAND, "whole"], cwd=workspace.PROJECT, check=True, capture_output=True)
-    seconds, chance, kills = time.monotonic() - started, random.Random(), 0
-    while kills < 3:
-        with subprocess.Popen([*COMMAND, "killed"], cwd=workspace.PROJECT, stdout=subprocess.PIPE) as process:
-            try:
-                process.wait(timeout=chance.uniform(0.3, 0.9) * seconds)
-                break  # it was faster than the blow
-            except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGKILL)
-                kills += 1
-    subprocess.run([*COMMAND, "killed"], cwd=workspace.PROJECT, check=True, capture_output=True, text=True)
-    for name in ("predictions.csv", "history.csv", "metrics.json"):
-        whole, killed = ((folders.runs / run / name).read_bytes() for run in ("whole", "killed"))
-        assert whole == killed, name
-    assert not list(folders.runs.rglob("progress.pt"))
 
 
 # memory

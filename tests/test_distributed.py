@@ -125,12 +125,6 @@ def test_training_with_live_batch_norm_equals_one_process_with_shares_apart(made
         np.testing.assert_allclose(process["history"]["val_loss"], one.history["val_loss"], atol=1e-5)
 
 
-def prepare(run: str, made) -> None:
-    folder = workspace.run_folder(run)
-    made.split.to_csv(folder / "split.csv", index=False)
-    workspace.write_json(folder / "cache.json", made.cache)
-
-
 DYING = """
 import os, signal, sys
 from helpers import distributed, train
@@ -147,7 +141,7 @@ sys.exit(train.main(sys.argv[1:]))
 
 
 def test_a_dead_process_ends_the_job_and_the_next_start_goes_on(made, folders, tmp_path):
-    prepare("two", made)
+    folder = made.prepare("two")
     (tmp_path / "dying.py").write_text(DYING)
     options = ["--", "--run", "two", "-p", "image_size", "32", "-p", "epochs", "3", "-p", "batch_size", "12"]
     environment = {**os.environ, "ATTENTION_HEADLESS": "1", "PYTHONPATH": str(workspace.PROJECT)}
@@ -160,9 +154,9 @@ def test_a_dead_process_ends_the_job_and_the_next_start_goes_on(made, folders, t
                            capture_output=True, text=True, timeout=120)
     assert again.returncode == 0, again.stderr[-2000:]
     assert "goes on after epoch 1 of 3" in again.stdout and again.stdout.count("epoch  3/3") == 1
-    folder = folders.runs / "two"
-    assert {path.name for path in folder.iterdir()} == {"split.csv", "cache.json", "model.pt", "history.csv",
-                                                        "predictions.csv", "metrics.json", "timing.json"}
+    assert {path.name for path in folder.glob("[!.]*")} == {"dataset.json", "split.csv", "cache.json", "model.pt",
+                                                            "history.csv", "predictions.csv", "metrics.json",
+                                                            "timing.json"}
     table = pd.read_csv(folder / "predictions.csv")
     content = workspace.read_json(folder / "metrics.json", "04_train.ipynb")
     test = table[table["split"] == "test"]

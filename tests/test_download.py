@@ -492,6 +492,7 @@ def sign_in(home: Path, kind: str) -> dict[str, str]:
         place, content = places[kind]
         (home / place).parent.mkdir(parents=True)
         (home / place).write_text(content)
+        (home / place).chmod(0o600)
     return {"KAGGLE_API_TOKEN": {"KAGGLE_API_TOKEN": TOKEN}, "KAGGLE_CONFIG_DIR": {kind: str(home / "elsewhere")},
             "KAGGLE_KEY": {"KAGGLE_USERNAME": USER, "KAGGLE_KEY": KEY}}.get(kind, {})
 

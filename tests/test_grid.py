@@ -58,7 +58,8 @@ def toy(folders, tmp_path):
         elif notebook.stem == "02":
             rows = range(80)
             pd.DataFrame({"image_id": [f"id{n}" for n in rows], "group": [n // 2 for n in rows], "source": "a",
-                          "target": [int(n % 4 == values["split_seed"] % 4) for n in rows]}).to_csv(
+                          "target": [int(n % 4 == values["split_seed"] % 4) for n in rows], "path": "", "mask": "",
+                          "split": "train", "kept": 1}).to_csv(
                 folder / "split.csv", index=False)
             (tmp_path / "pixels").touch()
             workspace.write_json(folder / "cache.json", {"file": str(tmp_path / "pixels")})
@@ -178,7 +179,7 @@ def test_a_point_that_another_process_is_running_is_waited_for(toy, folders):
     done = grid.read_point(folder)
     workspace.write_json(folder / "point.json", {key: done[key] for key in ("notebook", "parameters", "split")})
     ran(toy)
-    with grid.locked(folder):
+    with workspace.locked(folder / "point"):
         waiting = threading.Thread(target=lambda: found.append(grid.run_point(POINTS[0], toy.plan.execute)))
         waiting.start()
         waiting.join(0.5)

@@ -147,7 +147,7 @@ def test_each_kind_of_file_is_read_or_refused_with_a_reason(tmp_path):
         "cut in the middle": "it is damaged or cut short", "header alone": broken,
         "1 pixel": "1 x 1 pixels; expected 16 a side to 80,000,000 in all",
         "20000 x 20000": "its header says more than 80,000,000 pixels",
-        "a folder": "Is a directory"}
+        "a folder": "it is a folder, a pipe or a device, not a file"}
     colour = np.asarray(Image.open(files["colour"])).astype(int)
     assert np.abs(pixel_cache.load(files["colour"])[..., ::-1] - colour).max() <= 3
     assert np.abs(pixel_cache.load(files["CMYK"])[..., ::-1] - colour).mean() < 5

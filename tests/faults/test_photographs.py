@@ -1,0 +1,273 @@
+"""Photographs and masks that are not what their names say: other kinds, animated, no files at all, too large, not ours.
+
+What is plainly damaged (empty, cut, text, a folder, 20,000 pixels a side, turned by EXIF, CMYK, grey) is in
+tests/test_pixel_cache.py and tests/test_download.py; random damage in test_fuzz.py. Where a reader might wait or take
+all memory, a child process reads, under a time limit.
+"""
+
+import io
+import json
+import os
+import re
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from helpers import download, explorer, pixel_cache, preprocess, workspace
+from tests.faults import limits
+
+NO_PHOTOGRAPH = "it is no photograph, or its header is damaged"
+SPECIAL = "it is a folder, a pipe or a device, not a file"
+
+
+def picture(W: int = 64, H: int = 48, seed: int = 0) -> Image.Image:
+    """Smooth colours, redder than blue."""
+    colours = np.random.default_rng(seed).integers((120, 60, 20), (250, 190, 120), (6, 8, 3)).astype(np.uint8)
+    return Image.fromarray(colours).resize((W, H), Image.Resampling.BICUBIC)
+
+
+def encoded(image: Image.Image, kind: str, **more) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **more)
+    return buffer.getvalue()
+
+
+def animation(kind: str) -> bytes:
+    return encoded(picture(), kind, save_all=True, append_images=[picture(seed=1)])
+
+
+def put(folder: Path, name: str, content: bytes) -> Path:
+    path = folder / name
+    path.write_bytes(content)
+    return path
+
+
+def without_adobe(jpeg: bytes) -> bytes:
+    """A JPEG without its APP14 segment, which says that CMYK is stored inverted."""
+    at = jpeg.index(b"\xff\xee")
+    return jpeg[:at] + jpeg[at + 2 + struct.unpack(">H", jpeg[at + 2:at + 4])[0]:]
+
+
+def saying(jpeg: bytes, W: int, H: int) -> bytes:
+    """A JPEG whose header says another size."""
+    at = re.search(b"\xff[\xc0\xc2]\0\x11\x08", jpeg).end()
+    return jpeg[:at] + struct.pack(">HH", H, W) + jpeg[at + 4:]
+
+
+# kinds of file, all named .jpg
+
+READ = {
+    "PNG": encoded(picture(), "PNG"), "WebP": encoded(picture(), "WEBP", quality=95), "BMP": encoded(picture(), "BMP"),
+    "a progressive JPEG": encoded(picture(), "JPEG", quality=95, progressive=True),
+    "a telephone's JPEG of two pictures": encoded(picture(), "MPO", save_all=True, append_images=[picture(seed=1)]),
+    "a palette": encoded(picture().quantize(256), "PNG"),
+    "a layer of transparency": encoded(picture().convert("RGBA"), "PNG"),
+    "CMYK as Adobe inverts it": encoded(picture().convert("CMYK"), "JPEG", quality=95),
+    "CMYK that does not say so": without_adobe(encoded(picture().convert("CMYK"), "JPEG", quality=95)),
+    "more behind its end": encoded(picture(), "JPEG", quality=95) + 500 * b"more"}
+REFUSED = {
+    **{f"an animated {kind}": (animation(kind), "it is animated") for kind in ("PNG", "WEBP")},
+    **{kind: (encoded(picture(), kind), NO_PHOTOGRAPH) for kind in ("GIF", "TIFF", "PPM", "EPS", "PDF", "JPEG2000")},
+    "an animated GIF": (animation("GIF"), NO_PHOTOGRAPH),
+    "15 pixels a side": (encoded(picture(15, 64), "PNG"), "15 x 64 pixels; expected 16 a side to 80,000,000 in all"),
+    "2,000,000 x 20": (encoded(Image.new("1", (2_000_000, 20)), "PNG"), "it is damaged or cut short"),
+    "a JPEG that says 20,000 x 20,000": (saying(encoded(picture(), "JPEG"), 20_000, 20_000), "its header says more"),
+    "a JPEG that says 10,000 x 9,000": (saying(encoded(picture(), "JPEG"), 10_000, 9_000), "10000 x 9000 pixels; exp"),
+    "cut and filled with zeros": (encoded(picture(), "JPEG")[:900] + bytes(5000), "it is damaged or cut short")}
+
+
+@pytest.mark.parametrize("kind", READ)
+def test_another_kind_of_photograph_is_read_as_pillow_reads_it(kind, tmp_path):
+    path = put(tmp_path, "x.jpg", READ[kind])
+    with Image.open(path) as opened:
+        expected = np.asarray(opened.convert("RGB")).astype(int)
+    assert np.abs(pixel_cache.load(path)[..., ::-1] - expected).mean() < 4
+    assert pixel_cache.find_unusable([path], {}) == {}
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_is_no_still_photograph_of_a_usual_size_is_refused(kind, tmp_path):
+    content, reason = REFUSED[kind]
+    path = put(tmp_path, "x.jpg", content)
+    for side in (None, 1, 32):
+        with pytest.raises(ValueError, match=f"x.jpg cannot be decoded: {reason}"):
+            pixel_cache.load(path, side=side)
+
+
+def test_a_jpeg_that_ends_early_and_says_so_is_known_by_its_checksum_alone(tmp_path):
+    """An end marker in the middle, as a repair leaves it: a decoder fills the rest with grey and calls it whole."""
+    whole = encoded(picture(), "JPEG", quality=95)
+    path = put(tmp_path, "x.jpg", whole[:len(whole) // 2] + b"\xff\xd9")
+    assert pixel_cache.find_unusable([path], {}) == {}, "a folder used in place: nobody knows what it was"
+    assert pixel_cache.find_unusable([path], {path: zlib.crc32(whole)}) == {
+        "x": f"{path} cannot be decoded: its bytes are not those that were unpacked"}
+
+
+# what is no file, and what may not be read: in a child, which would otherwise wait for ever or be killed
+
+CHILD = """
+import json, pathlib, re, sys
+from helpers import explorer, pixel_cache
+def memory():
+    return int(re.search(r"VmHWM:\\s+(\\d+)", pathlib.Path("/proc/self/status").read_text())[1]) / 1024
+paths, before, said = [pathlib.Path(name) for name in sys.argv[1:]], memory(), {}
+found = pixel_cache.find_unusable(paths, {})
+for path in paths:
+    try:
+        explorer.read_photograph(path)
+    except (ValueError, OSError) as error:
+        said[path.stem] = str(error)
+print(json.dumps([found, said, memory() - before]))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the most memory is read from Linux's /proc")
+def test_what_is_no_file_is_neither_waited_for_nor_read_without_end(tmp_path):
+    """Pipe, socket, device, links to nothing and to itself, no right to read, 100 GB of holes, 400 million pixels."""
+    names = ("pipe", "socket", "device", "nothing", "itself", "forbidden", "holes", "pixels", "folder", 260 * "x")
+    path = {name: tmp_path / f"{name}.jpg" for name in names}
+    os.mkfifo(path["pipe"])
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(path["socket"]))
+    path["device"].symlink_to("/dev/zero")
+    path["nothing"].symlink_to("gone.jpg")
+    path["itself"].symlink_to("itself.jpg")
+    put(tmp_path, "forbidden.jpg", READ["PNG"]).chmod(0)
+    with path["holes"].open("wb") as file:
+        file.truncate(100 * 10**9)
+    put(tmp_path, "pixels.jpg", saying(encoded(picture(), "JPEG"), 20_000, 20_000))
+    path["folder"].mkdir()
+    done = subprocess.run([sys.executable, "-c", CHILD, *map(str, path.values())], cwd=workspace.PROJECT,
+                          capture_output=True, text=True, timeout=60, preexec_fn=limits.no_overrides, check=False)
+    assert not done.returncode, done.stderr
+    found, said, memory = json.loads(done.stdout)
+    reasons = {name: found[name].partition("cannot be decoded: ")[2] for name in names}
+    print(f"\n{memory:.0f} MiB more than before at most")
+    assert reasons == {
+        "pipe": SPECIAL, "socket": SPECIAL, "device": SPECIAL, "folder": SPECIAL, "forbidden": "Permission denied",
+        "nothing": "No such file or directory", "itself": "Too many levels of symbolic links",
+        260 * "x": "File name too long",
+        "holes": "100,000,000,000 bytes, more than 80,000,000 pixels take",
+        "pixels": "its header says more than 80,000,000 pixels"}
+    assert set(said) == set(names) and all(said[name].startswith("photograph: ") for name in names[:-1]), said
+    assert "forbidden.jpg cannot be read (Permission denied)" in said["forbidden"]
+    assert memory < 100
+
+
+# through 01 and 02
+
+@pytest.fixture
+def folder(photographs, tmp_path) -> Path:
+    """Forty photographs in images/, ten masks in masks/, and marking.csv."""
+    return tmp_path
+
+
+def test_few_of_other_kinds_are_left_out_and_the_rest_is_cached(folder):
+    """GIF, animated WebP, a pipe and a folder among forty, a tenth: listed with their reasons, never decoded after."""
+    images = folder / "images"
+    put(images, "X_3.jpg", encoded(picture(), "GIF"))
+    put(images, "X_7.jpg", animation("WEBP"))
+    for name in ("X_11.jpg", "X_15.jpg"):
+        (images / name).unlink()
+    os.mkfifo(images / "X_11.jpg")
+    (images / "X_15.jpg").mkdir()
+    with pytest.raises(ValueError, match="4 of 40 photographs .*; `unusable` allows 9.9%. The first: .*X_3.jpg cannot"):
+        download.find_dataset(str(folder), unusable=0.099)
+    found = download.find_dataset(str(folder), unusable=0.1)
+    assert [reason.partition("decoded: ")[2] for reason in found["unusable"].values()] == [
+        NO_PHOTOGRAPH, "it is animated", SPECIAL, SPECIAL]
+    cache = pixel_cache.build_cache(found, preprocess.make_split(found), image_size=28)
+    assert len(cache["rows"]) == 36 and not set(cache["rows"]) & set(found["unusable"])
+
+
+def test_a_folder_in_place_may_have_an_odd_name_links_and_other_files(folder):
+    """Spaces, brackets, umlauts; a photograph that is a link to one elsewhere is used: the folder is the reader's."""
+    odd = folder / "Fotos [1] *ü*  Kopie"
+    odd.mkdir()
+    for name in ("images", "masks", "marking.csv"):
+        shutil.move(folder / name, odd / name)
+    elsewhere = shutil.move(odd / "images" / "X_0.jpg", folder / "elsewhere.jpg")
+    (odd / "images" / "X_0.jpg").symlink_to(elsewhere)
+    put(odd / "images", "X 1 (copy) é.jpg", b"not in the table")
+    found = download.find_dataset(str(odd))
+    assert (found["rows"], found["images"], found["masks"], found["unusable"]) == (40, 41, 10, {})
+    cache = pixel_cache.build_cache(found, preprocess.make_split(found), image_size=28)
+    swapped = found["colour_order_by_source"]["S"]["order"] == "bgr"
+    assert np.array_equal(np.load(cache["file"])[0], pixel_cache.decode(Path(elsewhere), 32, swapped))
+
+
+def test_a_photograph_that_goes_after_01_stops_02_with_its_name(folder):
+    found = download.find_dataset(str(folder))
+    split = preprocess.make_split(found)
+    (folder / "images" / "X_5.jpg").unlink()
+    (folder / "images" / "X_6.jpg").write_bytes(encoded(picture(), "GIF"))
+    with pytest.raises(ValueError, match="2 of 40 photographs cannot be used, the first: .*X_5.jpg cannot be decoded: "
+                                         "No such file.* 01_download.ipynb finds and leaves out what is unusable: run"):
+        pixel_cache.build_cache(found, split, image_size=28)
+
+
+# masks
+
+MASK = np.pad(np.full((20, 30), 255, np.uint8), 14)
+BAD_MASKS = {
+    "cut short": (encoded(Image.fromarray(MASK), "PNG")[:-30], "cannot be decoded: it is damaged or cut short"),
+    "empty": (b"", "cannot be decoded: it is empty"),
+    "text": (b"lesion", f"cannot be decoded: {NO_PHOTOGRAPH}"),
+    "all black": (encoded(Image.fromarray(0 * MASK), "PNG"), "marks nothing: every pixel is 0"),
+    "transparency alone": (encoded(Image.merge("LA", [Image.fromarray(0 * MASK), Image.fromarray(MASK)]), "PNG"),
+                           "marks nothing: every pixel is 0"),
+    "animated": (animation("PNG"), "cannot be decoded: it is animated"),
+    "too large": (encoded(Image.new("1", (20_000, 20_000)), "PNG"), "cannot be decoded: its header says more than")}
+
+
+@pytest.mark.parametrize("kind", [*BAD_MASKS, "a pipe", "gone"])
+def test_a_mask_that_cannot_be_used_is_named_with_what_to_do(kind, folder):
+    found = download.find_dataset(str(folder))
+    split, path = preprocess.make_split(found), folder / "masks" / "X_4_segmentation.png"
+    content, reason = BAD_MASKS.get(kind, (b"", SPECIAL if kind == "a pipe" else "No such file"))
+    path.write_bytes(content)
+    if kind in ("a pipe", "gone"):
+        path.unlink()
+    if kind == "a pipe":
+        os.mkfifo(path)
+    todo = r"Replace or delete them \(a photograph needs no mask\) and run 02_preprocess again"
+    with pytest.raises(ValueError, match=f"1 of 40 masks cannot be used, the first: .*{path.name}.*{reason}.* {todo}"):
+        pixel_cache.build_cache(found, split, image_size=28)
+    path.unlink(missing_ok=True)  # what the sentence says
+    again = preprocess.make_split(found)
+    assert again["mask"][4] == "" and pixel_cache.build_cache(found, again, image_size=28)["masks_file"]
+
+
+@pytest.mark.parametrize("kind", ["another size", "another shape", "red", "1 of 255", "one bit", "a palette"])
+def test_a_mask_of_another_size_or_kind_is_the_same_mask(kind, tmp_path):
+    """It is squashed to the square as its photograph is, and what is not black is lesion."""
+    plain = pixel_cache.decode_mask(put(tmp_path, "plain.png", encoded(Image.fromarray(MASK), "PNG")), 48)
+    H, W = MASK.shape
+    image = Image.fromarray(MASK)
+    image = {"another size": lambda: image.resize((4 * W, 4 * H), 0),
+             "another shape": lambda: image.resize((3 * W, H), 0),
+             "red": lambda: Image.merge("RGB", [image, *2 * [Image.fromarray(0 * MASK)]]),
+             "1 of 255": lambda: Image.fromarray(MASK // 255), "one bit": lambda: image.convert("1"),
+             "a palette": lambda: image.convert("P")}[kind]()
+    other = pixel_cache.decode_mask(put(tmp_path, "other.png", encoded(image, "PNG")), 48)
+    assert np.abs(plain.astype(int) - other).max() <= 1 and 0 < plain.mean() < 255
+
+
+# one photograph of the reader's own, in 05
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_an_animated_photograph_of_the_readers_own_is_refused(kind, tmp_path):
+    path = put(tmp_path, "x.jpg", animation(kind))
+    with pytest.raises(ValueError, match="photograph: x.jpg is animated; save one picture of it"):
+        explorer.read_photograph(path)
+    assert cv2.imread(str(path)) is not None, "a decoder takes the first picture without a word"
