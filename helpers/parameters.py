@@ -100,7 +100,7 @@ def check(values: dict, known: dict) -> Settings:
 
 
 def check_here(variables: dict) -> None:
-    """Check the parameters of a notebook, whose globals() these are, as `check` does, and the types that its cell notes.
+    """Check the parameters of a notebook, whose globals() these are, as `check` does, and the types its cell notes.
 
     For values that came through no command of ours: typed into the cell, or by papermill. Raises ValueError.
     """
