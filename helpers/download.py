@@ -15,7 +15,6 @@ import zipfile
 from pathlib import Path
 
 import cv2
-import pandas as pd
 import requests
 
 from helpers import archives, pixel_cache, preprocess, sample, workspace
@@ -72,7 +71,7 @@ def find_dataset(dataset: str, *, kaggle_dataset: str = KAGGLE_DATASET, masks: s
     table = preprocess.read_marking(table_path)
     names = set(table["image_id"])
     if ids:
-        listed = set(pd.read_csv(workspace.resolve(ids), dtype=str).get("image_id", ()))
+        listed = set(preprocess.read_csv(workspace.resolve(ids), ["image_id"])["image_id"].dropna())
         unknown = listed - names
         if unknown or not listed:
             raise ValueError(f"ids: {ids} needs a column image_id with ids of {table_path}; it has {len(listed)}, "
@@ -80,7 +79,7 @@ def find_dataset(dataset: str, *, kaggle_dataset: str = KAGGLE_DATASET, masks: s
         table = table[table["image_id"].isin(listed)]
     photographs = one_of({path.parent for path in table_path.parent.rglob("*.jpg") if path.stem in names},
                          f"one folder in {table_path.parent} with the photographs of its rows, <image_id>.jpg")
-    sizes = {path.stem: path.stat().st_size for path in photographs.glob("*.jpg")}
+    sizes = {path.stem: path.stat().st_size for path in photographs.glob("*.jpg") if path.is_file()}
     sums = archives.checksums(photographs)
     left_out = pixel_cache.find_unusable([photographs / f"{name}.jpg" for name in table["image_id"]], sums)
     if len(left_out) > unusable * len(table):

@@ -188,12 +188,23 @@ def test_a_byte_changed_after_unpacking_is_found_by_its_checksum(tiny_zip, folde
 
 
 @pytest.mark.parametrize("content, message", [
-    ("image_id\nSAMPLE_0000001\nISIC_7\n", "2, 1 of them unknown, such as ISIC_7"), ("image_id\n", "it has 0"),
-    ("name\nSAMPLE_0000001\n", "a column image_id .* it has 0, 0 of them unknown$")])
+    ("image_id\nSAMPLE_0000001\nISIC_7\n", "2, 1 of them unknown, such as ISIC_7"), ("image_id\n", "has no rows"),
+    ("", "has no rows"), ("image_id\nSAMPLE_\xe9\n", "not UTF-8"),
+    ("name\nSAMPLE_0000001\n", "has the columns name; image_id missing")])
 def test_ids_that_are_not_in_the_table_are_refused(content, message, tiny, folders, tmp_path):
-    (tmp_path / "ids.csv").write_text(content)
+    (tmp_path / "ids.csv").write_text(content, encoding="latin-1")
     with pytest.raises(ValueError, match=message):
         download.find_dataset(str(tiny), ids=str(tmp_path / "ids.csv"))
+
+
+def test_a_link_to_nothing_is_a_missing_photograph(copy, folders):
+    found = download.find_dataset(str(copy))
+    path = sorted(Path(found["folder"]).glob("SAMPLE*.jpg"))[0]
+    path.unlink()
+    path.symlink_to("nowhere.jpg")
+    with pytest.raises(ValueError, match=f"{path.name} cannot be decoded: No such file"):
+        download.find_dataset(str(copy))
+    assert list(download.find_dataset(str(copy), unusable=0.1)["unusable"]) == [path.stem]
 
 
 def test_masks_from_a_folder_a_zip_or_none(tiny, folders, tmp_path):
