@@ -99,3 +99,11 @@ def test_parameter_files_hold_known_parameters():
     assert {path.stem for path in files} >= {"tutorial", "paper", "full"}
     for path in files:
         parameters.check(parameters.read_parameters(str(path), [], known), known)
+
+
+def test_the_table_of_faults_names_tests_that_exist():
+    table = (PROJECT / "tests" / "faults" / "README.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(test_\w+)`", table))
+    there = {name for path in (PROJECT / "tests").rglob("test_*.py")
+             for name in re.findall(r"^def (test_\w+)", path.read_text(encoding="utf-8"), re.MULTILINE)}
+    assert len(named) > 50 and named <= there, named - there
