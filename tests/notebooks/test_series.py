@@ -151,7 +151,7 @@ def test_plain_papermill_and_the_same_seed_again(place, left, tmp_path):
 def test_a_notebook_without_its_input_says_which_one_makes_it(place):
     done = series(place[1], "--run", "empty", "--only", "04")
     assert done.returncode == 1
-    assert "04_train.ipynb failed" in done.stderr and "run 02_preprocess.ipynb first" in done.stderr
+    assert "04_train.ipynb failed" in done.stderr and "run 01_download.ipynb first" in done.stderr
 
 
 @pytest.mark.parametrize("arguments, words", [
