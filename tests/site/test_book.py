@@ -63,7 +63,8 @@ def test_search_finds_attention(browser, address):
     field = browser.find("css selector", ".sidebar-search")[0]
     field.send_keys("attention")
     field.submit()
-    browser.until(lambda: "finished" in browser.find("css selector", "#search-results .search-summary")[0].text)
+    summary = "#search-results .search-summary"
+    browser.until(lambda: any("finished" in found.text for found in browser.find("css selector", summary)))
     titles = [link.text for link in browser.find("css selector", "#search-results ul.search li a")]
     assert "The attention model" in " ".join(titles) and len(titles) > 5, titles
     assert browser.complaints() == []
