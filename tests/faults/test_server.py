@@ -294,9 +294,8 @@ def test_two_processes_that_fetch_at_once_ask_once(reader, tiny_zip, tmp_path):
     with LoopbackKaggle(tiny_zip, faults=(later,)) as server:
         result = reader.run(server, BOTH.format(FETCH), **sign_in(reader.home, "KAGGLE_KEY"))
     assert result.status == 0 and server.names() == ["DownloadDataset", "zip"]
-    lines = result.output.splitlines()
-    assert sorted(lines) == [f"another process is writing {reader.folder}: this one goes on when that is done",
-                             f"at {SLUG}", f"at {SLUG}", "unpacks"]
+    said = [f"another process is writing {reader.folder}: this one goes on when that is done", f"at {SLUG}", "unpacks"]
+    assert [result.output.count(words) for words in said] == [1, 2, 1], result.output  # lines of two may run together
     whole(reader, tiny_zip)
 
 
@@ -305,7 +304,6 @@ def test_two_processes_that_unpack_at_once_unpack_once(reader, tiny_zip, folders
     with LoopbackKaggle(tiny_zip) as server:
         result = reader.run(server, BOTH.format(code))
     assert result.status == 0
-    lines = [line for line in result.output.splitlines() if not line.startswith("another process")]
     folder = next(path for path in (folders.data / "raw").iterdir() if path.is_dir())
-    assert sorted(lines) == [f"at {folder.name}"] * 2 + ["unpacks"]
+    assert [result.output.count(words) for words in (f"at {folder.name}", "unpacks")] == [2, 1], result.output
     assert sum(path.is_file() for path in folder.rglob("*")) == 40 * 2 + 4
