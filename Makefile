@@ -9,7 +9,7 @@ BASE ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(if
 export ATTENTION_HEADLESS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help tutorial test test-3.13 test-faults site test-site lab notebooks bench clean
+.PHONY: help tutorial test test-3.13 test-hosts test-faults site test-site lab notebooks opening bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9.-]+:.*##' Makefile | sed -E 's/^([^:]+):.*## /\1\t/' | awk -F '\t' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -28,6 +28,19 @@ test: $(SETUP)  ## lint, units, the series through papermill, stored outputs thr
 
 test-3.13:  ## the same tests under Python 3.13, in an environment of its own
 	$(MAKE) test VENV=.venv-3.13 BASE=python3.13
+
+.venv-colab/.done: tests/hosts/colab.txt
+	python3.13 -m venv .venv-colab
+	.venv-colab/bin/python -m pip install --quiet --disable-pip-version-check -r tests/hosts/colab.txt
+	@touch $@
+
+.venv-newest/.done: requirements.txt
+	python3.13 -m venv .venv-newest
+	sed 's/[=#].*//' requirements.txt | .venv-newest/bin/python -m pip install --quiet --disable-pip-version-check -r /dev/stdin
+	@touch $@
+
+test-hosts: $(SETUP) .venv-colab/.done .venv-newest/.done  ## the series on imitations of its hosts; Linux, root, Python 3.13
+	$(PYTHON) -m pytest tests/hosts -s
 
 test-faults: $(SETUP)  ## all that can go wrong, done for real, the load and the soak test; some 40 minutes
 	$(PYTHON) -m pytest tests/faults -rs
@@ -54,9 +67,12 @@ lab: $(SETUP)  ## open the notebooks in JupyterLab
 notebooks: $(SETUP)  ## execute all notebooks on the sample and store them with their outputs
 	$(PYTHON) -m tests.notebooks.store
 
+opening: $(SETUP)  ## put the repository's address of CITATION.cff into all first cells and badges
+	$(PYTHON) -m tests.notebooks.opening
+
 bench: $(SETUP)  ## measure speed and memory here: ours, the tutorial's loop and a peer's
 	$(PYTHON) bench/speed.py
 
 clean:  ## delete .venv, caches of tools and what runs left; photographs under data/ stay
-	rm -rf .venv .venv-3.13 site/_build runs .pytest_cache .ruff_cache
+	rm -rf .venv .venv-3.13 .venv-colab .venv-newest site/_build runs .pytest_cache .ruff_cache
 	find . -name __pycache__ -not -path './data/*' -prune -exec rm -rf {} +

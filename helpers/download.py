@@ -17,14 +17,13 @@ from pathlib import Path
 import cv2
 import requests
 
-from helpers import archives, pixel_cache, preprocess, sample, workspace
+from helpers import archives, hosts, pixel_cache, preprocess, sample, workspace
 
 LICENCES = "ISIC 2019 and 2020 photographs: CC BY-NC 4.0; ISIC 2017 and 2018 (Task 1): CC-0; see data/README.md"
 KAGGLE_DATASET = "shonenkov/melanoma-merged-external-data-512x512-jpeg"
 PATIENCE = 60  # seconds without a byte after which an answer counts as broken off; Kaggle's client would wait for ever
 AGAIN = requests.adapters.Retry(3, connect=0, read=False, status_forcelist=(500, 502, 503, 504), allowed_methods=None,
                                 backoff_factor=0.5, respect_retry_after_header=False, raise_on_status=False)
-MOUNT = Path("/kaggle/input")  # where Kaggle's own notebooks find the data sets added to them
 REFUSED = {  # why Kaggle did not give a data set, and what to do: by status, or in words
     "none": "No credentials for Kaggle were found, so {name} was not downloaded. Create a token under API at "
             "https://www.kaggle.com/settings, save it as ~/.kaggle/access_token, type chmod 600 ~/.kaggle/access_token "
@@ -116,7 +115,7 @@ def fetch(name: str) -> Path:
     if not re.fullmatch(r"[\w-]+/[\w-]+(/[0-9]+)?", name):
         raise ValueError(f"a Kaggle data set is owner/name or owner/name/version, as {KAGGLE_DATASET}, not {name!r}")
     owner, slug, *version = name.split("/")
-    for mounted in (MOUNT / "datasets" / owner / slug, MOUNT / slug):
+    for mounted in (hosts.ROOT / "kaggle" / "input" / place for place in (f"datasets/{owner}/{slug}", slug)):
         if mounted.is_dir():
             return mounted
     folder = workspace.data_folder() / "raw" / "kaggle" / owner / "@".join([slug, *version])
@@ -140,6 +139,8 @@ def download(name: str, folder: Path) -> None:
 
     The client goes on from what an earlier call left there, tries again when the connection breaks, and shows progress.
     """
+    if not find_credentials():
+        hosts.lend_credentials(ask=not workspace.headless())
     found, signed_in, why, reason = find_credentials(), False, "none", ""
     if found == ["~/.kaggle/credentials.json"]:
         os.environ.setdefault("KAGGLE_ENABLE_OAUTH", "1")  # kaggle 2.0.2 does not look there unasked

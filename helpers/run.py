@@ -1,7 +1,7 @@
 """Run the notebooks in order through papermill, with their parameters checked before anything starts.
 
     python -m helpers.run [--run NAME] [--dataset sample|kaggle|PATH] [--params FILE] [-p NAME VALUE]...
-                          [--from 04] [--only 05]
+                          [--from 04] [--to 05] [--only 05]
                           [--grid NAME=VALUE,VALUE]... [--workers N] [--scheduler ADDRESS]
 
 Exit 0: all ran. 1: a notebook failed, or files cannot be written. 2: a parameter or option is unknown, of the wrong
@@ -25,7 +25,7 @@ from papermill.exceptions import PapermillExecutionError
 from helpers import grid, workspace
 from helpers.parameters import NOTEBOOKS, check, known_parameters, read_parameters
 
-OPTIONS = ("run", "dataset", "params", "from", "only", "grid", "workers", "scheduler")
+OPTIONS = ("run", "dataset", "params", "from", "to", "only", "grid", "workers", "scheduler")
 FIRST_FIGURE = "attention_malignant.png"
 
 
@@ -108,14 +108,17 @@ def read_grid(texts: Sequence[str], values: dict, pairs: Sequence[tuple[str, str
     return grid.Grid(values["run"], axes, first, shared, notebook, parameters, run_notebook)
 
 
-def choose(first: str | None, only: str | None) -> list[Path]:
-    """The notebooks from the one whose name starts with `first`, or `only` that one. Raises ValueError for none."""
-    for start in filter(None, (first, only)):
+def choose(first: str | None, only: str | None, last: str | None = None) -> list[Path]:
+    """The notebooks from the one whose name starts with `first` to `last`, or `only` that one. Raises ValueError."""
+    for start in filter(None, (first, only, last)):
         if not any(notebook.name.startswith(start) for notebook in NOTEBOOKS):
             raise ValueError(f"no notebook starts with {start!r}: {', '.join(path.stem for path in NOTEBOOKS)}")
     if only:
         return [notebook for notebook in NOTEBOOKS if notebook.name.startswith(only)]
-    return [notebook for notebook in NOTEBOOKS if notebook.name >= (first or "")]
+    chosen = [path for path in NOTEBOOKS if path.name >= (first or "") and path.name[:len(last or "")] <= (last or "")]
+    if not chosen:
+        raise ValueError(f"there is no notebook from {first} to {last}")
+    return chosen
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -125,6 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--params", default="", metavar="FILE", help="parameters in YAML, as in notebooks/params/")
     parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="one parameter")
     parser.add_argument("--from", dest="first", metavar="04", help="start at this notebook")
+    parser.add_argument("--to", dest="last", metavar="05", help="end with this notebook")
     parser.add_argument("--only", metavar="05", help="run this notebook alone")
     parser.add_argument("--grid", action="append", default=[], metavar="NAME=V1,V2",
                         help="run 04 for every combination of these values, and compare the runs")
@@ -145,11 +149,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ValueError(f"there is no option {unknown[0]!r}; "
                              + (f"did you mean {names[near[0]]}?" if near else "--help lists them"))
         values = read_parameters(options.params, [*options.p, *named], known)
-        notebooks = choose(options.first, options.only)
+        notebooks = choose(options.first, options.only, options.last)
         if not options.grid and (options.workers is not None or options.scheduler):
             raise ValueError("--workers and --scheduler say where the points of a --grid run; there is no --grid")
-        if options.grid and (options.first or options.only):
-            raise ValueError("--grid runs 01 and 02 once and 04 for each point: leave --from and --only out")
+        if options.grid and (options.first or options.only or options.last):
+            raise ValueError("--grid runs 01 and 02 once and 04 for each point: leave --from, --to and --only out")
         if options.workers is not None and (options.workers < 1 or options.scheduler):
             raise ValueError("--workers is at least 1, and for this machine: not beside --scheduler")
         plan = read_grid(options.grid, values, options.p, known) if options.grid else None

@@ -1,4 +1,4 @@
-"""Where things lie and what the machine offers: folders, host, device, precision, seeds, files never half written.
+"""Where things lie and what the machine offers: folders, device, precision, seeds, files never half written.
 
 Every other module asks here instead of naming a folder or a device of its own.
 """
@@ -18,7 +18,9 @@ import psutil
 import torch
 from filelock import FileLock, Timeout
 
-PROJECT = Path(__file__).resolve().parent.parent
+from helpers import hosts
+
+PROJECT = hosts.PROJECT
 FORMAT = 1  # of the files that a run leaves; raised when a reader of the old ones would misread the new
 UNWRITABLE = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "your share of the disk is used up",
               errno.EFBIG: "the file may not grow so large", errno.EROFS: "the disk can only be read",
@@ -31,18 +33,18 @@ class CannotWrite(OSError):
 
 
 def data_folder() -> Path:
-    """Where photographs and caches go: `data/` in the project, or the folder that ATTENTION_DATA names."""
-    return Path(os.environ.get("ATTENTION_DATA") or PROJECT / "data").expanduser().resolve()
+    """Where photographs and caches go: the folder that ATTENTION_DATA names, the host's own, or `data/` here."""
+    return Path(os.environ.get("ATTENTION_DATA") or hosts.folder("data")).expanduser().resolve()
 
 
 def run_folder(run: str) -> Path:
-    """The folder of a run, created: `runs/<run>`, or below the folder that ATTENTION_RUNS names.
+    """The folder of a run, created: below the folder that ATTENTION_RUNS names, the host's own, or `runs/`.
 
     Raises ValueError for a name that would leave that folder, CannotWrite where the folder cannot be made or written.
     """
     if not run or run != Path(run).name or run in (".", ".."):
         raise ValueError(f"run is the name of one folder, such as 'sample' or 'seed-1', not {run!r}")
-    folder = Path(os.environ.get("ATTENTION_RUNS") or PROJECT / "runs").expanduser().resolve() / run
+    folder = Path(os.environ.get("ATTENTION_RUNS") or hosts.folder("runs")).expanduser().resolve() / run
     with saying_what_to_do(folder):
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK):
@@ -58,15 +60,7 @@ def resolve(path: str | Path) -> Path:
 
 def headless() -> bool:
     """True where nobody watches: progress bars and widgets give way to lines and still figures."""
-    return os.environ.get("ATTENTION_HEADLESS") == "1"
-
-
-def host() -> str:
-    """Which host runs this: "kaggle", "colab", "gradient" or "local"."""
-    signs = {"kaggle": "KAGGLE_KERNEL_RUN_TYPE",  # asked first: Kaggle's image is built from Colab's
-             "colab": "COLAB_RELEASE_TAG",
-             "gradient": "PAPERSPACE_NOTEBOOK_REPO_ID"}
-    return next((name for name, variable in signs.items() if os.environ.get(variable)), "local")
+    return os.environ.get("ATTENTION_HEADLESS") == "1" or os.environ.get("KAGGLE_KERNEL_RUN_TYPE") == "Batch"
 
 
 def choose_device(device: str = "auto") -> torch.device:
@@ -178,7 +172,9 @@ def read_json(path: Path, notebook: str) -> dict:
 def need(path: Path, notebook: str) -> Path:
     """`path` if it exists. Raises FileNotFoundError that names the notebook which makes it."""
     if not path.exists():
-        raise FileNotFoundError(f"{path.name} is not in {path.parent}: run {notebook} first (with the same `run`)")
+        raise FileNotFoundError(f"{path.name} is not in {path.parent}: run {notebook} first (with the same `run`), or "
+                                "it and those before it from a cell of your own: import helpers.run; "
+                                f"helpers.run.main(['--run', '{path.parent.name}', '--to', '{notebook[:2]}'])")
     return path
 
 

@@ -9,7 +9,7 @@ import sys
 import time
 
 PYTEST = (sys.executable, "-m", "pytest")
-APART = ("notebooks", "faults", "site", "test_download.py")  # parts of their own; site: `make test-site`
+APART = ("notebooks", "faults", "site", "hosts", "test_download.py")  # parts and targets of their own
 PARTS = {
     "lint": (sys.executable, "-m", "ruff", "check", "."),
     "units": (*PYTEST, "tests", *(f"--ignore=tests/{name}" for name in APART)),

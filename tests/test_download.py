@@ -21,7 +21,7 @@ import papermill
 import pytest
 from loopback_kaggle import KEY, OAUTH, SECRETS, TOKEN, USER, LoopbackKaggle
 
-from helpers import archives, download, preprocess, sample, workspace
+from helpers import archives, download, hosts, preprocess, sample, workspace
 
 NAME = download.KAGGLE_DATASET
 SLUG = NAME.split("/")[1]
@@ -367,12 +367,12 @@ def test_names_of_another_form_are_refused(name, folders):
 
 @pytest.mark.parametrize("place", [SLUG, f"datasets/{NAME}"])
 def test_on_kaggle_what_was_added_to_the_notebook_is_used_in_place(place, tiny, folders, tmp_path, monkeypatch):
-    monkeypatch.setattr(download, "MOUNT", tmp_path / "input")
+    monkeypatch.setattr(hosts, "ROOT", tmp_path)
     monkeypatch.setattr(download, "download", None)
-    shutil.copytree(tiny, tmp_path / "input" / place)
+    shutil.copytree(tiny, tmp_path / "kaggle" / "input" / place)
     for name in (NAME, f"{NAME}/3"):
         found = download.find_dataset("kaggle", kaggle_dataset=name)
-        assert found["csv"] == str(tmp_path / "input" / place / "marking.csv")
+        assert found["csv"] == str(tmp_path / "kaggle" / "input" / place / "marking.csv")
         assert found["kaggle_dataset"] == name
     assert files(folders.data) == set()
 

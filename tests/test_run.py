@@ -188,6 +188,17 @@ def test_notebooks_are_chosen_by_how_they_start(first, only, expected, series):
     assert "".join(path.name[1] for path in run.choose(first, only)) == expected
 
 
+@pytest.mark.parametrize("first, last, expected", [(None, "01", "1"), (None, "02_second", "12"), ("02", "03", "23"),
+                                                   ("02", "02", "2")])
+def test_the_last_notebook_can_be_named_too(first, last, expected, series):
+    assert "".join(path.name[1] for path in run.choose(first, None, last)) == expected
+
+
+def test_an_end_before_the_start_is_refused(series):
+    with pytest.raises(ValueError, match="no notebook from 03 to 02"):
+        run.choose("03", None, "02")
+
+
 @pytest.mark.parametrize("first, only", [("04", None), (None, "7"), ("04", "01")])
 def test_a_notebook_that_is_not_there_is_refused_with_those_that_are(first, only, series):
     with pytest.raises(ValueError, match="no notebook starts with '[47]*0?4?'.*: 01_first, 02_second, 03_third"):

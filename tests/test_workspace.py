@@ -1,4 +1,4 @@
-"""Folders, host, device, precision, seeds, and files that are written whole or not at all."""
+"""Folders, device, precision, seeds, and files that are written whole or not at all."""
 
 import json
 import os
@@ -11,8 +11,6 @@ import pytest
 import torch
 
 from helpers import workspace
-
-SIGNS = ["KAGGLE_KERNEL_RUN_TYPE", "COLAB_RELEASE_TAG", "PAPERSPACE_NOTEBOOK_REPO_ID"]
 
 
 def test_folders_follow_the_environment_and_default_to_the_project(monkeypatch, tmp_path):
@@ -51,21 +49,6 @@ def test_resolve_starts_at_the_project_whatever_the_working_folder(monkeypatch, 
     assert workspace.resolve("data/README.md") == workspace.PROJECT / "data" / "README.md"
     assert workspace.resolve("notebooks/../data") == workspace.PROJECT / "data"
     assert workspace.resolve(tmp_path / "set.zip") == tmp_path / "set.zip"
-
-
-@pytest.mark.parametrize("there, expected", [
-    ([], "local"),
-    (["PAPERSPACE_NOTEBOOK_REPO_ID"], "gradient"),
-    (["COLAB_RELEASE_TAG"], "colab"),
-    (["KAGGLE_KERNEL_RUN_TYPE"], "kaggle"),
-    (["COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE"], "kaggle"),  # Kaggle's image is built from Colab's
-])
-def test_host(there, expected, monkeypatch):
-    for sign in SIGNS:
-        monkeypatch.delenv(sign, raising=False)
-    for sign in there:
-        monkeypatch.setenv(sign, "1")
-    assert workspace.host() == expected
 
 
 @pytest.mark.parametrize("value, expected", [("1", True), ("0", False), ("", False)])
