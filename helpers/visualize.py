@@ -5,15 +5,20 @@ Figures are returned, neither shown nor saved; their sizes follow from what they
 """
 
 import hashlib
+import io
 import textwrap
+from functools import partial
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
+from IPython import get_ipython
+from IPython.core.pylabtools import print_figure
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
@@ -22,7 +27,27 @@ from helpers.model import AttnVGG, Output
 
 BLUE, VERMILION, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#E69F00", "#009E73", "#999999"  # Okabe and Ito, 2008
 COLOUR_MAP = "cividis"  # rises evenly in lightness, the same to colour-blind eyes (Nunez and others, PLOS ONE 2018)
+STYLE = {"font.family": "DejaVu Sans", "figure.dpi": 96, "savefig.dpi": 120, "figure.facecolor": "white",  # as on paper
+         "axes.prop_cycle": plt.cycler(color=[BLUE, VERMILION, GREEN, ORANGE, GREY]), "image.cmap": COLOUR_MAP,
+         "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False}
 VERDICTS = {(1, True): "found", (1, False): "missed", (0, True): "false alarm", (0, False): "cleared"}
+
+
+def use_style() -> None:
+    """One look for all figures; a notebook shows them with twice the pixels, as JPEG where a photograph is in it."""
+    plt.rcParams.update(STYLE)
+    if shell := get_ipython():
+        shell.enable_matplotlib("inline")  # now: loaded later, it would undo what follows
+        for kind in ("png", "jpeg"):
+            shell.display_formatter.formatters[f"image/{kind}"].for_type(Figure, partial(shown, kind=kind))
+
+
+def shown(figure: Figure, *, kind: str) -> tuple[bytes, dict] | None:
+    """The figure as a picture of this kind, "png" or "jpeg", and its width on the page; None if it is of the other."""
+    if any(image.get_array().ndim == 3 for axis in figure.axes for image in axis.images) != (kind == "jpeg"):
+        return None
+    data = print_figure(figure, kind, dpi=2 * figure.dpi, **({"pil_kwargs": {"quality": 80}} if kind == "jpeg" else {}))
+    return data, {"width": Image.open(io.BytesIO(data)).width // 2}
 
 
 def draw_rows(used: pd.DataFrame, split: str, target: int, count: int, seed: int) -> np.ndarray:
@@ -93,12 +118,13 @@ def overlay(photographs: np.ndarray, maps: Tensor, *, share: float = 0.4, colour
     if (*photographs.shape[:1], 1, *photographs.shape[1:]) != (*maps.shape, 3):
         raise ValueError("expected photographs [N, H, W, 3] and maps [N, 1, H, W] of one size, not "
                          f"{list(photographs.shape)} and {list(maps.shape)}: upsample the maps first")
-    return (1 - share) * photographs + share * plt.get_cmap(colour_map)(maps[:, 0].numpy())[..., :3]
+    coloured = plt.get_cmap(colour_map)(maps[:, 0].numpy())[..., :3]
+    return ((1 - share) * photographs + share * coloured).clip(0, 1)  # rounding may leave 1.0000001
 
 
 def attention_figure(photographs: np.ndarray, pool3: Tensor | None, pool4: Tensor | None, titles: list[str], *,
                      attention: str, grad_cam: Tensor | None = None, own_rows: bool = False,
-                     outlines: Tensor | None = None, panel: float = 1.05) -> Figure:
+                     outlines: Tensor | None = None, panel: float = 1.0) -> Figure:
     """The tutorial's rows for N photographs: input, pool-3, pool-4 (and Grad-CAM), each map stretched from min to max.
 
     Below each map stands its range in its own units; own_rows adds a row a map in these units, with one colour bar.

@@ -12,9 +12,9 @@ PROJECT = Path(__file__).resolve().parent.parent
 ASKED = {"torch", "torchvision", "jupyterlab", "nbval", "papermill", "pandas", "scikit-learn", "opencv-python-headless",
          "pillow", "matplotlib", "kaggle", "tqdm", "six", "captum"}
 # who may import whom: each name only what stands after it
-ORDER = ["run", "grid", "compare", "interventions", "audit", "attribution", "explorer", "visualize", "train",
-         "parameters", "checkpoint", "recipes", "distributed", "metrics", "batches", "loss", "model", "shortcuts",
-         "lookalikes", "download", "archives", "preprocess", "pixel_cache", "sample", "workspace"]
+ORDER = ["run", "grid", "compare", "interventions", "audit", "attribution", "explorer", "diagrams", "visualize",
+         "train", "parameters", "checkpoint", "recipes", "distributed", "metrics", "batches", "loss", "model",
+         "shortcuts", "lookalikes", "download", "archives", "preprocess", "pixel_cache", "sample", "workspace", "hosts"]
 
 
 def requirements() -> list[Requirement]:
@@ -43,12 +43,13 @@ def test_each_dependency_is_pinned_once():
 
 
 def test_what_the_package_imports_is_listed():
-    distributions = {"cv2": "opencv-python-headless", "sklearn": "scikit-learn", "yaml": "pyyaml", "PIL": "pillow"}
+    distributions = {"cv2": "opencv-python-headless", "sklearn": "scikit-learn", "yaml": "pyyaml", "PIL": "pillow",
+                     "IPython": "ipython"}
     listed = {one.name.lower() for one in requirements()}
     for path in (PROJECT / "helpers").glob("*.py"):
         for module in imported(path):
             root = module.split(".")[0]
-            if root != "helpers" and root not in sys.stdlib_module_names:
+            if root not in ("helpers", "google", *sys.stdlib_module_names):  # google.colab is on Colab alone
                 assert distributions.get(root, root) in listed, f"{path.name} imports {root}"
 
 
@@ -64,7 +65,7 @@ def test_a_small_package():
     modules = (PROJECT / "helpers").glob("*.py")
     sizes = {path.name: len(path.read_text(encoding="utf-8").splitlines()) for path in modules}
     assert max(sizes.values()) <= 250, sizes
-    assert sum(sizes.values()) <= 4250, sizes
+    assert sum(sizes.values()) <= 4500, sizes
 
 
 def test_imports_point_one_way():
