@@ -5,7 +5,7 @@ they show until their source changes, so that a second run on the same machine c
 
     python -m tests.notebooks.store [NAME]...
 
-With names (04, 05...) only those, from what the run `sample` has left under runs/.
+With names (04, make_it_yours, solutions/04, solutions...) only those, from what the run `sample` left under runs/.
 """
 
 import json
@@ -21,7 +21,9 @@ import nbformat
 from helpers import run, workspace
 
 SHOWN = workspace.PROJECT / "notebooks" / "images" / run.FIRST_FIGURE  # the figure that README.md shows
-DEEPER = sorted((workspace.PROJECT / "notebooks" / "deeper").glob("*.ipynb"))  # they read what the series left
+FOLDER = workspace.PROJECT / "notebooks"
+AFTER = [*sorted((FOLDER / "deeper").glob("*.ipynb")),  # they read what the series left
+         *sorted((FOLDER / "solutions").glob("*.ipynb"))]
 LIMIT = 1_500_000  # bytes a notebook: repository hosts show no larger ones
 KEPT = ("kernelspec", "language_info")
 
@@ -69,6 +71,8 @@ def complaints(notebook: nbformat.NotebookNode) -> list[str]:
 
 def store(path: Path, folder: Path) -> bool:
     """Execute one notebook into `folder` and store it; False, with reasons on stderr, where it must not be stored."""
+    folder = folder / path.parent.relative_to(FOLDER)
+    folder.mkdir(exist_ok=True)
     seconds = run.run_notebook(path, {}, folder)
     notebook = clean(nbformat.read(folder / path.name, as_version=4), nbformat.read(path, as_version=4))
     wrong = complaints(notebook)
@@ -80,14 +84,15 @@ def store(path: Path, folder: Path) -> bool:
         with workspace.replacing(path) as beside:
             beside.write_text(text, encoding="utf-8")
     outcome = "refused" if wrong else "stored" if changed else "unchanged"
-    print(f"{path.name:30s} {seconds:4.0f} s  {len(text):9,} bytes  {outcome}", flush=True)
+    print(f"{path.relative_to(FOLDER).as_posix():42s} {seconds:4.0f} s  {len(text):9,} bytes  {outcome}", flush=True)
     return not wrong
 
 
 def main() -> int:
     names = sys.argv[1:]
-    notebooks = [path for path in [*run.NOTEBOOKS, *DEEPER]
-                 if not names or any(path.name.startswith(name) for name in names)]
+    notebooks = [path for path in [*run.NOTEBOOKS, *AFTER]
+                 if not names or any(path.relative_to(FOLDER).as_posix().removeprefix("deeper/").startswith(name)
+                                     for name in names)]
     with tempfile.TemporaryDirectory() as runs:
         os.environ |= {"ATTENTION_HEADLESS": "1"} | ({} if names else {"ATTENTION_RUNS": runs})
         folder = workspace.run_folder("sample")

@@ -28,7 +28,7 @@ PARAMETERS = {
 SERIES = ["01_download", "02_preprocess", "03_attention_model", "04_train", "05_visualize_attention", "06_audit"]
 
 
-@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.relative_to(PROJECT / "notebooks").as_posix())
 def path(request):
     return request.param
 
@@ -79,13 +79,20 @@ def test_the_same_parameter_is_the_same_everywhere():
     assert set(found) == set(PARAMETERS)
 
 
-def test_the_same_opening(notebook):
+def solves(path) -> bool:
+    """Solutions have neither badges nor goals: they are read beside a notebook that has them."""
+    return path.parent.name == "solutions"
+
+
+def test_the_same_opening(notebook, path):
     first = nbformat.read(NOTEBOOKS[0], as_version=4)
     assert notebook.cells[2].source == first.cells[2].source, "the bootstrap cell"
-    assert re.match(r"# Part \d of 6: \w|# Deeper: \w", notebook.cells[0].source)
-    assert "colab-badge.svg" in notebook.cells[0].source and "Time: about" in notebook.cells[0].source
+    assert re.match(r"# Part \d of 6: \w|# Deeper: \w|# Solutions: \w", notebook.cells[0].source)
+    if not solves(path):
+        assert "colab-badge.svg" in notebook.cells[0].source and "Time: about" in notebook.cells[0].source
 
 
+@pytest.mark.parametrize("path", [path for path in NOTEBOOKS if not solves(path)], ids=lambda path: path.stem)
 def test_goals_and_recap_mirror_each_other(notebook):
     (goals,) = [cell.source for cell in notebook.cells if "## In this notebook you will" in cell.source]
     (recap,) = [cell.source for cell in notebook.cells if "## In this notebook we" in cell.source]
@@ -108,24 +115,26 @@ def test_plain_python_without_a_bare_except(notebook):
         assert not any(isinstance(node, ast.ExceptHandler) and node.type is None for node in ast.walk(tree)), cell.id
 
 
-def test_short_cells_and_not_too_many_words(notebook):
-    lines = sorted(len(cell.source.splitlines()) for cell in code(notebook))
-    assert lines[len(lines) // 2] <= 8 and lines[int(0.9 * len(lines))] <= 20, lines
+def test_short_cells_and_not_too_many_words(notebook, path):
+    lines = sorted(len(cell.source.splitlines()) for cell in code(notebook)[1:])  # the first is the same in all
+    assert lines[len(lines) // 2] <= (10 if solves(path) else 8) and lines[int(0.9 * len(lines))] <= 20, lines
     words = sum(len(cell.source.split()) for cell in notebook.cells if cell.cell_type == "markdown")
     assert words <= 1500, words
 
 
-def test_stored_with_outputs_and_nothing_of_the_machine(notebook):
+def test_stored_with_outputs_and_nothing_of_the_machine(notebook, path):
     counts = [cell.execution_count for cell in code(notebook)]
+    if solves(path) and not any(counts):
+        pytest.skip("stored without outputs; `make notebooks` executes it, which takes minutes of training")
     assert counts == list(range(1, len(counts) + 1))
     assert store.complaints(notebook) == []
     shown = {kind for cell in code(notebook) for output in cell.outputs for kind in output.get("data", {})}
-    assert shown & {"image/png", "image/jpeg"}, "a series of pictures"
+    assert shown & {"image/png", "image/jpeg"} or solves(path) and "text/html" in shown, "a series of pictures"
 
 
-def test_checked_cells_have_an_output_to_compare(notebook):
+def test_checked_cells_have_an_output_to_compare(notebook, path):
     checked = tagged(notebook, "nbval-check-output")
-    assert checked
+    assert checked or solves(path)
     for cell in checked:
         assert cell.execution_count and cell.outputs, cell.id
         assert "timing" not in cell.metadata.tags, cell.id

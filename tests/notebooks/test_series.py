@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import nbformat
@@ -14,31 +13,12 @@ import pytest
 import torch
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
-from helpers import run, sample
+from helpers import run
 from helpers.model import AttnVGG
+from tests.notebooks.conftest import series
 
 PROJECT = Path(__file__).resolve().parents[2]
 MAPS = {"attention_pool3", "attention_pool4", "grad_cam", "centre", "uniform"}
-
-
-def series(environment, *arguments, folder=PROJECT):
-    """`python -m helpers.run` as a reader types it."""
-    return subprocess.run([sys.executable, "-m", "helpers.run", *arguments], cwd=folder, capture_output=True, text=True,
-                          timeout=600, env={**os.environ, "PYTHONPATH": str(PROJECT), **environment})
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    """A folder with 60 drawn photographs of 64 pixels, the environment that runs there, and the run's output."""
-    folder = tmp_path_factory.mktemp("series")
-    sample.make_sample(folder / "small", seed=5, count=60, side=64)
-    environment = {"ATTENTION_DATA": str(folder / "data"), "ATTENTION_RUNS": str(folder / "runs")}
-    started = time.monotonic()
-    done = series(environment, "--run", "small", "--dataset", "small", "-p", "image_size", "64", "-p", "epochs", "1",
-                  "-p", "attention", "sigmoid", "-p", "mask_weight_pool4", "0.1", "-p", "benign", "20", folder=folder)
-    assert done.returncode == 0, done.stdout + done.stderr
-    print(f"\nsix notebooks on 60 photographs: {time.monotonic() - started:.0f} s")
-    return folder, environment, done.stdout
 
 
 @pytest.fixture(scope="module")
