@@ -48,8 +48,12 @@ def prepare() -> str:
 
 
 def missing() -> list[str]:
-    """The packages of requirements.txt that the notebooks need and that cannot be imported here, without versions."""
-    listed = re.findall(r"^([\w-]+)==", (PROJECT / "requirements.txt").read_text(encoding="utf-8"), re.MULTILINE)
+    """The packages of requirements.txt that the notebooks need and that cannot be imported here, without versions.
+
+    None where that file is not there: somebody has copied `helpers` alone, and has a Python for it.
+    """
+    file = PROJECT / "requirements.txt"
+    listed = re.findall(r"^([\w-]+)==", file.read_text(encoding="utf-8"), re.MULTILINE) if file.is_file() else []
     return [package for package in listed if package not in UNUSED
             and importlib.util.find_spec(MODULES.get(package, package)) is None]
 

@@ -85,6 +85,11 @@ def test_what_is_missing_is_named_without_its_version(monkeypatch):
     assert hosts.missing() == ["captum", "opencv-python-headless"]
 
 
+def test_helpers_copied_alone_miss_nothing(monkeypatch, tmp_path):
+    monkeypatch.setattr(hosts, "PROJECT", tmp_path)
+    assert hosts.missing() == []
+
+
 def wheel(folder: Path, name: str, version: str, needs: str = "") -> None:
     """A package of one empty module, as the smallest wheel there is."""
     info = f"{name}-{version}.dist-info"
