@@ -32,6 +32,7 @@ import matplotlib.pyplot as plt  # noqa: E402
 
 PROJECT = Path(__file__).resolve().parent.parent
 QUOTED = ["README.md", "data/README.md", "bench/README.md"]  # the last two are pages as well
+BADGE = re.compile(r" \[!\[[^\]]*\]\[\w+\]\]\([^)]*\)")  # of the README's list: each notebook's page has its own
 COMMENT = re.compile(r"<!-- (?P<kind>section|tables|machine|story)(: (?P<name>[^|]+?))?( \| (?P<heading>.+))? -->")
 EMPTY = re.compile(r"```\{toctree\}\n(?::.*\n)*\n(?P<glob>\S+\*)\n```\n")  # Sphinx warns where a glob finds nothing
 LINK = re.compile(r"(!?\[[^\]\[]*\]\()([^)\s#:]+)(#[^)]*)?\)")  # a relative link of Markdown, or an image
@@ -208,7 +209,7 @@ def gather(folder: Path) -> None:
         if kind == "story":
             return story(read, folder)
         if kind == "section":
-            return sections(quoted[name]).get(heading) or missing(f"{name} has no section {heading!r}")
+            return BADGE.sub("", sections(quoted[name]).get(heading) or missing(f"{name} has no section {heading!r}"))
         return machine(read[name]) if kind == "machine" else "\n\n".join(tables(read[name], heading))
 
     texts = {name: COMMENT.sub(quote, text) for name, text in own.items()}
