@@ -139,9 +139,8 @@ def download(name: str, folder: Path) -> None:
 
     The client goes on from what an earlier call left there, tries again when the connection breaks, and shows progress.
     """
-    if not find_credentials():
-        hosts.lend_credentials(ask=not workspace.headless())
-    found, signed_in, why, reason = find_credentials(), False, "none", ""
+    found = find_credentials() or hosts.lend_credentials(ask=not workspace.headless()) or find_credentials()
+    signed_in, why, reason = False, "none", ""
     if found == ["~/.kaggle/credentials.json"]:
         os.environ.setdefault("KAGGLE_ENABLE_OAUTH", "1")  # kaggle 2.0.2 does not look there unasked
     try:

@@ -277,7 +277,7 @@ def test_a_grid_through_papermill(series, folders, tmp_path, capsys):
     (["--grid", "seed=0,0"], "two points of the grid would be the run 'g-seed=0'"),
     (["--grid", "seed=0", "--grid", "seed=1"], "name seed once"),
     (["--grid", "seed=0,1", "-p", "seed", "1"], "not with -p"),
-    (["--grid", "seed=0,1", "--only", "04"], "leave --from and --only out"),
+    (["--grid", "seed=0,1", "--only", "04"], "leave --from, --to and --only out"),
     (["--grid", "seed=0,1", "--workers", "0"], "--workers is at least 1"),
     (["--grid", "seed=0,1", "--workers", "2", "--scheduler", "tcp://x:1"], "not beside --scheduler"),
     (["--workers", "2"], "there is no --grid"),
