@@ -65,7 +65,7 @@ def test_kaggle(machine, python, tmp_path):
                     variables={**COLAB, "KAGGLE_KERNEL_RUN_TYPE": "Batch"}, parameters={**SMALL, "dataset": "kaggle"})
     quiet_and_whole(found, "kaggle")
     assert {"model.pt", "audit.json"} <= left(found, f"/kaggle/working/{NAME}/runs/sample")
-    assert not any("/data/" in path for path in found["files"] if path.startswith("/kaggle/working"))
+    assert not any("/data/cache/" in path for path in found["files"] if path.startswith("/kaggle/working"))
     assert any(path.startswith("/kaggle/temp/attention/data/cache/") for path in found["files"])
 
 
