@@ -119,7 +119,7 @@ def draw(table: pd.DataFrame) -> Figure:
     order = {name: place for place, name in enumerate(table["setting"].unique())}
     figure = Figure(figsize=(2 + 4 * len(panels), 1.5 + 0.3 * len(table)), layout="constrained")
     for axis, panel in zip(figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels, strict=True):
-        axis.axvline(0.5 if panel == "auc" else 0, color="#999999", linestyle=":")
+        axis.axvline(0.5 if panel == "auc" else 0, color="#666666", linestyle=":")
         for place, (name, rows) in enumerate(table.groupby("setting", sort=False)):
             colour = COLOURS[place % len(COLOURS)]
             y = order[name] + (np.arange(len(rows)) - (len(rows) - 1) / 2) * 0.6 / max(1, len(rows))

@@ -127,7 +127,7 @@ def story(notebooks: dict[str, nbformat.NotebookNode], folder: Path) -> str:
              "centre": "a centred blob", "uniform (chance)": "chance"}
     shares = {label: [float(number) for number in re.findall(r"\d\.\d+", measured[name]["energy"])]
               for name, label in names.items()}  # value, low, high
-    colours = ["#0072B2", "#0072B2", "#E69F00", "#999999", "#999999"]
+    colours = ["#0072B2", "#0072B2", "#E69F00", "#666666", "#666666"]
     figure = plt.figure(figsize=(5, 5.4), layout="constrained")
     pictures, measurement = figure.subfigures(2, 1, height_ratios=[4.6, 2.6])
     pictures.suptitle("1. The pictures: where the network seems to look", x=0.01, ha="left", fontsize=11)

@@ -30,7 +30,6 @@ KEYS = {"color", "colors", "c", "facecolor", "facecolors", "edgecolor", "edgecol
         "markerfacecolor", "markeredgecolor", "colour", "fc", "ec", "labelcolor", "textcolor"}
 MAP_KEYS = {"cmap", "colour_map", "colormap", "get_cmap", "set_cmap"}
 FAR = 15    # CIE Lab distance of any two colours; some 2 is the least that an eye can see
-WEAK = {frozenset({"GREEN", "GREY"}): 10}  # nearer to each other: never the only mark, see below
 # Machado, Oliveira, Fernandes, "A Physiologically-based Model for Simulation of Color Vision Deficiency", IEEE
 # Transactions on Visualization and Computer Graphics 15 (6), 2009: full dichromacy (severity 1), on linear RGB
 DEFICIENCIES = {
@@ -145,18 +144,8 @@ def test_the_matrices_leave_grey_as_it_is():
 def test_the_palette_can_be_told_apart(name):
     seen = {frozenset(pair): distance(*(PALETTE[one] for one in pair), DEFICIENCIES[name])
             for pair in itertools.combinations(PALETTE, 2)}
-    near = {tuple(pair): round(far, 1) for pair, far in seen.items() if far < WEAK.get(pair, FAR)}
+    near = {tuple(pair): round(far, 1) for pair, far in seen.items() if far < FAR}
     assert not near, f"{name}: nearer than {FAR}"
-
-
-def test_weak_pairs_are_weak_and_never_the_only_mark():
-    for pair in WEAK:
-        assert min(distance(*(PALETTE[one] for one in pair), matrix) for matrix in DEFICIENCIES.values()) < FAR
-        for path in NOTEBOOKS:
-            for cell in code_cells(path):
-                if all(PALETTE[one] in cell.source or f"visualize.{one}" in cell.source for one in pair):
-                    marks = re.search(r'":"|"--"|"\^--"|"s--"|linestyle|hatch|marker', cell.source)
-                    assert marks, f"{path.stem} {cell.id}: {' and '.join(pair)} need another mark than colour"
 
 
 def test_the_cycle_is_the_palette():
