@@ -15,6 +15,7 @@ import nbformat
 import pytest
 
 from helpers import download, hosts, workspace
+from tests.conftest import commit_all
 from tests.notebooks import opening
 
 VARIABLES = [*hosts.SIGNS.values(), *hosts.SECRETS, "ATTENTION_DATA", "ATTENTION_RUNS", "ATTENTION_HEADLESS",
@@ -209,9 +210,7 @@ def remote(tmp_path_factory):
     folder.mkdir()
     shutil.copytree(hosts.PROJECT / "helpers", folder / "helpers", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copyfile(hosts.PROJECT / "requirements.txt", folder / "requirements.txt")
-    git = ["git", "-c", "user.name=t", "-c", "user.email=t@localhost", "-C", str(folder)]
-    for words in (["init", "-q", "-b", "main"], ["add", "."], ["commit", "-q", "-m", "all"]):
-        subprocess.run([*git, *words], check=True)
+    commit_all(folder)
     return {**{name: value for name, value in os.environ.items() if name not in VARIABLES},
             "GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": f"url.file://{folder}.insteadOf",
             "GIT_CONFIG_VALUE_0": opening.address(), "PYTHONPATH": ""}

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from helpers import hosts
+from tests.conftest import commit_all
 from tests.notebooks import opening
 
 STAGE = """set -e
@@ -39,9 +40,7 @@ def remote(tmp_path_factory) -> Path:
     for name in filter(lambda name: (hosts.PROJECT / name).is_file(), names):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(hosts.PROJECT / name, folder / name)
-    git = ["git", "-c", "user.name=t", "-c", "user.email=t@localhost", "-C", str(folder)]
-    for words in (["init", "-q", "-b", "main"], ["add", "."], ["commit", "-q", "-m", "all"]):
-        subprocess.run([*git, *words], check=True)
+    commit_all(folder)
     return folder
 
 
