@@ -173,6 +173,7 @@ def test_in_a_kernel_figures_have_twice_the_pixels():
         picture = Image.open(io.BytesIO(base64.b64decode(output.data[kind])))
         assert output.metadata[kind]["width"] == picture.width // 2
         assert 0.8 < picture.width / (2 * 96 * 6) < 1.05, "6 inches, less an empty rim"
+        assert picture.mode == ("P" if kind == "image/png" else "RGB"), "256 colours are enough for lines"
 
 
 def test_a_map_over_a_photograph_is_a_photograph():
