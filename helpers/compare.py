@@ -129,6 +129,7 @@ def draw(table: pd.DataFrame) -> Figure:
         axis.set(title="test AUC" if panel == "auc" else f"AUC less that of {panel[5:]} {CONTROLS[panel[5:]]}",
                  xlabel="95% interval; bar: mean of the runs",
                  yticks=list(order.values()), yticklabels=list(order))
+        axis.locator_params(axis="x", nbins=6)
     axis.invert_yaxis()
     return figure
 
