@@ -103,6 +103,15 @@ def test_goals_and_recap_mirror_each_other(notebook):
     assert any("## References" in cell.source for cell in notebook.cells)
 
 
+@pytest.mark.parametrize("path", [path for path in NOTEBOOKS if not solves(path)], ids=lambda path: path.stem)
+def test_readers_can_check_themselves_before_the_recap(notebook):
+    (place,) = [n for n, cell in enumerate(notebook.cells) if cell.source.startswith("## Check yourself")]
+    assert "## In this notebook we" in notebook.cells[place + 1].source
+    folded = re.findall(r"<details><summary>(.+\?)</summary>\n\n(.+)\n\n</details>", notebook.cells[place].source)
+    assert 2 <= len(folded) <= 3 and len(folded) == notebook.cells[place].source.count("<details>")
+    assert all(20 <= len(answer) <= 400 for _, answer in folded)
+
+
 def test_links_lead_somewhere(notebook, path):
     for cell in notebook.cells:
         for target in re.findall(r"\]\(([^)#]+)\)", cell.source) if cell.cell_type == "markdown" else ():
@@ -118,7 +127,8 @@ def test_plain_python_without_a_bare_except(notebook):
 def test_short_cells_and_not_too_many_words(notebook, path):
     lines = sorted(len(cell.source.splitlines()) for cell in code(notebook)[1:])  # the first is the same in all
     assert lines[len(lines) // 2] <= (10 if solves(path) else 8) and lines[int(0.9 * len(lines))] <= 20, lines
-    words = sum(len(cell.source.split()) for cell in notebook.cells if cell.cell_type == "markdown")
+    prose = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
+    words = sum(len(text.split()) for text in prose if not text.startswith("## Check yourself"))  # folded answers
     assert words <= 1500, words
 
 
