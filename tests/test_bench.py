@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import PROJECT
 from PIL import Image
 from torchvision.ops import sigmoid_focal_loss
 
 from helpers import batches, loss, model, train
+from tests.conftest import PROJECT
 
 sys.path.insert(0, str(PROJECT / "bench"))
 import loops  # noqa: E402
