@@ -88,7 +88,7 @@ def find_dataset(dataset: str, *, kaggle_dataset: str = KAGGLE_DATASET, masks: s
                          "`ids`, or raise `unusable`")
     table = table[~table["image_id"].isin(left_out)]
     masks_folder = find_masks(masks, table_path.parent)
-    masked = masks_folder and sum((masks_folder / f"{name}_segmentation.png").is_file() for name in table["image_id"])
+    masked = int((preprocess.mask_names(table["image_id"], masks_folder) != "").sum()) if masks_folder else None
     if masked == 0:
         raise ValueError(f"masks: no mask in {masks_folder} has the image id of one of the {len(table)} photographs; "
                          "name other masks, or set `masks` to ''")

@@ -173,10 +173,18 @@ def make_split(dataset: dict, *, pairs: str = "", subsample: int = 0, benign: in
     split = table.assign(split=split_groups(table, split_seed), path=table["image_id"] + ".jpg", mask="")
     split["kept"] = balance(split, benign, split_seed)
     if dataset["masks_folder"]:
-        there = {path.name for path in Path(dataset["masks_folder"]).glob("*_segmentation.png")}
-        names = split["image_id"] + "_segmentation.png"
-        split["mask"] = names.where(names.isin(there), "")
+        split["mask"] = mask_names(split["image_id"], Path(dataset["masks_folder"]))
     return split[SPLIT_COLUMNS]
+
+
+def mask_names(image_ids: pd.Series, folder: Path) -> pd.Series:
+    """The file name in this folder of each photograph's mask, or "".
+
+    `ISIC_x_downsampled` without one of its own has that of `ISIC_x`, the same photograph: ISIC offers no other.
+    """
+    there = {path.name for path in folder.glob("*_segmentation.png")}
+    own, same = (names + "_segmentation.png" for names in (image_ids, image_ids.str.removesuffix("_downsampled")))
+    return own.where(own.isin(there), same.where(same.isin(there), ""))
 
 
 def balance(table: pd.DataFrame, benign: int, seed: int) -> np.ndarray:

@@ -354,6 +354,14 @@ def test_make_split_has_the_contracts_columns_and_paths(photographs):
     assert set(preprocess.make_split({**photographs, "masks_folder": ""})["mask"]) == {""}
 
 
+def test_a_twin_takes_the_mask_of_its_photograph_where_it_has_none_of_its_own(tmp_path):
+    for name in ("ISIC_1", "ISIC_2", "ISIC_2_downsampled"):
+        (tmp_path / f"{name}_segmentation.png").touch()
+    ids = pd.Series(["ISIC_1_downsampled", "ISIC_2_downsampled", "ISIC_2", "ISIC_3_downsampled"])
+    assert preprocess.mask_names(ids, tmp_path).tolist() == [
+        "ISIC_1_segmentation.png", "ISIC_2_downsampled_segmentation.png", "ISIC_2_segmentation.png", ""]
+
+
 def test_ids_and_pairs_reach_the_split(photographs, tmp_path):
     (tmp_path / "ids.csv").write_text("image_id\n" + "\n".join(f"X_{number}" for number in range(39, 5, -1)))
     (tmp_path / "pairs.csv").write_text("one,two\nX_6,X_38\nX_10,X_0\nX_0,X_20\n")
