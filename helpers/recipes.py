@@ -62,7 +62,7 @@ class Settings:
                  "dropout": 0, "mask_weight_pool3": 0, "mask_weight_pool4": 0}
         good = {"attention is 'softmax', 'sigmoid' or 'none'": self.attention in ("softmax", "sigmoid", "none"),
                 f"recipe is one of {', '.join(map(repr, RECIPES))}": self.recipe in RECIPES,
-                "mask_target is 'lesion' or 'background'": self.mask_target in ("lesion", "background"),
+                "mask_target is 'lesion', 'background' or 'otsu'": self.mask_target in ("lesion", "background", "otsu"),
                 "precision is 'auto', 'fp32', 'bf16' or 'fp16'": self.precision in ("auto", "fp32", "bf16", "fp16"),
                 **{f"{name} is at least {low}": getattr(self, name) >= low for name, low in least.items()},
                 "image_size is a multiple of 32": self.image_size % 32 == 0, "dropout is below 1": self.dropout < 1,

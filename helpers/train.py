@@ -67,9 +67,11 @@ def _fit(settings: Settings, split: pd.DataFrame, photographs: Photographs, repo
     train, val = (np.flatnonzero(used["split"] == name) for name in ("train", "val"))
     metrics.check_classes(truth[train], "train")
     metrics.check_classes(truth[val], "val")
+    if any(settings.mask_weights) and settings.mask_target == "otsu":
+        photographs, has_mask = photographs.guessed(), np.ones(len(used), dtype=bool)
     if any(settings.mask_weights) and not has_mask[train].any():
         raise ValueError("mask_weight_pool3 or mask_weight_pool4 is set, but no training photograph has a mask: set "
-                         "`masks` in 01_download.ipynb, or both weights to 0")
+                         "`masks` in 01_download.ipynb, mask_target to 'otsu', or both weights to 0")
     loss_of = functools.partial(focal_loss, alpha=settings.alpha, gamma=settings.gamma)
     targets, masked = (torch.tensor(one, dtype=torch.float32, device=device) for one in (truth, has_mask))
 
@@ -128,7 +130,7 @@ def _fit(settings: Settings, split: pd.DataFrame, photographs: Photographs, repo
                 loss = loss_of(logit, targets[row]) * distributed.weight(len(own), len(places))
                 if any(settings.mask_weights):
                     wanted = warp_masks(masks, draws, settings.image_size)              # [B, 1, H, W]
-                    wanted = wanted if settings.mask_target == "lesion" else 1 - wanted
+                    wanted = 1 - wanted if settings.mask_target == "background" else wanted
                     loss = loss + (mask_loss(output[1:], wanted, masked[row], settings.mask_weights)
                                    * distributed.weight(*(has_mask[order[one]].sum() for one in (own, places))))
                 optimiser.zero_grad(set_to_none=True)

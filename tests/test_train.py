@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 from torchvision.ops import sigmoid_focal_loss
 
 from helpers import train
-from helpers.batches import Photographs
+from helpers.batches import Photographs, otsu, plain, warp_masks
 from helpers.loss import dice_loss
 from helpers.model import AttnVGG
 
@@ -51,7 +51,7 @@ def test_every_parameter_has_the_sample_runs_default():
 @pytest.mark.parametrize("name, wrong, expected", [
     ("attention", "spatial", "attention is 'softmax', 'sigmoid' or 'none', not 'spatial'"),
     ("recipe", "best", "recipe is one of 'tutorial', 'one_cycle', 'paper', not 'best'"),
-    ("mask_target", "skin", "mask_target is 'lesion' or 'background', not 'skin'"),
+    ("mask_target", "skin", "mask_target is 'lesion', 'background' or 'otsu', not 'skin'"),
     ("precision", "float32", "precision is 'auto', 'fp32', 'bf16' or 'fp16', not 'float32'"),
     ("image_size", 100, "image_size is a multiple of 32, not 100"),
     ("image_size", 0, "image_size is at least 32, not 0"),
@@ -283,6 +283,22 @@ def test_masks_put_the_maps_on_the_lesion_and_the_papers_control_off_it(made, mo
     assert found["lesion"][0] < found["before"][0] - 0.1, found
     assert found["background"][1] < found["before"][1] - 0.1, found
     assert found["background"][1] < found["lesion"][1] - 0.2, found  # a map that is 1 everywhere does not do for both
+
+
+def test_without_masks_the_maps_learn_otsus_guess_of_every_photograph(made, monkeypatch):
+    seen = []
+    monkeypatch.setattr(train, "mask_loss", lambda maps, masks, masked, weights: seen.append((masks, masked))
+                        or 0 * maps[0].sum())
+    monkeypatch.setattr(train, "draw", lambda count, *_: plain(count))
+    settings = dataclasses.replace(SMALL, attention="sigmoid", mask_weight_pool3=0.5, mask_target="otsu")
+    photographs = Watched({**made.cache, "masks_file": ""})
+    train.fit(settings, made.split.assign(mask=""), photographs, report=quiet)
+    assert photographs.masks is None  # the reader's photographs are as they were
+    for (masks, masked), rows in zip(seen, photographs.epochs[0], strict=True):
+        guesses = np.stack([otsu(photographs.pixels[row]) for row in rows])
+        wanted = warp_masks(torch.from_numpy(guesses), plain(len(rows)), 32)
+        torch.testing.assert_close(masks, wanted)
+        assert masked.all() and 0 < masks.mean() < 1
 
 
 def test_only_photographs_with_a_mask_are_held_to_one(made, monkeypatch):
