@@ -1,7 +1,7 @@
 """Can attention be made to look at the lesion without masks? Ideas, trained and measured as notebook 06 measures.
 
-    python bench/without_masks.py --dataset FOLDER_OR_ZIP --masks FOLDER_OR_ZIP [--weights FILE] [--seeds 0 1 2]
-                                  [--ideas NAME ...] [--out FOLDER] [-p NAME VALUE]...
+    python bench/without_masks.py --dataset FOLDER_OR_ZIP --masks FOLDER_OR_ZIP [--seeds 0 1 2] [--ideas NAME...]
+                                  [--out FOLDER] [-p NAME VALUE]...
 
 Each idea changes the network or its loss in one place; training is notebook 04's. It takes the photographs that have a
 mask, and uses the masks to measure alone (but for the row that trains with them). What is done is not done again: each
@@ -40,14 +40,14 @@ IDEAS = {
     "attended alone, detached guide": ({}, {"alone": True, "detached": True}),
     "before pooling": ({}, {"before_pooling": True}),
     "mirrored padding": ({}, {"mirrored": True}),
-    "same map when turned": ({}, {"turned": 1.0}),
+    "same map when turned": ({}, {"turned": 0.1}),
+    "same map when turned, weight 1": ({}, {"turned": 1.0}),
     "sigmoid, starts at 0.1": ({"attention": "sigmoid"}, {"start": 0.1}),
     "sigmoid, with Otsu's masks": ({"attention": "sigmoid", **DICE, "mask_target": "otsu"}, {}),
     "sigmoid, with masks": ({"attention": "sigmoid", **DICE}, {}),
 }
 BESIDE = {"otsu": "Otsu's threshold, no network", "centre": "centre, no network", "uniform": "uniform"}
 MAPS = ("attention_pool3", "attention_pool4")
-FIGURES = ("energy", "hits", "iou", "pixel_auc")
 
 
 class Changed(AttnVGG):
@@ -132,7 +132,6 @@ def measure(name: str, settings: train.Settings, split: pd.DataFrame, photograph
         fitted = train.fit(settings, split, photographs, report=lambda line: print("   ", line, flush=True))
     used = train.used_rows(split)
     test = train.predict_held_out(fitted, split, photographs, settings.precision).query("split == 'test'")
-    shift = audit.shifted(len(test), seed=0)
 
     def look(images: Tensor) -> dict[str, Tensor]:
         with torch.no_grad():
@@ -144,7 +143,7 @@ def measure(name: str, settings: train.Settings, split: pd.DataFrame, photograph
 
     rows = np.flatnonzero(used["split"] == "test")
     found = {where: audit.localisation(audit.measure(look, photographs, used, fitted.config, rows=rows, draws=draws))
-             for where, draws in (("whole", None), ("shifted", shift))}
+             for where, draws in (("whole", None), ("shifted", audit.shifted(len(rows))))}
     auc = metrics.discrimination(test["target"], test["logit"], test["group"], "test")
     return {"idea": name, "seed": settings.seed, "settings": train.dataclasses.asdict(settings), "changes": changes,
             "photographs": used["split"].value_counts().to_dict(), "melanomas": int(test["target"].sum()),
@@ -215,7 +214,7 @@ def main() -> None:
     given = parameters.read_parameters("", options.p, known)
     values = {name: default for name, (_, default) in known.items()} | {"benign": 0} | given
     settings = parameters.check(values, known)
-    dataset = download.find_dataset(options.dataset, masks=options.masks)
+    dataset = download.find_dataset(options.dataset, masks=options.masks, ids=values["ids"])
     split, photographs = prepare(dataset, settings, values)
     print(f"{len(split)} photographs with a mask: {split['split'].value_counts().to_dict()}", flush=True)
     options.out.mkdir(parents=True, exist_ok=True)

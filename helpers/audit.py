@@ -13,6 +13,7 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import vgg16_bn
 
+from helpers import batches
 from helpers.attribution import grad_cam
 from helpers.batches import LUMA, Augmentation, Draws, Photographs, denormalise, draw, plain, transform, warp_masks
 from helpers.metrics import auc_difference as auc_difference  # for notebook 06, beside the claims
@@ -80,6 +81,12 @@ def sobel(images: Tensor, config: dict) -> Tensor:
                                       for one in grey]))[:, None]
 
 
+def dark(images: Tensor, config: dict) -> Tensor:
+    """`otsu`'s guess at the lesion, images [B, 3, H, W] -> [B, 1, H, W], 0 or 1."""
+    shown = (255 * denormalise(images, mean=config["mean"], std=config["std"])).round().astype(np.uint8)
+    return torch.from_numpy(np.stack([batches.otsu(one) for one in shown]))[:, None] / 255
+
+
 def untrained(network: AttnVGG, seed: int = 0) -> AttnVGG:
     """A network of the same shape as `AttnVGG` starts without pretrained weights, on the same device."""
     with torch.random.fork_rng():
@@ -98,9 +105,10 @@ def maps_of(network: AttnVGG, images: Tensor) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def unlearned(stranger: AttnVGG, images: Tensor, config: dict) -> dict[str, Tensor]:
-    """Maps that see the photograph and have learned nothing: edges, and the attention of an `untrained` network."""
+    """Maps that see the photograph and have learned nothing: edges, dark parts, attention of an `untrained` network."""
     output = stranger(images)
-    maps = {"sobel": sobel(images, config), "random_pool3": output.pool3_map, "random_pool4": output.pool4_map}
+    maps = {"sobel": sobel(images, config), "otsu": dark(images, config), "random_pool3": output.pool3_map,
+            "random_pool4": output.pool4_map}
     return {name: grid for name, grid in maps.items() if grid is not None}
 
 

@@ -13,7 +13,7 @@ from torchvision.models import vgg16_bn
 from torchvision.models.vgg import cfgs
 
 from helpers import audit
-from helpers.batches import Photographs
+from helpers.batches import Photographs, otsu
 from helpers.model import AttnVGG
 from helpers.pixel_cache import fill
 
@@ -157,6 +157,17 @@ def test_sobel_is_the_gradient_of_the_grey_photograph():
         False, False, False, True, True, False, False, False]
 
 
+def test_dark_is_otsus_guess_on_the_photograph_as_it_was_before_normalisation():
+    config = {"mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.1)}
+    pixels = np.random.default_rng(0).integers(150, 200, (2, 32, 64, 3), dtype=np.uint8)
+    pixels[0, 10:20, 30:50], pixels[1, 4:9, 20:40] = 60, 90
+    mean, std = (np.array(config[name]) for name in ("mean", "std"))
+    found = audit.dark(torch.from_numpy((pixels / 255 - mean) / std).permute(0, 3, 1, 2).float(), config)
+    assert found.shape == (2, 1, 32, 64) and set(found.unique().tolist()) == {0, 1}
+    for one, picture in zip(found[:, 0].numpy(), pixels, strict=True):
+        assert np.array_equal(one, otsu(picture) / 255)
+
+
 def test_an_untrained_network_follows_from_its_seed_and_disturbs_no_other_draw():
     network = AttnVGG(attention="sigmoid")
     torch.manual_seed(1)
@@ -171,10 +182,10 @@ def test_an_untrained_network_follows_from_its_seed_and_disturbs_no_other_draw()
     images, config = torch.randn(2, 3, 32, 64), {"mean": (0.5,) * 3, "std": (0.2,) * 3}
     found = audit.unlearned(one, images, config)
     assert {name: list(grid.shape) for name, grid in found.items()} == {
-        "sobel": [2, 1, 32, 64], "random_pool3": [2, 1, 4, 8], "random_pool4": [2, 1, 2, 4]}
+        "sobel": [2, 1, 32, 64], "otsu": [2, 1, 32, 64], "random_pool3": [2, 1, 4, 8], "random_pool4": [2, 1, 2, 4]}
     with torch.no_grad():
         assert torch.equal(found["random_pool4"], one(images).pool4_map)
-    assert list(audit.unlearned(audit.untrained(AttnVGG(attention="none")), images, config)) == ["sobel"]
+    assert list(audit.unlearned(audit.untrained(AttnVGG(attention="none")), images, config)) == ["sobel", "otsu"]
 
 
 def test_shifted_crops_lie_in_all_corners_and_stay_inside():
