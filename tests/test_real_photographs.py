@@ -1,4 +1,4 @@
-"""bench/without_masks.py: each idea changes what it says and nothing else, and the tables are of the files."""
+"""bench/real_photographs.py: each idea changes what it says and nothing else, and the tables are of the files."""
 
 import dataclasses
 import json
@@ -16,7 +16,7 @@ from helpers.model import AttnVGG
 from tests.conftest import PROJECT
 
 sys.path.insert(0, str(PROJECT / "bench"))
-import without_masks  # noqa: E402
+import real_photographs  # noqa: E402
 
 SMALL = train.Settings(image_size=32, epochs=1, batch_size=12, precision="fp32", seed=0)
 
@@ -26,9 +26,9 @@ def images():
     return torch.randn(4, 3, 64, 96, generator=torch.Generator().manual_seed(0))
 
 
-def build(**changes) -> without_masks.Changed:
+def build(**changes) -> real_photographs.Changed:
     torch.manual_seed(0)
-    return without_masks.Changed(**changes)
+    return real_photographs.Changed(**changes)
 
 
 def gradients(network: AttnVGG, images: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -109,42 +109,73 @@ def test_a_sigmoid_map_starts_where_it_is_told(images):
     torch.testing.assert_close(low.logit(), plain.logit() + np.log(0.1 / 0.9), rtol=1e-3, atol=1e-3)
 
 
-def test_a_network_is_trained_and_measured_on_the_test_photographs(made):
-    found = without_masks.measure("attended vectors alone", SMALL, made.split, made.photographs())
+@pytest.mark.parametrize(("name", "changes", "maps"), [
+    ("no attention", {}, []), ("attended vectors alone", {"alone": True}, ["attention_pool3", "attention_pool4"])])
+def test_a_network_is_trained_and_measured_on_the_test_photographs_with_a_mask(made, name, changes, maps):
+    split = made.split.copy()
+    bare = split.index[(split["split"] == "test") & (split["mask"] != "")][:3]
+    split.loc[bare, "mask"] = ""
+    found = real_photographs.measure(name, SMALL, split, made.photographs())
     test = pd.DataFrame(found["test"])
     assert set(test["image_id"]) == set(made.used["image_id"].iloc[made.test])
     assert found["auc"]["auc"] == pytest.approx(roc_auc_score(test["target"], test["logit"]))
     for where in ("whole", "shifted"):
-        assert list(found["localisation"][where]) == ["attention_pool3", "attention_pool4", "otsu", "centre", "uniform"]
-    area = np.mean(made.photographs().masks[made.test] > 127)
-    assert found["localisation"]["whole"]["uniform"]["energy"] == pytest.approx(area, abs=0.02)
-    assert json.loads(json.dumps(found))["changes"] == {"alone": True}
+        assert list(found["localisation"][where]) == [*maps, "grad_cam", "centre", "uniform", "otsu"]
+    rows = [row for row in made.test if made.used["image_id"][row] not in set(split["image_id"][bare])]
+    uniform = found["localisation"]["whole"]["uniform"]
+    assert uniform["n"] == len(rows) == len(made.test) - 3
+    assert uniform["energy"] == pytest.approx(np.mean(made.photographs().masks[rows] > 127), abs=0.02)
+    assert json.loads(json.dumps(found))["changes"] == changes
 
 
-def put(folder, idea: str, seed: int, logits: list[float], energy: float) -> None:
+@pytest.mark.parametrize(("masked", "count"), [(False, 40), (True, 10)])
+def test_photographs_without_a_mask_are_left_out_where_asked(photographs, masked, count):
+    split, cached = real_photographs.prepare(photographs, SMALL, {"benign": 0, "split_seed": 42}, masked=masked)
+    assert len(split) == len(cached.masks) == count and (split["mask"] != "").sum() == 10
+
+
+def put(folder, network: str, seed: int, logits: list[float], energy: float) -> None:
     """What `measure` would leave, of four test photographs."""
-    looks = {name: {"energy": energy, "iou": energy / 2} for name in ("attention_pool3", "attention_pool4")}
-    looks |= {name: {"energy": 0.25, "iou": 0.2} for name in without_masks.BESIDE}
+    figures = {"hits": 1 - energy, "energy": energy, "iou": energy / 2}
+    looks = {name: figures for name in real_photographs.MAPS if network != "no attention" or name == "grad_cam"}
+    looks |= {name: {"hits": 0.75, "energy": 0.25, "iou": 0.2} for name in real_photographs.BESIDE}
     test = {"image_id": list("abcd"), "group": list("abcd"), "target": [1, 1, 0, 0], "logit": logits}
     settings = dataclasses.asdict(dataclasses.replace(SMALL, seed=seed))
-    (folder / f"{idea}-{seed}.json").write_text(json.dumps({
-        "format": 1, "idea": idea, "seed": seed, "settings": settings, "auc": {"auc": 0.5 + seed / 4}, "test": test,
+    (folder / f"{network}-{seed}.json").write_text(json.dumps({
+        "format": 1, "network": network, "seed": seed, "settings": settings, "test": test,
+        "auc": {"auc": 0.5 + seed / 4, "auc_low": 0.25, "auc_high": 1.0},
         "localisation": {"whole": looks, "shifted": looks}}))
 
 
-def test_the_table_has_a_figure_for_each_seed_and_pairs_with_the_same_seed(tmp_path):
+def test_the_tables_have_a_figure_for_each_seed_and_pairs_with_the_same_seed(tmp_path):
     put(tmp_path, "softmax", 1, [1, 2, 0, 3], 0.5)       # AUC 0.5
     put(tmp_path, "softmax", 0, [3, 2, 1, 0], 0.125)     # 1
     put(tmp_path, "detached guide", 0, [3, 1, 2, 0], 0.75)  # 0.75: a quarter less
-    lines = without_masks.tables(tmp_path).splitlines()
-    assert [line.split(" | ")[0] for line in lines[2:]] == [
-        "| softmax", "| detached guide", "| Otsu's threshold, no network", "| centre, no network", "| uniform"]
-    assert lines[2].startswith("| softmax | 0, 1 | .500, .750 |  | .125, .500 |")
-    assert lines[3].startswith("| detached guide | 0 | .500 | -0.250 (") and lines[4].split(" | ")[4] == ".250"
+    put(tmp_path, "no attention", 1, [3, 2, 1, 0], 0.25)    # 1: softmax has half less with this seed
+    scores, looks = (part.splitlines() for part in real_photographs.tables(tmp_path).split("\n\n"))
+    assert scores[0] == "| network | seeds | AUC (95%) | mean | less no attention (95%) | less softmax (95%) |"
+    assert scores[2].startswith("| no attention | 1 | .750 (.250 to 1.000) | .750 |  | +0.500 (")
+    assert scores[3].startswith("| softmax | 0, 1 | .500 (.250 to 1.000), .750 (.250 to 1.000) | .625 | -0.500 (")
+    assert scores[3].endswith(") |  |")
+    assert scores[4].startswith("| detached guide | 0 | .500 (.250 to 1.000) | .500 |  | -0.250 (")
+    assert looks[2:5] == ["| no attention | Grad-CAM | .750 | .250 | .125 | .750 | .250 |",
+                          "| softmax | pool-3 | .875, .500 | .125, .500 | .062, .250 | .875, .500 | .125, .500 |",
+                          "| softmax | pool-4 | .875, .500 | .125, .500 | .062, .250 | .875, .500 | .125, .500 |"]
+    assert [line.split(" | ")[1] for line in looks[-3:]] == list(real_photographs.BESIDE.values())
+
+
+def test_networks_tested_on_different_photographs_are_not_compared(tmp_path):
+    put(tmp_path, "softmax", 0, [3, 2, 1, 0], 0.5)
+    put(tmp_path, "no attention", 0, [3, 2, 1, 0], 0.5)
+    file = tmp_path / "softmax-0.json"
+    file.write_text(file.read_text().replace('["a", "b", "c", "d"]', '["a", "b", "c", "e"]'))
+    with pytest.raises(SystemExit, match="were tested on different photographs: name another --out"):
+        real_photographs.tables(tmp_path)
 
 
 def test_files_of_other_parameters_are_not_compared(tmp_path):
     put(tmp_path, "softmax", 0, [3, 2, 1, 0], 0.5)
-    without_masks.check(tmp_path / "softmax-0.json", SMALL, {})
+    real_photographs.check(tmp_path / "softmax-0.json", SMALL, {})
     with pytest.raises(SystemExit, match="was trained with another epochs, learning_rate"):
-        without_masks.check(tmp_path / "softmax-0.json", dataclasses.replace(SMALL, epochs=2, learning_rate=1e-4), {})
+        longer = dataclasses.replace(SMALL, epochs=2, learning_rate=1e-4)
+        real_photographs.check(tmp_path / "softmax-0.json", longer, {})

@@ -1,11 +1,13 @@
-"""Can attention be made to look at the lesion without masks? Ideas, trained and measured as notebook 06 measures.
+"""What do attention, its loss and masks do on real photographs, and can attention look at the lesion without masks?
 
-    python bench/without_masks.py --dataset FOLDER_OR_ZIP --masks FOLDER_OR_ZIP [--seeds 0 1 2] [--ideas NAME...]
-                                  [--out FOLDER] [-p NAME VALUE]...
+    python bench/real_photographs.py --dataset FOLDER_OR_ZIP --masks FOLDER_OR_ZIP [--seeds 0 1 2] [--networks NAME...]
+                                     [--masked] [--out FOLDER] [-p NAME VALUE]...
 
-Each idea changes the network or its loss in one place; training is notebook 04's. It takes the photographs that have a
-mask, and uses the masks to measure alone (but for the row that trains with them). What is done is not done again: each
-network leaves a file in FOLDER, and the tables are of all that lie there.
+Trains each network with each seed as notebook 04 does, and measures its maps as notebook 06 does, on the test
+photographs that have a mask. `--masked` takes those photographs alone, for training too. Without `--networks` it is the
+five of the series; IDEAS change the network or its loss in one place each. Masks are for measuring alone but in the
+rows that train with them. What is done is not done again: each network leaves a file in FOLDER, and the tables are of
+all that lie there.
 """
 
 import argparse
@@ -13,7 +15,6 @@ import functools
 import os
 import sys
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from unittest import mock
 
@@ -31,10 +32,14 @@ from helpers.model import POOL3, POOL4, AttnVGG, Output  # noqa: E402
 
 DICE = {"mask_weight_pool3": 0.1, "mask_weight_pool4": 0.1}
 # name: (settings of training, changes to the network)
-IDEAS = {
+SERIES = {
     "no attention": ({"attention": "none"}, {}),
     "softmax": ({}, {}),
     "sigmoid": ({"attention": "sigmoid"}, {}),
+    "softmax, cross-entropy": ({"gamma": 0.0}, {}),
+    "sigmoid, with masks": ({"attention": "sigmoid", **DICE}, {}),
+}
+IDEAS = {
     "detached guide": ({}, {"detached": True}),
     "attended vectors alone": ({}, {"alone": True}),
     "attended alone, detached guide": ({}, {"alone": True, "detached": True}),
@@ -44,10 +49,11 @@ IDEAS = {
     "same map when turned, weight 1": ({}, {"turned": 1.0}),
     "sigmoid, starts at 0.1": ({"attention": "sigmoid"}, {"start": 0.1}),
     "sigmoid, with Otsu's masks": ({"attention": "sigmoid", **DICE, "mask_target": "otsu"}, {}),
-    "sigmoid, with masks": ({"attention": "sigmoid", **DICE}, {}),
 }
-BESIDE = {"otsu": "Otsu's threshold, no network", "centre": "centre, no network", "uniform": "uniform"}
-MAPS = ("attention_pool3", "attention_pool4")
+NETWORKS = SERIES | IDEAS
+CONTROLS = ("no attention", "softmax")  # what the others' AUC is compared with
+BESIDE = {"otsu": "Otsu's threshold", "centre": "centre", "uniform": "uniform"}
+MAPS = {"attention_pool3": "pool-3", "attention_pool4": "pool-4", "grad_cam": "Grad-CAM"}
 
 
 class Changed(AttnVGG):
@@ -116,17 +122,18 @@ class AddLoss(torch.autograd.Function):
         return gradient, gradient.new_ones(())
 
 
-def prepare(dataset: dict, settings: train.Settings, known: dict) -> tuple[pd.DataFrame, batches.Photographs]:
-    """Split and cache of the photographs that have a mask, by notebook 02's parameters."""
-    split = preprocess.make_split(dataset, benign=known["benign"], split_seed=known["split_seed"])
-    split = split[split["mask"] != ""].reset_index(drop=True)
+def prepare(dataset: dict, settings: train.Settings, values: dict, *,
+            masked: bool) -> tuple[pd.DataFrame, batches.Photographs]:
+    """Split and cache by notebook 02's parameters, of all photographs or of those that have a mask."""
+    split = preprocess.make_split(dataset, benign=values["benign"], split_seed=values["split_seed"])
+    split = split[split["mask"] != ""].reset_index(drop=True) if masked else split
     cache = pixel_cache.build_cache(dataset, split, image_size=settings.image_size)
     return split, batches.Photographs(cache, workspace.choose_device(settings.device))
 
 
 def measure(name: str, settings: train.Settings, split: pd.DataFrame, photographs: batches.Photographs) -> dict:
-    """Train one network; its test AUC and its maps' figures on the test photographs, and the logits."""
-    changed, changes = IDEAS[name]
+    """Train one network; its test AUC, the logits, and its maps' figures on the test photographs with a mask."""
+    changed, changes = NETWORKS[name]
     settings = train.dataclasses.replace(settings, **changed)
     with mock.patch.object(train, "AttnVGG", functools.partial(Changed, **changes)):
         fitted = train.fit(settings, split, photographs, report=lambda line: print("   ", line, flush=True))
@@ -134,18 +141,13 @@ def measure(name: str, settings: train.Settings, split: pd.DataFrame, photograph
     test = train.predict_held_out(fitted, split, photographs, settings.precision).query("split == 'test'")
 
     def look(images: Tensor) -> dict[str, Tensor]:
-        with torch.no_grad():
-            output = fitted.network(images)
-        maps = dict(zip(MAPS, output[1:], strict=True)) | {
-            "otsu": audit.dark(images, fitted.config), "centre": audit.centre(images.shape[-2:]),
-            "uniform": torch.ones(1, 1, *images.shape[-2:])}
-        return {one: grid for one, grid in maps.items() if grid is not None}
+        return audit.maps_of(fitted.network, images) | {"otsu": audit.dark(images, fitted.config)}
 
-    rows = np.flatnonzero(used["split"] == "test")
+    rows = np.flatnonzero((used["split"] == "test") & (used["mask"] != ""))
     found = {where: audit.localisation(audit.measure(look, photographs, used, fitted.config, rows=rows, draws=draws))
              for where, draws in (("whole", None), ("shifted", audit.shifted(len(rows))))}
     auc = metrics.discrimination(test["target"], test["logit"], test["group"], "test")
-    return {"idea": name, "seed": settings.seed, "settings": train.dataclasses.asdict(settings), "changes": changes,
+    return {"network": name, "seed": settings.seed, "settings": train.dataclasses.asdict(settings), "changes": changes,
             "photographs": used["split"].value_counts().to_dict(), "melanomas": int(test["target"].sum()),
             "epoch": fitted.config["epoch"], "timing": fitted.timing, "auc": auc, "localisation": found,
             "test": test[["image_id", "split", "group", "source", "target", "logit"]].to_dict("list")}
@@ -159,35 +161,38 @@ def check(file: Path, settings: train.Settings, changed: dict) -> None:
 
 
 def tables(folder: Path) -> str:
-    """In Markdown all that lies in the folder: a row for each idea, with one figure a seed."""
+    """In Markdown all that lies in the folder: each network's AUC, and each map's figures; one figure a seed."""
     found = [workspace.read_json(path, "this program") for path in folder.glob("*.json")]
+    if any(one["test"]["image_id"] != found[0]["test"]["image_id"] for one in found):
+        raise SystemExit(f"the networks of {folder} were tested on different photographs: name another --out for each")
     found.sort(key=lambda one: one["seed"])
-    by_idea = {name: [one for one in found if one["idea"] == name] for name in IDEAS}
-    plainly = {one["seed"]: one for one in by_idea["softmax"]}
-    rows = [{"network": name, "seeds": ", ".join(str(one["seed"]) for one in runs), "AUC": listed(
-        one["auc"]["auc"] for one in runs), "less softmax (95%)": less(runs, plainly), **looks(runs, MAPS)}
-        for name, runs in by_idea.items() if runs]
-    rows += [{"network": title, "seeds": "", "AUC": "", "less softmax (95%)": "", **looks(found[:1], (name, name))}
-             for name, title in BESIDE.items()]
-    return compare.markdown(pd.DataFrame(rows))
+    by_name = {name: runs for name in NETWORKS if (runs := [one for one in found if one["network"] == name])}
+    scores = [{"network": name, "seeds": ", ".join(str(one["seed"]) for one in runs),
+               "AUC (95%)": ", ".join(f"{short(one['auc'])} ({short(one['auc_low'])} to {short(one['auc_high'])})"
+                                      for one in (run["auc"] for run in runs)),
+               "mean": short(np.mean([one["auc"]["auc"] for one in runs])),
+               **{f"less {control} (95%)": less(runs, by_name[control]) for control in CONTROLS if control in by_name}}
+              for name, runs in by_name.items()]
+    looks = [looked(name, title, runs, one) for name, runs in by_name.items() for one, title in MAPS.items()
+             if one in runs[0]["localisation"]["whole"]]
+    looks += [looked("no network", title, found[:1], one) for one, title in BESIDE.items()]
+    return f"{compare.markdown(pd.DataFrame(scores))}\n\n{compare.markdown(pd.DataFrame(looks))}"
 
 
-def looks(runs: list[dict], maps: tuple[str, str]) -> dict[str, str]:
-    """Cells of a row: each figure of the map of pool-3 and of that of pool-4."""
-    return {f"{title} {pool}": listed(one["localisation"][where][name][figure] for one in runs
-                                      if name in one["localisation"][where])
-            for title, where, figure in (("energy", "whole", "energy"), ("IoU", "whole", "iou"),
-                                         ("energy in crops,", "shifted", "energy"))
-            for pool, name in zip(("pool-3", "pool-4"), maps, strict=True)}
+def looked(network: str, title: str, runs: list[dict], name: str) -> dict[str, str]:
+    """A row: the figures of one map of a network's runs."""
+    return {"network": network, "map": title} | {
+        column: ", ".join(short(one["localisation"][where][name][figure]) for one in runs)
+        for column, where, figure in (("hits", "whole", "hits"), ("energy", "whole", "energy"), ("IoU", "whole", "iou"),
+                                      ("hits in crops", "shifted", "hits"), ("energy in crops", "shifted", "energy"))}
 
 
-def less(runs: list[dict], plainly: dict[int, dict]) -> str:
-    """Test AUC less that of plain softmax attention of the same seed, mean over the seeds: the paired bootstrap."""
-    pairs = [(one["test"], plainly[one["seed"]]["test"]) for one in runs if one["seed"] in plainly]
-    if not pairs or runs[0]["idea"] == "softmax":
+def less(runs: list[dict], controls: list[dict]) -> str:
+    """Test AUC less that of the control of the same seed, mean over the seeds: the paired bootstrap over groups."""
+    by_seed = {one["seed"]: one["test"] for one in controls}
+    pairs = [(one["test"], by_seed[one["seed"]]) for one in runs if one["seed"] in by_seed]
+    if not pairs or runs is controls:
         return ""
-    if any(one["image_id"] != pairs[0][0]["image_id"] for pair in pairs for one in pair):
-        raise SystemExit("these networks were tested on different photographs: name another --out for each data set")
     truth = np.array(pairs[0][0]["target"])
 
     def difference(weights: np.ndarray) -> np.ndarray:
@@ -197,8 +202,8 @@ def less(runs: list[dict], plainly: dict[int, dict]) -> str:
     return "{value:+.3f} ({low:+.3f} to {high:+.3f})".format(**metrics.interval(difference, pairs[0][0]["group"]))
 
 
-def listed(values: Iterable[float]) -> str:
-    return ", ".join(f"{value:.3f}".removeprefix("0") for value in values)
+def short(value: float) -> str:
+    return f"{value:.3f}".removeprefix("0")
 
 
 def main() -> None:
@@ -206,8 +211,9 @@ def main() -> None:
     parser.add_argument("--dataset", required=True)
     parser.add_argument("--masks", required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--ideas", nargs="+", default=list(IDEAS), choices=list(IDEAS), metavar="NAME")
-    parser.add_argument("--out", type=Path, default=workspace.PROJECT / "runs" / "without_masks")
+    parser.add_argument("--networks", nargs="+", default=list(SERIES), choices=list(NETWORKS), metavar="NAME")
+    parser.add_argument("--masked", action="store_true", help="only the photographs that have a mask")
+    parser.add_argument("--out", type=Path, default=workspace.PROJECT / "runs" / "real_photographs")
     parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
     options = parser.parse_args()
     known = parameters.known_parameters(parameters.NOTEBOOKS)
@@ -215,14 +221,15 @@ def main() -> None:
     values = {name: default for name, (_, default) in known.items()} | {"benign": 0} | given
     settings = parameters.check(values, known)
     dataset = download.find_dataset(options.dataset, masks=options.masks, ids=values["ids"])
-    split, photographs = prepare(dataset, settings, values)
-    print(f"{len(split)} photographs with a mask: {split['split'].value_counts().to_dict()}", flush=True)
+    split, photographs = prepare(dataset, settings, values, masked=options.masked)
+    print(f"{len(split)} photographs, {(split['mask'] != '').sum()} with a mask: "
+          f"{split['split'].value_counts().to_dict()}", flush=True)
     options.out.mkdir(parents=True, exist_ok=True)
     for seed in options.seeds:
-        for name in options.ideas:
+        for name in options.networks:
             file = options.out / f"{name.replace(' ', '-').replace(',', '').replace(chr(39), '')}-{seed}.json"
             if file.exists():
-                check(file, train.dataclasses.replace(settings, seed=seed), IDEAS[name][0])
+                check(file, train.dataclasses.replace(settings, seed=seed), NETWORKS[name][0])
                 continue
             started = time.perf_counter()
             print(f"{name}, seed {seed}", flush=True)
