@@ -15,6 +15,7 @@ import functools
 import os
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from unittest import mock
 
@@ -29,6 +30,7 @@ os.environ["ATTENTION_HEADLESS"] = "1"
 from helpers import audit, batches, compare, download, metrics, parameters, pixel_cache, preprocess, train, workspace  # noqa: E402
 from helpers.interventions import turn  # noqa: E402
 from helpers.model import POOL3, POOL4, AttnVGG, Output  # noqa: E402
+from helpers.shortcuts import baselines  # noqa: E402
 
 DICE = {"mask_weight_pool3": 0.1, "mask_weight_pool4": 0.1}
 # name: (settings of training, changes to the network)
@@ -168,15 +170,28 @@ def tables(folder: Path) -> str:
     found.sort(key=lambda one: one["seed"])
     by_name = {name: runs for name in NETWORKS if (runs := [one for one in found if one["network"] == name])}
     scores = [{"network": name, "seeds": ", ".join(str(one["seed"]) for one in runs),
-               "AUC (95%)": ", ".join(f"{short(one['auc'])} ({short(one['auc_low'])} to {short(one['auc_high'])})"
-                                      for one in (run["auc"] for run in runs)),
-               "mean": short(np.mean([one["auc"]["auc"] for one in runs])),
+               **aucs(pd.DataFrame(one["test"]).rename(columns={"logit": "score"}) for one in runs),
                **{f"less {control} (95%)": less(runs, by_name[control]) for control in CONTROLS if control in by_name}}
               for name, runs in by_name.items()]
     looks = [looked(name, title, runs, one) for name, runs in by_name.items() for one, title in MAPS.items()
              if one in runs[0]["localisation"]["whole"]]
     looks += [looked("no network", title, found[:1], one) for one, title in BESIDE.items()]
     return f"{compare.markdown(pd.DataFrame(scores))}\n\n{compare.markdown(pd.DataFrame(looks))}"
+
+
+def blind(dataset: dict, split: pd.DataFrame) -> str:
+    """In Markdown the AUC of notebook 04's baselines, which see no lesion, on the same test photographs."""
+    table = baselines(dataset, split)
+    names = [name for name in table if name.endswith("only")]
+    return compare.markdown(pd.DataFrame({"baseline": name, **aucs([table.rename(columns={name: "score"})])}
+                                         for name in names))
+
+
+def aucs(tables: Iterable[pd.DataFrame]) -> dict[str, str]:
+    """Cells: the AUC of the column `score` with its interval over groups, and of pairs within a source; one a table."""
+    found = [metrics.auc_table(one, ["score"]).loc["score"].map(short) for one in tables]
+    return {"AUC (95%)": ", ".join(f"{one['auc']} ({one['auc_low']} to {one['auc_high']})" for one in found),
+            "within source": ", ".join(one["within"] for one in found)}
 
 
 def looked(network: str, title: str, runs: list[dict], name: str) -> dict[str, str]:
@@ -238,7 +253,7 @@ def main() -> None:
             print(f"    AUC {found['auc']['auc']:.3f}; energy "
                   + ", ".join(f"{one} {kept['energy']:.3f}" for one, kept in found["localisation"]["whole"].items())
                   + f"; {time.perf_counter() - started:.0f} s", flush=True)
-    print(tables(options.out))
+    print(tables(options.out), blind(dataset, split), sep="\n\n")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from sklearn.metrics import roc_auc_score
 from helpers import train
 from helpers.interventions import turn
 from helpers.model import AttnVGG
+from helpers.shortcuts import baselines
 from tests.conftest import PROJECT
 
 sys.path.insert(0, str(PROJECT / "bench"))
@@ -134,16 +135,27 @@ def test_photographs_without_a_mask_are_left_out_where_asked(photographs, masked
     assert len(split) == len(cached.masks) == count and (split["mask"] != "").sum() == 10
 
 
+def test_beside_the_networks_stand_the_baselines_that_see_no_lesion(made, tmp_path, monkeypatch):
+    monkeypatch.setenv("ATTENTION_RUNS", str(tmp_path))
+    dataset = json.loads((made.prepare("blind") / "dataset.json").read_text())
+    lines = real_photographs.blind(dataset, made.split).splitlines()
+    table = baselines(dataset, made.split)
+    expected = {name: roc_auc_score(table["target"], table[name]) for name in table if name.endswith("only")}
+    assert "source only" in expected and len(lines) == 2 + len(expected)
+    assert [line.split(" (")[0] for line in lines[2:]] == [
+        f"| {name} | {auc:.3f}".replace("| 0.", "| .") for name, auc in expected.items()]
+
+
 def put(folder, network: str, seed: int, logits: list[float], energy: float) -> None:
     """What `measure` would leave, of four test photographs."""
     figures = {"hits": 1 - energy, "energy": energy, "iou": energy / 2}
     looks = {name: figures for name in real_photographs.MAPS if network != "no attention" or name == "grad_cam"}
     looks |= {name: {"hits": 0.75, "energy": 0.25, "iou": 0.2} for name in real_photographs.BESIDE}
-    test = {"image_id": list("abcd"), "group": list("abcd"), "target": [1, 1, 0, 0], "logit": logits}
+    test = {"image_id": list("abcd"), "group": list("abcd"), "source": list("STST"), "target": [1, 1, 0, 0],
+            "logit": logits}
     settings = dataclasses.asdict(dataclasses.replace(SMALL, seed=seed))
     (folder / f"{network}-{seed}.json").write_text(json.dumps({
         "format": 1, "network": network, "seed": seed, "settings": settings, "test": test,
-        "auc": {"auc": 0.5 + seed / 4, "auc_low": 0.25, "auc_high": 1.0},
         "localisation": {"whole": looks, "shifted": looks}}))
 
 
@@ -153,11 +165,14 @@ def test_the_tables_have_a_figure_for_each_seed_and_pairs_with_the_same_seed(tmp
     put(tmp_path, "detached guide", 0, [3, 1, 2, 0], 0.75)  # 0.75: a quarter less
     put(tmp_path, "no attention", 1, [3, 2, 1, 0], 0.25)    # 1: softmax has half less with this seed
     scores, looks = (part.splitlines() for part in real_photographs.tables(tmp_path).split("\n\n"))
-    assert scores[0] == "| network | seeds | AUC (95%) | mean | less no attention (95%) | less softmax (95%) |"
-    assert scores[2].startswith("| no attention | 1 | .750 (.250 to 1.000) | .750 |  | +0.500 (")
-    assert scores[3].startswith("| softmax | 0, 1 | .500 (.250 to 1.000), .750 (.250 to 1.000) | .625 | -0.500 (")
-    assert scores[3].endswith(") |  |")
-    assert scores[4].startswith("| detached guide | 0 | .500 (.250 to 1.000) | .500 |  | -0.250 (")
+    assert scores[0] == ("| network | seeds | AUC (95%) | within source | less no attention (95%) | "
+                         "less softmax (95%) |")
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in scores[2:]]
+    assert [line[:2] for line in cells] == [["no attention", "1"], ["softmax", "0, 1"], ["detached guide", "0"]]
+    assert [one.split(" (")[0] for one in cells[1][2].split("), ")] == ["1.000", ".500"]
+    assert [line[3] for line in cells] == ["1.000", "1.000, .500", "1.000"]  # of a with c, and of b with d
+    assert [[cell.split(" (")[0] for cell in line[4:]] for line in cells] == [
+        ["", "+0.500"], ["-0.500", ""], ["", "-0.250"]]
     assert looks[2:5] == ["| no attention | Grad-CAM | .750 | .250 | .125 | .750 | .250 |",
                           "| softmax | pool-3 | .875, .500 | .125, .500 | .062, .250 | .875, .500 | .125, .500 |",
                           "| softmax | pool-4 | .875, .500 | .125, .500 | .062, .250 | .875, .500 | .125, .500 |"]
