@@ -162,12 +162,18 @@ def check(file: Path, settings: train.Settings, changed: dict) -> None:
         raise SystemExit(f"{file} was trained with another {', '.join(differ)}: name another --out, or delete it")
 
 
-def tables(folder: Path) -> str:
-    """In Markdown all that lies in the folder: each network's AUC, and each map's figures; one figure a seed."""
-    found = [workspace.read_json(path, "this program") for path in folder.glob("*.json")]
-    if any(one["test"]["image_id"] != found[0]["test"]["image_id"] for one in found):
-        raise SystemExit(f"the networks of {folder} were tested on different photographs: name another --out for each")
-    found.sort(key=lambda one: one["seed"])
+def load(folder: Path, tested: list[str]) -> list[dict]:
+    """All that lies in the folder. Raises SystemExit where one was tested on other photographs."""
+    found = {path: workspace.read_json(path, "this program") for path in sorted(folder.glob("*.json"))}
+    for path, one in found.items():
+        if one["test"]["image_id"] != tested:
+            raise SystemExit(f"{path} was tested on {len(one['test']['image_id'])} photographs and not on these "
+                             f"{len(tested)}: name another --out for each data set, with --masked or without")
+    return sorted(found.values(), key=lambda one: one["seed"])
+
+
+def tables(found: list[dict]) -> str:
+    """In Markdown what `load` gives: each network's AUC, and each map's figures; one figure a seed."""
     by_name = {name: runs for name in NETWORKS if (runs := [one for one in found if one["network"] == name])}
     scores = [{"network": name, "seeds": ", ".join(str(one["seed"]) for one in runs),
                **aucs(pd.DataFrame(one["test"]).rename(columns={"logit": "score"}) for one in runs),
@@ -240,6 +246,8 @@ def main() -> None:
     print(f"{len(split)} photographs, {(split['mask'] != '').sum()} with a mask: "
           f"{split['split'].value_counts().to_dict()}", flush=True)
     options.out.mkdir(parents=True, exist_ok=True)
+    tested = split.loc[(split["split"] == "test") & (split["kept"] == 1), "image_id"].tolist()
+    load(options.out, tested)  # before hours of training
     for seed in options.seeds:
         for name in options.networks:
             file = options.out / f"{name.replace(' ', '-').replace(',', '').replace(chr(39), '')}-{seed}.json"
@@ -253,7 +261,7 @@ def main() -> None:
             print(f"    AUC {found['auc']['auc']:.3f}; energy "
                   + ", ".join(f"{one} {kept['energy']:.3f}" for one, kept in found["localisation"]["whole"].items())
                   + f"; {time.perf_counter() - started:.0f} s", flush=True)
-    print(tables(options.out), blind(dataset, split), sep="\n\n")
+    print(tables(load(options.out, tested)), blind(dataset, split), sep="\n\n")
 
 
 if __name__ == "__main__":
