@@ -32,9 +32,15 @@ from torchvision import transforms
 from torchvision.ops import sigmoid_focal_loss
 from torchvision.transforms import v2
 
-from helpers import batches, pixel_cache, preprocess, sample, train, workspace
+from helpers import workspace
+from helpers.photographs.cache import build_cache
+from helpers.photographs.sample import make_sample
+from helpers.photographs.split import make_split
+from helpers.training import augment, batches
+from helpers.training.loop import fit
+from helpers.training.settings import RECIPES, Settings
 
-MEAN, STD, RATE = train.IMAGENET_MEAN, train.IMAGENET_STD, 1e-4
+MEAN, STD, RATE = augment.IMAGENET_MEAN, augment.IMAGENET_STD, 1e-4
 
 
 class TutorialPhotographs(Dataset):
@@ -156,23 +162,23 @@ def build(dataset: dict, split: pd.DataFrame, image_size: int) -> tuple[dict, fl
     """Our cache, built anew on all cores: the content of cache.json, and the seconds that it took."""
     shutil.rmtree(workspace.data_folder() / "cache", ignore_errors=True)
     started = time.perf_counter()
-    return pixel_cache.build_cache(dataset, split, image_size=image_size), time.perf_counter() - started
+    return build_cache(dataset, split, image_size=image_size), time.perf_counter() - started
 
 
-def our_batches(settings: train.Settings, photographs: batches.Photographs, rows: np.ndarray) -> Iterable[Tensor]:
+def our_batches(settings: Settings, photographs: batches.Photographs, rows: np.ndarray) -> Iterable[Tensor]:
     """Our augmented batches of these rows of the cache, as `train.fit` makes them."""
-    generator, augmentation = torch.Generator().manual_seed(0), train.RECIPES[settings.recipe].augmentation
+    generator, augmentation = torch.Generator().manual_seed(0), RECIPES[settings.recipe].augmentation
     order = rows[torch.randperm(len(rows), generator=generator).numpy()]
     parts = np.array_split(order, math.ceil(len(rows) / settings.batch_size))
     for part, (pixels, _) in zip(parts, photographs.stream(parts), strict=True):
-        draws = batches.draw(len(part), augmentation, generator)
-        yield batches.transform(pixels, draws, settings.image_size, mean=MEAN, std=STD)
+        draws = augment.draw(len(part), augmentation, generator)
+        yield augment.transform(pixels, draws, settings.image_size, mean=MEAN, std=STD)
 
 
-def our_epoch(settings: train.Settings, split: pd.DataFrame, photographs: batches.Photographs) -> float:
+def our_epoch(settings: Settings, split: pd.DataFrame, photographs: batches.Photographs) -> float:
     """Seconds of the second epoch of a real `train.fit`, with its two validation photographs and its metrics."""
     ends = []
-    train.fit(settings, split, photographs, report=lambda line: ends.append(time.perf_counter()))
+    fit(settings, split, photographs, report=lambda line: ends.append(time.perf_counter()))
     return ends[1] - ends[0]
 
 
@@ -203,7 +209,7 @@ def make_photographs(folder: Path, count: int) -> None:
     36 kB and 0.61 ms.
     """
     small, large = folder.with_name("small"), folder / "photographs"
-    sample.make_sample(small, count=count)
+    make_sample(small, count=count)
     large.mkdir(parents=True)
 
     def enlarge(path: Path) -> None:
@@ -223,7 +229,7 @@ def choose(dataset: dict, count: int, batch_size: int, *, epoch: int = 0) -> pd.
     epoch: how many these may hold (0: all). The others stand in test: in the cache, where no network sees them. Raises
     ValueError for less than a batch.
     """
-    table = preprocess.make_split(dataset).assign(kept=1, split="test").sample(frac=1, random_state=0)
+    table = make_split(dataset).assign(kept=1, split="test").sample(frac=1, random_state=0)
     first = table.groupby("target").head(2)                                             # for val and for train
     split = pd.concat([first, table.drop(first.index)])[:count].reset_index(drop=True)
     whole = ((epoch or len(split)) - 2) // batch_size * batch_size

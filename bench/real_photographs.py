@@ -27,10 +27,21 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 os.environ["ATTENTION_HEADLESS"] = "1"
 
-from helpers import audit, batches, compare, download, metrics, parameters, pixel_cache, preprocess, train, workspace  # noqa: E402
-from helpers.interventions import turn  # noqa: E402
+import dataclasses
+
+from helpers import workspace  # noqa: E402
+from helpers.audit import localisation  # noqa: E402
+from helpers.audit.evidence import turn  # noqa: E402
 from helpers.model import POOL3, POOL4, AttnVGG, Output  # noqa: E402
-from helpers.shortcuts import baselines  # noqa: E402
+from helpers.photographs import sources  # noqa: E402
+from helpers.photographs.cache import build_cache  # noqa: E402
+from helpers.photographs.split import make_split  # noqa: E402
+from helpers.runs import compare, parameters  # noqa: E402
+from helpers.scores import bootstrap, metrics  # noqa: E402
+from helpers.scores.baselines import baselines  # noqa: E402
+from helpers.training import batches, loop  # noqa: E402
+from helpers.training.loop import fit, predict_held_out, used_rows  # noqa: E402
+from helpers.training.settings import Settings  # noqa: E402
 
 DICE = {"mask_weight_pool3": 0.1, "mask_weight_pool4": 0.1}
 # name: (settings of training, changes to the network)
@@ -124,40 +135,40 @@ class AddLoss(torch.autograd.Function):
         return gradient, gradient.new_ones(())
 
 
-def prepare(dataset: dict, settings: train.Settings, values: dict, *,
+def prepare(dataset: dict, settings: Settings, values: dict, *,
             masked: bool) -> tuple[pd.DataFrame, batches.Photographs]:
     """Split and cache by notebook 02's parameters, of all photographs or of those that have a mask."""
-    split = preprocess.make_split(dataset, benign=values["benign"], split_seed=values["split_seed"])
+    split = make_split(dataset, benign=values["benign"], split_seed=values["split_seed"])
     split = split[split["mask"] != ""].reset_index(drop=True) if masked else split
-    cache = pixel_cache.build_cache(dataset, split, image_size=settings.image_size)
+    cache = build_cache(dataset, split, image_size=settings.image_size)
     return split, batches.Photographs(cache, workspace.choose_device(settings.device))
 
 
-def measure(name: str, settings: train.Settings, split: pd.DataFrame, photographs: batches.Photographs) -> dict:
+def measure(name: str, settings: Settings, split: pd.DataFrame, photographs: batches.Photographs) -> dict:
     """Train one network; its test AUC, the logits, and its maps' figures on the test photographs with a mask."""
     changed, changes = NETWORKS[name]
-    settings = train.dataclasses.replace(settings, **changed)
-    with mock.patch.object(train, "AttnVGG", functools.partial(Changed, **changes)):
-        fitted = train.fit(settings, split, photographs, report=lambda line: print("   ", line, flush=True))
-    used = train.used_rows(split)
-    test = train.predict_held_out(fitted, split, photographs, settings.precision).query("split == 'test'")
+    settings = dataclasses.replace(settings, **changed)
+    with mock.patch.object(loop, "AttnVGG", functools.partial(Changed, **changes)):
+        fitted = fit(settings, split, photographs, report=lambda line: print("   ", line, flush=True))
+    used = used_rows(split)
+    test = predict_held_out(fitted, split, photographs, settings.precision).query("split == 'test'")
 
     def look(images: Tensor) -> dict[str, Tensor]:
-        return audit.maps_of(fitted.network, images) | {"otsu": audit.dark(images, fitted.config)}
+        return localisation.maps_of(fitted.network, images) | {"otsu": localisation.dark(images, fitted.config)}
 
     rows = np.flatnonzero((used["split"] == "test") & (used["mask"] != ""))
-    found = {where: audit.localisation(audit.measure(look, photographs, used, fitted.config, rows=rows, draws=draws))
-             for where, draws in (("whole", None), ("shifted", audit.shifted(len(rows))))}
+    found = {where: localisation.localisation(localisation.measure(look, photographs, used, fitted.config, rows=rows, draws=draws))
+             for where, draws in (("whole", None), ("shifted", localisation.shifted(len(rows))))}
     auc = metrics.discrimination(test["target"], test["logit"], test["group"], "test")
-    return {"network": name, "seed": settings.seed, "settings": train.dataclasses.asdict(settings), "changes": changes,
+    return {"network": name, "seed": settings.seed, "settings": dataclasses.asdict(settings), "changes": changes,
             "photographs": used["split"].value_counts().to_dict(), "melanomas": int(test["target"].sum()),
             "epoch": fitted.config["epoch"], "timing": fitted.timing, "auc": auc, "localisation": found,
             "test": test[["image_id", "split", "group", "source", "target", "logit"]].to_dict("list")}
 
 
-def check(file: Path, settings: train.Settings, changed: dict) -> None:
+def check(file: Path, settings: Settings, changed: dict) -> None:
     """Raises SystemExit where this file is of other parameters: a table compares like with like."""
-    there, asked = workspace.read_json(file, "this program")["settings"], train.dataclasses.asdict(settings)
+    there, asked = workspace.read_json(file, "this program")["settings"], dataclasses.asdict(settings)
     if differ := [name for name in asked if name not in changed and there[name] != asked[name]]:
         raise SystemExit(f"{file} was trained with another {', '.join(differ)}: name another --out, or delete it")
 
@@ -217,10 +228,10 @@ def less(runs: list[dict], controls: list[dict]) -> str:
     truth = np.array(pairs[0][0]["target"])
 
     def difference(weights: np.ndarray) -> np.ndarray:
-        return np.mean([metrics.weighted_auc_ap(truth, np.array(one["logit"]), weights)[0]
-                        - metrics.weighted_auc_ap(truth, np.array(other["logit"]), weights)[0]
+        return np.mean([bootstrap.weighted_auc_ap(truth, np.array(one["logit"]), weights)[0]
+                        - bootstrap.weighted_auc_ap(truth, np.array(other["logit"]), weights)[0]
                         for one, other in pairs], axis=0)
-    return "{value:+.3f} ({low:+.3f} to {high:+.3f})".format(**metrics.interval(difference, pairs[0][0]["group"]))
+    return "{value:+.3f} ({low:+.3f} to {high:+.3f})".format(**bootstrap.interval(difference, pairs[0][0]["group"]))
 
 
 def short(value: float) -> str:
@@ -241,7 +252,7 @@ def main() -> None:
     given = parameters.read_parameters("", options.p, known)
     values = {name: default for name, (_, default) in known.items()} | {"benign": 0} | given
     settings = parameters.check(values, known)
-    dataset = download.find_dataset(options.dataset, masks=options.masks, ids=values["ids"])
+    dataset = sources.find_dataset(options.dataset, masks=options.masks, ids=values["ids"])
     split, photographs = prepare(dataset, settings, values, masked=options.masked)
     print(f"{len(split)} photographs, {(split['mask'] != '').sum()} with a mask: "
           f"{split['split'].value_counts().to_dict()}", flush=True)
@@ -252,11 +263,11 @@ def main() -> None:
         for name in options.networks:
             file = options.out / f"{name.replace(' ', '-').replace(',', '').replace(chr(39), '')}-{seed}.json"
             if file.exists():
-                check(file, train.dataclasses.replace(settings, seed=seed), NETWORKS[name][0])
+                check(file, dataclasses.replace(settings, seed=seed), NETWORKS[name][0])
                 continue
             started = time.perf_counter()
             print(f"{name}, seed {seed}", flush=True)
-            found = measure(name, train.dataclasses.replace(settings, seed=seed), split, photographs)
+            found = measure(name, dataclasses.replace(settings, seed=seed), split, photographs)
             workspace.write_json(file, found)
             print(f"    AUC {found['auc']['auc']:.3f}; energy "
                   + ", ".join(f"{one} {kept['energy']:.3f}" for one, kept in found["localisation"]["whole"].items())

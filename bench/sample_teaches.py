@@ -14,20 +14,31 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 os.environ["ATTENTION_HEADLESS"] = "1"
 
-from helpers import batches, download, metrics, parameters, pixel_cache, preprocess, sample, train, workspace  # noqa: E402
+from sklearn.metrics import roc_auc_score
+
+from helpers import workspace  # noqa: E402
+from helpers.photographs import sources  # noqa: E402
+from helpers.photographs.cache import build_cache  # noqa: E402
+from helpers.photographs.sample import make_sample  # noqa: E402
+from helpers.photographs.split import make_split  # noqa: E402
+from helpers.runs import parameters  # noqa: E402
+from helpers.scores import bootstrap  # noqa: E402
+from helpers.training import batches  # noqa: E402
+from helpers.training.loop import fit, predict_held_out  # noqa: E402
+from helpers.training.settings import Settings  # noqa: E402
 
 
-def measure(settings: train.Settings, folder: Path) -> tuple[float, float, float]:
+def measure(settings: Settings, folder: Path) -> tuple[float, float, float]:
     """Test AUC, test AUC within source, and seconds of training."""
     known = {name: default for name, (_, default) in parameters.known_parameters(parameters.NOTEBOOKS).items()}
-    dataset = download.find_dataset(str(folder))
-    split = preprocess.make_split(dataset, benign=known["benign"], split_seed=known["split_seed"])
-    cache = pixel_cache.build_cache(dataset, split, image_size=settings.image_size)
+    dataset = sources.find_dataset(str(folder))
+    split = make_split(dataset, benign=known["benign"], split_seed=known["split_seed"])
+    cache = build_cache(dataset, split, image_size=settings.image_size)
     photographs = batches.Photographs(cache, workspace.choose_device(settings.device))
-    fitted = train.fit(settings, split, photographs, report=lambda line: None)
-    test = train.predict_held_out(fitted, split, photographs, settings.precision).query("split == 'test'")
-    auc = metrics.roc_auc_score(test["target"], test["logit"])
-    return auc, metrics.auc_within_source(test), fitted.timing["seconds"]
+    fitted = fit(settings, split, photographs, report=lambda line: None)
+    test = predict_held_out(fitted, split, photographs, settings.precision).query("split == 'test'")
+    auc = roc_auc_score(test["target"], test["logit"])
+    return auc, bootstrap.interval(bootstrap.within(test), test["group"])["value"], fitted.timing["seconds"]
 
 
 def main() -> None:
@@ -41,11 +52,11 @@ def main() -> None:
         os.environ["ATTENTION_DATA"] = place
         for name, lesions in (("with lesions", True), ("painted over", False)):
             folder = Path(place) / name
-            sample.make_sample(folder, lesions=lesions)
+            make_sample(folder, lesions=lesions)
             found = []
             for seed in options.seeds:
-                defaults = {one: known[one][1] for one in train.Settings.__dataclass_fields__ if one in known}
-                found.append(measure(train.Settings(**{**defaults, **given, "seed": seed}), folder))
+                defaults = {one: known[one][1] for one in Settings.__dataclass_fields__ if one in known}
+                found.append(measure(Settings(**{**defaults, **given, "seed": seed}), folder))
                 print(f"{name}, seed {seed}: test AUC {found[-1][0]:.3f}, within source {found[-1][1]:.3f}, "
                       f"{found[-1][2]:.0f} s", flush=True)
             print(f"{name}, mean: within source {sum(one[1] for one in found) / len(found):.3f}", flush=True)

@@ -32,7 +32,12 @@ import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 import torch  # noqa: E402
 
-from helpers import batches, download, loss, model, pixel_cache, train, workspace  # noqa: E402
+from helpers import model, workspace  # noqa: E402
+from helpers.photographs import sources  # noqa: E402
+from helpers.photographs.cache import cache_side  # noqa: E402
+from helpers.training import batches  # noqa: E402
+from helpers.training.loss import focal_loss  # noqa: E402
+from helpers.training.settings import Settings, make_optimiser  # noqa: E402
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 NAMES = ("ours", "tutorial", "peer")
@@ -44,7 +49,7 @@ def use_cores(count: int) -> None:
     torch.set_num_threads(count)
 
 
-def contenders(dataset: dict, split: pd.DataFrame, settings: train.Settings, names: tuple[str, ...]) -> dict[str, dict]:
+def contenders(dataset: dict, split: pd.DataFrame, settings: Settings, names: tuple[str, ...]) -> dict[str, dict]:
     """For each loop of `names` and each of its figures, what measures it once, in photographs a second.
 
     "ours_compiled" stands for `compile_model`; "convolutions" for the network's 13 alone, the ceiling of a step.
@@ -96,14 +101,14 @@ def contenders(dataset: dict, split: pd.DataFrame, settings: train.Settings, nam
             "step": steps(loops.mixed_step, network, last, labels, fast, scaler, precision),
             "end_to_end": partial(rate, len(rows), loops.peer_epoch, network, workers, fast, scaler, precision, device)}
 
-    def ours(wanted: train.Settings) -> dict:
+    def ours(wanted: Settings) -> dict:
         photographs = batches.Photographs(loops.build(dataset, split, size)[0], device)
-        optimiser = train.make_optimiser(network := new(torch.channels_last)[0], wanted)
+        optimiser = make_optimiser(network := new(torch.channels_last)[0], wanted)
         forward = torch.compile(network) if wanted.compile_model else network
         return {
             "cache": lambda: len(split) / CORES / loops.build(dataset, split, size)[1],
             "batches": lambda: rate(len(rows), deque, loops.our_batches(wanted, photographs, rows), 0),
-            "step": steps(loops.mixed_step, forward, last, labels, optimiser, scaler, precision, loss.focal_loss),
+            "step": steps(loops.mixed_step, forward, last, labels, optimiser, scaler, precision, focal_loss),
             "end_to_end": lambda: len(rows) / loops.our_epoch(wanted, split, photographs)}
 
     found |= {name: ours(replace(settings, compile_model=name != "ours")) for name in names if name.startswith("ours")}
@@ -127,7 +132,7 @@ def measure(found: dict[str, dict], rounds: int) -> dict[str, dict[str, list[flo
     return values
 
 
-def alone(name: str, dataset: dict, split: pd.DataFrame, settings: train.Settings, kind: str) -> dict:
+def alone(name: str, dataset: dict, split: pd.DataFrame, settings: Settings, kind: str) -> dict:
     """Peak memory in bytes of one loop, in a process that does nothing else; of ours seconds a photograph, too."""
     peak, found, device = [0], {}, workspace.choose_device(settings.device)
     multiprocessing.set_start_method(kind, force=True)  # of a loader's workers: the usual one
@@ -145,7 +150,7 @@ def alone(name: str, dataset: dict, split: pd.DataFrame, settings: train.Setting
     return found | {"host": peak[0] or None, "gpu": gpu}
 
 
-def memory_and_growth(dataset: dict, settings: train.Settings, count: int) -> tuple[dict, list[dict]]:
+def memory_and_growth(dataset: dict, settings: Settings, count: int) -> tuple[dict, list[dict]]:
     """`peak_memory` and `growth` of bench.json; each from a fresh process, which finds its imports done."""
     context, kind = multiprocessing.get_context("forkserver"), multiprocessing.get_start_method()
     context.set_forkserver_preload(["loops"])
@@ -186,7 +191,7 @@ def table(bench: dict) -> str:
 
 def project(bench: dict, count: int) -> str:
     """What `count` photographs would cost at the rates of bench.json."""
-    side, cores = pixel_cache.cache_side(bench["parameters"]["image_size"]), bench["machine"]["cores"]
+    side, cores = cache_side(bench["parameters"]["image_size"]), bench["machine"]["cores"]
     epoch = ", ".join(f"{name} {count / bench['end_to_end'][name] / 3600:,.1f} h" for name in NAMES)
     return (f"{count:,d} photographs: {count * bench['parameters']['jpeg_bytes'] / 1e9:,.0f} GB of JPEGs; a cache of "
             f"{count:,d} x {side} x {side} x 3 bytes = {count * side * side * 3 / 1e9:,.0f} GB, built in "
@@ -215,13 +220,13 @@ def main() -> None:
         return
     gpu = (device := workspace.choose_device()).type != "cpu"
     size, batch_size = options.image_size or (224 if gpu else 96), options.batch_size or (100 if gpu else 16)
-    settings = train.Settings(recipe="tutorial", epochs=2, image_size=size, batch_size=batch_size)
+    settings = Settings(recipe="tutorial", epochs=2, image_size=size, batch_size=batch_size)
     use_cores(CORES)
     with tempfile.TemporaryDirectory() as place:
         folder, count = Path(options.photographs or f"{place}/made").absolute(), options.count or (8192 if gpu else 512)
         if not options.photographs:
             loops.make_photographs(folder, count)
-        dataset = download.find_dataset(str(folder), masks="")
+        dataset = sources.find_dataset(str(folder), masks="")
         os.environ["ATTENTION_DATA"] = place  # for the caches; what was unpacked stays
         count = min(count, dataset["rows"])
         split = loops.choose(dataset, count, batch_size, epoch=count if gpu else count // 4)

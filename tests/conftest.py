@@ -77,9 +77,11 @@ def made(tmp_path_factory) -> SimpleNamespace:
     """
     import torch
 
-    from helpers import pixel_cache, preprocess, workspace
-    from helpers.batches import Photographs
-    from helpers.sample import make_sample
+    from helpers import workspace
+    from helpers.photographs.cache import build_cache
+    from helpers.photographs.sample import make_sample
+    from helpers.photographs.split import make_split
+    from helpers.training.batches import Photographs
 
     folder = tmp_path_factory.mktemp("made")
     make_sample(folder / "raw", count=60, side=64)
@@ -90,8 +92,8 @@ def made(tmp_path_factory) -> SimpleNamespace:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ATTENTION_DATA", str(folder / "data"))
         patch.setenv("ATTENTION_HEADLESS", "1")
-        split = preprocess.make_split(dataset, benign=18)
-        cache = pixel_cache.build_cache(dataset, split, image_size=32)
+        split = make_split(dataset, benign=18)
+        cache = build_cache(dataset, split, image_size=32)
     used = split[split["kept"] == 1].reset_index(drop=True)
     rows = {name: np.flatnonzero(used["split"] == name) for name in ("train", "val", "test")}
 
@@ -109,7 +111,9 @@ def made(tmp_path_factory) -> SimpleNamespace:
 @pytest.fixture(scope="session")
 def fitted(made):
     """What `train.fit` gives after two epochs at 32 pixels with the default recipe."""
-    from helpers import train
 
-    settings = train.Settings(image_size=32, epochs=2, batch_size=12, precision="fp32")
-    return train.fit(settings, made.split, made.photographs(), report=str)
+    from helpers.training.loop import fit
+    from helpers.training.settings import Settings
+
+    settings = Settings(image_size=32, epochs=2, batch_size=12, precision="fp32")
+    return fit(settings, made.split, made.photographs(), report=str)

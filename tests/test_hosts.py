@@ -14,7 +14,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from helpers import download, hosts, workspace
+from helpers import hosts, workspace
+from helpers.photographs import kaggle
 from tests.conftest import commit_all
 from tests.notebooks import opening
 
@@ -166,25 +167,25 @@ def test_colab_s_secrets_reach_kaggle_s_client(host, secrets, monkeypatch, tmp_p
     monkeypatch.setenv("HOME", str(tmp_path))
     secrets.held = {"KAGGLE_API_TOKEN": secrets.NotebookAccessError(), "KAGGLE_USERNAME": "ada", "KAGGLE_KEY": "k"}
     hosts.lend_credentials(ask=True)
-    assert download.find_credentials() == ["KAGGLE_USERNAME and KAGGLE_KEY"]
+    assert kaggle.find_credentials() == ["KAGGLE_USERNAME and KAGGLE_KEY"]
 
 
 def test_nobody_is_asked_in_a_headless_run_or_who_has_credentials(host, secrets, monkeypatch, tmp_path):
     host("colab")
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("ATTENTION_HEADLESS", "1")
-    with pytest.raises(download.KaggleFailed, match="No credentials"):
-        download.download("owner/name", tmp_path)
+    with pytest.raises(kaggle.KaggleFailed, match="No credentials"):
+        kaggle.download("owner/name", tmp_path)
     monkeypatch.delenv("ATTENTION_HEADLESS")
-    with pytest.raises(download.KaggleFailed, match="No credentials"):
-        download.download("owner/name", tmp_path)
+    with pytest.raises(kaggle.KaggleFailed, match="No credentials"):
+        kaggle.download("owner/name", tmp_path)
     assert secrets.asked == list(hosts.SECRETS), "asked once, when somebody is there"
     secrets.asked.clear()
     (tmp_path / ".kaggle").mkdir()
     (tmp_path / ".kaggle" / "kaggle.json").write_text("{}")
     monkeypatch.setattr(hosts, "lend_credentials", lambda **_: pytest.fail("there are credentials"))
-    with pytest.raises(download.KaggleFailed):
-        download.download("owner/name", tmp_path)
+    with pytest.raises(kaggle.KaggleFailed):
+        kaggle.download("owner/name", tmp_path)
 
 
 def test_gradient_s_kept_key_is_found(host, monkeypatch, tmp_path):
@@ -193,7 +194,7 @@ def test_gradient_s_kept_key_is_found(host, monkeypatch, tmp_path):
     (root / "storage" / "kaggle" / "kaggle.json").write_text(json.dumps({"username": "ada", "key": "k"}))
     (root / "storage" / "kaggle" / "kaggle.json").chmod(0o600)
     hosts.lend_credentials(ask=False)
-    assert download.find_credentials() == ["kaggle.json"]
+    assert kaggle.find_credentials() == ["kaggle.json"]
 
 
 @pytest.mark.parametrize("kind, expected", [("Batch", True), ("Interactive", False)])

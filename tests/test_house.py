@@ -93,7 +93,7 @@ def test_the_readme_is_under_two_screens_and_names_what_there_is():
 
 
 def test_parameter_files_hold_known_parameters():
-    from helpers import parameters
+    from helpers.runs import parameters
 
     known = parameters.known_parameters(parameters.NOTEBOOKS)
     files = sorted((PROJECT / "notebooks" / "params").glob("*.yaml"))

@@ -18,7 +18,8 @@ from jupyter_client.manager import start_new_kernel
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
-from helpers import parameters, workspace
+from helpers import workspace
+from helpers.runs import parameters
 
 NOTEBOOKS = workspace.PROJECT / "notebooks"
 VALUES = {"subsample": 60, "benign": 0, "image_size": 32, "epochs": 1, "device": "cpu"}

@@ -17,7 +17,8 @@ import pandas as pd
 import pytest
 from test_download import tiny, tiny_zip, zip_of  # noqa: F401
 
-from helpers import archives, download, preprocess
+from helpers.photographs import archives, sources
+from helpers.photographs.split import read_table
 
 
 def unpacks_or_says(archive: Path, folder: Path) -> bool:
@@ -146,7 +147,7 @@ def test_fields_of_64_bits_unpack(tmp_path):
 def test_a_zip_without_one_table_is_named(members, found, folders, tmp_path):
     archive = zip_of(tmp_path / "set.zip", members)
     with pytest.raises(ValueError, match=rf"expected a marking\.csv in .*, {found}.*name the folder or zip"):
-        download.find_dataset(str(archive))
+        sources.find_dataset(str(archive))
 
 
 @pytest.mark.parametrize("count", [1000, pytest.param(20_000, marks=pytest.mark.long)])
@@ -160,10 +161,10 @@ def test_thousands_of_files_that_nobody_asked_for_do_no_harm(count, tiny_zip, fo
     for archive in (tiny_zip, crowded):
         for _ in range(2):  # the first call unpacks, the second finds
             started = time.monotonic()
-            found = download.find_dataset(str(archive))
+            found = sources.find_dataset(str(archive))
             times.append(time.monotonic() - started)
             assert (found["rows"], found["images"], found["masks"]) == (40, 40, 40) and found["checked_against_archive"]
-            assert len(preprocess.read_table(found)) == 40
+            assert len(read_table(found)) == 40
     print(f"{count} more files: unpacked in {times[2]:.2f} s, found in {times[3]:.2f} s "
           f"(without them {times[0]:.2f} and {times[1]:.2f} s)")
     assert times[2] < 10 + count / 500 and times[3] < 2 + count / 5000

@@ -72,7 +72,7 @@ def damage_text(content: bytes, kind: str, rng: np.random.Generator) -> bytes:
 
 def sources(folder: Path) -> tuple[list[bytes], bytes, str]:
     """Photographs to damage, a table, and what the photographs are: real where there are any, else drawn."""
-    from helpers.sample import make_sample
+    from helpers.photographs.sample import make_sample
 
     data = Path(os.environ.get("ATTENTION_TEST_DATA") or PROJECT.parent / "shared" / "data") / "melanoma-512.zip"
     make_sample(folder / "set", count=40, side=32 if data.is_file() else 96)
@@ -85,11 +85,13 @@ def sources(folder: Path) -> tuple[list[bytes], bytes, str]:
 
 def photograph_case(content: bytes, changed: bytes, kind: str, path: Path) -> str:
     """How `load` and `read_photograph` end: "refused" or "decoded"; anything but that and ValueError is raised."""
-    from helpers import explorer, pixel_cache
+
+    from helpers.photographs import reading
+    from helpers.pictures import explorer
 
     path.write_bytes(changed)
     ended = []
-    for read in (lambda: pixel_cache.load(path, side=1), lambda: pixel_cache.load(path),
+    for read in (lambda: reading.load(path, side=1), lambda: reading.load(path),
                  lambda: explorer.read_photograph(path)):
         try:
             pixels = read()
@@ -103,17 +105,19 @@ def photograph_case(content: bytes, changed: bytes, kind: str, path: Path) -> st
         return "unchanged"
     assert kind != "cut" or ended == 3 * ["refused"], f"cut to {len(changed)} bytes and {ended}"
     with pytest.raises(ValueError, match="not those that were unpacked"):
-        pixel_cache.load(path, side=1, crc=zlib.crc32(content))
+        reading.load(path, side=1, crc=zlib.crc32(content))
     return ended[0]
 
 
 def table_case(changed: bytes, path: Path) -> str:
     """How the table's reader and the split end: "refused", "read" or "split"."""
-    from helpers import preprocess
+
+    from helpers.photographs.split import make_split
+    from helpers.photographs.table import read_marking
 
     path.write_bytes(changed)
     try:
-        table = preprocess.read_marking(path)
+        table = read_marking(path)
     except ValueError as error:
         assert path.name in str(error), error
         return "refused"
@@ -121,7 +125,7 @@ def table_case(changed: bytes, path: Path) -> str:
     assert all(re.fullmatch(r"\w[\w-]*", name) for name in table["image_id"])
     assert not table["source"].str.match(r"[=+@\t\r-]").any()
     try:
-        split = preprocess.make_split({"csv": str(path), "ids": "", "masks_folder": ""})
+        split = make_split({"csv": str(path), "ids": "", "masks_folder": ""})
     except ValueError:
         return "read"
     assert len(split) == len(table) and not (split.groupby("group")["split"].nunique() > 1).any()
@@ -185,7 +189,7 @@ def test_a_crash_a_hang_and_a_foreign_error_are_reported_with_the_case(fault, tm
     """The watch itself: a child whose reader aborts, hangs or raises what is not ours."""
     child = tmp_path / "child.py"
     child.write_text(f"import sys; sys.path[:0] = [{str(PROJECT)!r}, {str(Path(__file__).parent)!r}]\n"
-                     "import test_fuzz\nfrom helpers import pixel_cache\ntest_fuzz.LIMIT = 1\n"
+                     "import test_fuzz\nfrom helpers.photographs import reading as pixel_cache\ntest_fuzz.LIMIT = 1\n"
                      f"def load(*arguments, **named):\n    {fault}\npixel_cache.load = load\n"
                      "test_fuzz.run_cases(*map(int, sys.argv[1:4]), test_fuzz.Path(sys.argv[4]))\n")
     monkeypatch.setitem(globals(), "__file__", str(child))

@@ -21,7 +21,11 @@ import pytest
 import torch
 from nbclient import NotebookClient
 
-from helpers import batches, checkpoint, parameters, preprocess, run, train, workspace
+from helpers import workspace
+from helpers.photographs.table import read_marking
+from helpers.runs import parameters
+from helpers.training import batches, checkpoint
+from helpers.training.loop import predict_held_out
 from tests.faults import limits
 
 CPU = torch.device("cpu")
@@ -137,7 +141,7 @@ def test_values_are_checked_against_the_cell_that_notes_their_types(values, word
 
 
 def test_every_notebook_checks_its_parameters_before_it_does_anything():
-    for path in [*run.NOTEBOOKS, *(workspace.PROJECT / "notebooks" / "deeper").glob("*.ipynb")]:
+    for path in [*parameters.NOTEBOOKS, *(workspace.PROJECT / "notebooks" / "deeper").glob("*.ipynb")]:
         code = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
         number = next(n for n, cell in enumerate(code) if "parameters" in cell.metadata.get("tags", ()))
         assert code[number + 1].source.startswith("parameters.check_here(globals())\n"), path
@@ -189,17 +193,17 @@ def test_half_of_another_run_is_told(fault, made, folders):
 def finished(made, fitted, folders) -> Path:
     """The folder of a run that is trained, without a kernel."""
     folder = made.prepare("run")
-    predictions = train.predict_held_out(fitted, made.split, made.photographs()).assign(probability=0.5)
+    predictions = predict_held_out(fitted, made.split, made.photographs()).assign(probability=0.5)
     content = {"calibration": {"slope": 1.0, "intercept": 0.0}, "threshold": 0.5}
-    train.write_results(folder, fitted, predictions, content)
+    checkpoint.write_results(folder, fitted, predictions, content)
     return folder
 
 
 READ = {"dataset.json": lambda folder: batches.open_prepared(folder, CPU),
         "split.csv": lambda folder: batches.open_prepared(folder, CPU),
         "cache.json": lambda folder: batches.open_prepared(folder, CPU),
-        "model.pt": lambda folder: train.load_checkpoint(folder / "model.pt", CPU),
-        "predictions.csv": train.read_predictions,
+        "model.pt": lambda folder: checkpoint.load_checkpoint(folder / "model.pt", CPU),
+        "predictions.csv": checkpoint.read_predictions,
         "metrics.json": lambda folder: workspace.read_json(folder / "metrics.json", "04_train.ipynb")}
 MAKES = {"dataset.json": "01_download.ipynb", "split.csv": "02_preprocess.ipynb", "cache.json": "02_preprocess.ipynb"}
 
@@ -282,5 +286,5 @@ def test_a_full_disk_ends_the_notebook_with_the_sentence(size, folders):
     done = ended("--run", "new", "--only", "01", preexec_fn=limits.full_disk(size))
     assert done.code == 1 and "Traceback" not in done.err and "the file may not grow so large" in done.err, done.err
     assert ended("--run", "new", "--only", "01").code == 0
-    assert len(preprocess.read_marking(Path(json.loads(
+    assert len(read_marking(Path(json.loads(
         (folders.runs / "new" / "dataset.json").read_text())["csv"]))) == 600

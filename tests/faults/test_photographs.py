@@ -22,7 +22,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from helpers import download, explorer, pixel_cache, preprocess, workspace
+from helpers import workspace
+from helpers.photographs import reading, sources
+from helpers.photographs.cache import build_cache
+from helpers.photographs.split import make_split
+from helpers.pictures import explorer
 from tests.faults import limits
 
 NO_PHOTOGRAPH = "it is no photograph, or its header is damaged"
@@ -90,8 +94,8 @@ def test_another_kind_of_photograph_is_read_as_pillow_reads_it(kind, tmp_path):
     path = put(tmp_path, "x.jpg", READ[kind])
     with Image.open(path) as opened:
         expected = np.asarray(opened.convert("RGB")).astype(int)
-    assert np.abs(pixel_cache.load(path)[..., ::-1] - expected).mean() < 4
-    assert pixel_cache.find_unusable([path], {}) == {}
+    assert np.abs(reading.load(path)[..., ::-1] - expected).mean() < 4
+    assert reading.find_unusable([path], {}) == {}
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
@@ -101,15 +105,15 @@ def test_what_is_no_still_photograph_of_a_usual_size_is_refused(kind, tmp_path):
     path = put(tmp_path, "x.jpg", content)
     for side in (None, 1, 32):
         with pytest.raises(ValueError, match=f"x.jpg cannot be decoded: {reason}"):
-            pixel_cache.load(path, side=side)
+            reading.load(path, side=side)
 
 
 def test_a_jpeg_that_ends_early_and_says_so_is_known_by_its_checksum_alone(tmp_path):
     """An end marker in the middle, as a repair leaves it: a decoder fills the rest with grey and calls it whole."""
     whole = encoded(picture(), "JPEG", quality=95)
     path = put(tmp_path, "x.jpg", whole[:len(whole) // 2] + b"\xff\xd9")
-    assert pixel_cache.find_unusable([path], {}) == {}, "a folder used in place: nobody knows what it was"
-    assert pixel_cache.find_unusable([path], {path: zlib.crc32(whole)}) == {
+    assert reading.find_unusable([path], {}) == {}, "a folder used in place: nobody knows what it was"
+    assert reading.find_unusable([path], {path: zlib.crc32(whole)}) == {
         "x": f"{path} cannot be decoded: its bytes are not those that were unpacked"}
 
 
@@ -182,11 +186,11 @@ def test_few_of_other_kinds_are_left_out_and_the_rest_is_cached(folder):
     os.mkfifo(images / "X_11.jpg")
     (images / "X_15.jpg").mkdir()
     with pytest.raises(ValueError, match="4 of 40 photographs .*; `unusable` allows 9.9%. The first: .*X_3.jpg cannot"):
-        download.find_dataset(str(folder), unusable=0.099)
-    found = download.find_dataset(str(folder), unusable=0.1)
+        sources.find_dataset(str(folder), unusable=0.099)
+    found = sources.find_dataset(str(folder), unusable=0.1)
     assert [reason.partition("decoded: ")[2] for reason in found["unusable"].values()] == [
         NO_PHOTOGRAPH, "it is animated", SPECIAL, SPECIAL]
-    cache = pixel_cache.build_cache(found, preprocess.make_split(found), image_size=28)
+    cache = build_cache(found, make_split(found), image_size=28)
     assert len(cache["rows"]) == 36 and not set(cache["rows"]) & set(found["unusable"])
 
 
@@ -199,21 +203,21 @@ def test_a_folder_in_place_may_have_an_odd_name_links_and_other_files(folder):
     elsewhere = shutil.move(odd / "images" / "X_0.jpg", folder / "elsewhere.jpg")
     (odd / "images" / "X_0.jpg").symlink_to(elsewhere)
     put(odd / "images", "X 1 (copy) é.jpg", b"not in the table")
-    found = download.find_dataset(str(odd))
+    found = sources.find_dataset(str(odd))
     assert (found["rows"], found["images"], found["masks"], found["unusable"]) == (40, 41, 10, {})
-    cache = pixel_cache.build_cache(found, preprocess.make_split(found), image_size=28)
+    cache = build_cache(found, make_split(found), image_size=28)
     swapped = found["colour_order_by_source"]["S"]["order"] == "bgr"
-    assert np.array_equal(np.load(cache["file"])[0], pixel_cache.decode(Path(elsewhere), 32, swapped))
+    assert np.array_equal(np.load(cache["file"])[0], reading.decode(Path(elsewhere), 32, swapped))
 
 
 def test_a_photograph_that_goes_after_01_stops_02_with_its_name(folder):
-    found = download.find_dataset(str(folder))
-    split = preprocess.make_split(found)
+    found = sources.find_dataset(str(folder))
+    split = make_split(found)
     (folder / "images" / "X_5.jpg").unlink()
     (folder / "images" / "X_6.jpg").write_bytes(encoded(picture(), "GIF"))
     with pytest.raises(ValueError, match="2 of 40 photographs cannot be used, the first: .*X_5.jpg cannot be decoded: "
                                          "No such file.* 01_download.ipynb finds and leaves out what is unusable: run"):
-        pixel_cache.build_cache(found, split, image_size=28)
+        build_cache(found, split, image_size=28)
 
 
 # masks
@@ -232,8 +236,8 @@ BAD_MASKS = {
 
 @pytest.mark.parametrize("kind", [*BAD_MASKS, "a pipe", "gone"])
 def test_a_mask_that_cannot_be_used_is_named_with_what_to_do(kind, folder):
-    found = download.find_dataset(str(folder))
-    split, path = preprocess.make_split(found), folder / "masks" / "X_4_segmentation.png"
+    found = sources.find_dataset(str(folder))
+    split, path = make_split(found), folder / "masks" / "X_4_segmentation.png"
     content, reason = BAD_MASKS.get(kind, (b"", SPECIAL if kind == "a pipe" else "No such file"))
     path.write_bytes(content)
     if kind in ("a pipe", "gone"):
@@ -242,16 +246,16 @@ def test_a_mask_that_cannot_be_used_is_named_with_what_to_do(kind, folder):
         os.mkfifo(path)
     todo = r"Replace or delete them \(a photograph needs no mask\) and run 02_preprocess again"
     with pytest.raises(ValueError, match=f"1 of 40 masks cannot be used, the first: .*{path.name}.*{reason}.* {todo}"):
-        pixel_cache.build_cache(found, split, image_size=28)
+        build_cache(found, split, image_size=28)
     path.unlink(missing_ok=True)  # what the sentence says
-    again = preprocess.make_split(found)
-    assert again["mask"][4] == "" and pixel_cache.build_cache(found, again, image_size=28)["masks_file"]
+    again = make_split(found)
+    assert again["mask"][4] == "" and build_cache(found, again, image_size=28)["masks_file"]
 
 
 @pytest.mark.parametrize("kind", ["another size", "another shape", "red", "1 of 255", "one bit", "a palette"])
 def test_a_mask_of_another_size_or_kind_is_the_same_mask(kind, tmp_path):
     """It is squashed to the square as its photograph is, and what is not black is lesion."""
-    plain = pixel_cache.decode_mask(put(tmp_path, "plain.png", encoded(Image.fromarray(MASK), "PNG")), 48)
+    plain = reading.decode_mask(put(tmp_path, "plain.png", encoded(Image.fromarray(MASK), "PNG")), 48)
     H, W = MASK.shape
     image = Image.fromarray(MASK)
     image = {"another size": lambda: image.resize((4 * W, 4 * H), 0),
@@ -259,7 +263,7 @@ def test_a_mask_of_another_size_or_kind_is_the_same_mask(kind, tmp_path):
              "red": lambda: Image.merge("RGB", [image, *2 * [Image.fromarray(0 * MASK)]]),
              "1 of 255": lambda: Image.fromarray(MASK // 255), "one bit": lambda: image.convert("1"),
              "a palette": lambda: image.convert("P")}[kind]()
-    other = pixel_cache.decode_mask(put(tmp_path, "other.png", encoded(image, "PNG")), 48)
+    other = reading.decode_mask(put(tmp_path, "other.png", encoded(image, "PNG")), 48)
     assert np.abs(plain.astype(int) - other).max() <= 1 and 0 < plain.mean() < 255
 
 

@@ -13,7 +13,7 @@ import pytest
 from loopback_kaggle import STALL, LoopbackKaggle
 from test_download import NAME, SLUG, files, forks, reader, sign_in, tiny, tiny_zip  # noqa: F401
 
-from helpers import download
+from helpers.photographs import kaggle
 
 MIB = 1 << 20
 FETCH = f"print('at', download.fetch({NAME!r}).name)"
@@ -222,7 +222,7 @@ def test_a_connection_that_stalls_once_goes_on(fetch, reader, tiny_zip):
 
 def test_nobody_waits_for_more_than_minutes():
     """Six attempts of the client with a time-out each, and its waits between them: 2, 4, 8, 16, 32 seconds."""
-    assert 6 * download.PATIENCE + 67 < 8 * 60
+    assert 6 * kaggle.PATIENCE + 67 < 8 * 60
 
 
 # a full disk

@@ -16,7 +16,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from helpers import download, preprocess, workspace
+from helpers import workspace
+from helpers.photographs import sources
+from helpers.photographs.split import main, make_split, read_split, read_table
+from helpers.photographs.table import read_marking
 from tests.faults import limits
 
 LINES = ["patient_id,image_id,target,source"]
@@ -123,9 +126,9 @@ def put(folder: Path, content: str | bytes) -> Path:
 @pytest.mark.parametrize("name", READ)
 def test_a_table_of_another_look_is_the_same_table(name, folder):
     put(folder, PLAIN)
-    plain = preprocess.make_split(download.find_dataset(str(folder)))
+    plain = make_split(sources.find_dataset(str(folder)))
     put(folder, READ[name])
-    found = preprocess.make_split(download.find_dataset(str(folder)))
+    found = make_split(sources.find_dataset(str(folder)))
     pd.testing.assert_frame_equal(found, plain)
     assert len(found) == 40 and found["target"].sum() == 20
 
@@ -135,11 +138,11 @@ def test_a_table_that_cannot_be_right_is_refused_with_a_sentence(name, folder, m
     content, message = REFUSED[name]
     path = put(folder, content)
     with pytest.raises(ValueError, match=message) as raised:
-        download.find_dataset(str(folder))
+        sources.find_dataset(str(folder))
     assert str(raised.value).startswith(str(path)) and len(str(raised.value)) < 800
     monkeypatch.chdir(folder)
     with pytest.raises(SystemExit) as stopped:
-        preprocess.main(["marking.csv", "--out", "split.csv"])
+        main(["marking.csv", "--out", "split.csv"])
     said = capsys.readouterr().err
     assert stopped.value.code == 2 and "marking.csv" in said and "Traceback" not in said
     assert not (folder / "split.csv").exists()
@@ -151,10 +154,10 @@ def test_other_alphabets_and_long_ids_are_read(shared, folders, tmp_path):
     for old, new in (("X_4", "Ä_4"), ("X_5", long)):
         (folder / "images" / f"{old}.jpg").rename(folder / "images" / f"{new}.jpg")
     put(folder, content)
-    found = download.find_dataset(str(folder))
-    split = preprocess.make_split(found)
+    found = sources.find_dataset(str(folder))
+    split = make_split(found)
     split.to_csv(folder / "split.csv", index=False)
-    again = preprocess.read_split(folder / "split.csv")
+    again = read_split(folder / "split.csv")
     assert again["image_id"][4:6].tolist() == ["Ä_4", long] and again["source"][4] == "Klinik Zürich 皮膚"
     assert found["unusable"] == {}
 
@@ -162,11 +165,11 @@ def test_other_alphabets_and_long_ids_are_read(shared, folders, tmp_path):
 def test_one_class_and_one_source(folder):
     put(folder, PLAIN.replace(",1,", ",0,"))
     with pytest.raises(ValueError, match="every target is 0: a split needs both classes"):
-        preprocess.make_split(download.find_dataset(str(folder)))
+        make_split(sources.find_dataset(str(folder)))
     put(folder, PLAIN.replace(",T\n", ",S\n"))
-    found = download.find_dataset(str(folder))
+    found = sources.find_dataset(str(folder))
     assert list(found["colour_order_by_source"]) == ["S"]
-    assert set(preprocess.make_split(found)["split"]) == {"train", "val", "test"}
+    assert set(make_split(found)["split"]) == {"train", "val", "test"}
 
 
 @pytest.mark.parametrize("place", ["nothing", "a folder", "a pipe", "a broken link"])
@@ -178,11 +181,11 @@ def test_what_is_no_file_is_no_table(place, folder, tmp_path):
     dataset = {"csv": str(put(folder, PLAIN)), "ids": "", "masks_folder": ""}
     message = "expected a csv at .*(list.csv|gone), found (nothing|a folder or pipe)$"
     with pytest.raises(FileNotFoundError, match=message):
-        preprocess.read_table({**dataset, "ids": str(path)})
+        read_table({**dataset, "ids": str(path)})
     with pytest.raises(FileNotFoundError, match=message):
-        preprocess.read_table(dataset, pairs=str(path))
+        read_table(dataset, pairs=str(path))
     with pytest.raises(FileNotFoundError, match=message):
-        preprocess.read_table({**dataset, "csv": path})
+        read_table({**dataset, "csv": path})
 
 
 @pytest.mark.parametrize("content, message", [
@@ -195,7 +198,7 @@ def test_a_list_of_ids_that_is_none_is_refused(content, message, folder):
     path = folder / "list.csv"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(ValueError, match=message) as raised:
-        preprocess.read_table({"csv": str(put(folder, PLAIN)), "ids": str(path), "masks_folder": ""})
+        read_table({"csv": str(put(folder, PLAIN)), "ids": str(path), "masks_folder": ""})
     assert str(raised.value).startswith(str(path))
 
 
@@ -211,14 +214,14 @@ def test_pairs_that_are_none_are_refused(content, message, folder):
     path = folder / "pairs.csv"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(ValueError, match=message):
-        preprocess.read_table({"csv": str(put(folder, PLAIN)), "ids": "", "masks_folder": ""}, pairs=str(path))
+        read_table({"csv": str(put(folder, PLAIN)), "ids": "", "masks_folder": ""}, pairs=str(path))
 
 
 def test_pairs_with_unknown_ids_link_the_others(folder):
     """The challenge's list names photographs that a part of the set lacks: X_0 and X_38 are pairs of one of these."""
     (folder / "pairs.csv").write_text("one,two\nX_0,gone\ngone,X_38\nX_4,\n")
     dataset = {"csv": str(put(folder, PLAIN)), "ids": "", "masks_folder": ""}
-    group = preprocess.read_table(dataset, pairs=str(folder / "pairs.csv")).set_index("image_id")["group"]
+    group = read_table(dataset, pairs=str(folder / "pairs.csv")).set_index("image_id")["group"]
     assert group["X_0"] == group["X_38"] != group["X_4"]
 
 
@@ -230,7 +233,7 @@ def test_a_damaged_gz_is_refused(spoil, message, folder):
     path = folder / "table.csv.gz"
     path.write_bytes(spoil(gzip.compress(PLAIN.encode())))
     with pytest.raises(ValueError, match=message):
-        preprocess.read_marking(path)
+        read_marking(path)
 
 
 @pytest.mark.long

@@ -20,8 +20,11 @@ import pytest
 import torch
 import torchvision
 
-from helpers import checkpoint, train, workspace
+from helpers import workspace
 from helpers.model import AttnVGG
+from helpers.training import checkpoint
+from helpers.training.loop import predict_held_out
+from helpers.training.settings import Settings
 from tests.faults import limits
 
 CPU = torch.device("cpu")
@@ -50,8 +53,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 def trained(made, folders, fitted) -> Path:
     """The folder of a run that is trained."""
     folder = made.prepare("run")
-    predictions = train.predict_held_out(fitted, made.split, made.photographs()).assign(probability=0.5)
-    train.write_results(folder, fitted, predictions, {"calibration": {"slope": 1.0, "intercept": 0.0},
+    predictions = predict_held_out(fitted, made.split, made.photographs()).assign(probability=0.5)
+    checkpoint.write_results(folder, fitted, predictions, {"calibration": {"slope": 1.0, "intercept": 0.0},
                                                       "threshold": 0.5})
     return folder
 
@@ -101,7 +104,7 @@ def test_a_checkpoint_of_another_model_is_refused(fitted, tmp_path):
     for number, content in enumerate(others):
         checkpoint.save(content, tmp_path / "model.pt")
         with pytest.raises(ValueError, match="of another model: run 04_train.ipynb again"):
-            train.load_checkpoint(tmp_path / "model.pt", CPU)
+            checkpoint.load_checkpoint(tmp_path / "model.pt", CPU)
             pytest.fail(f"number {number} was taken")
 
 
@@ -112,14 +115,14 @@ def test_a_checkpoint_cut_anywhere_is_refused(fitted, tmp_path):
     for length in sorted((chance.randrange(whole) for _ in range(40)), reverse=True):
         os.truncate(path, length)
         with pytest.raises(ValueError, match="cannot be read as a checkpoint: run 04_train.ipynb again"):
-            train.load_checkpoint(path, CPU)
+            checkpoint.load_checkpoint(path, CPU)
 
 
 def test_a_network_is_not_shown_a_split_that_it_was_not_trained_on(trained, made):
-    train.load_checkpoint(trained / "model.pt", CPU, split=made.split)
+    checkpoint.load_checkpoint(trained / "model.pt", CPU, split=made.split)
     other = made.split.assign(split=made.split["split"].map({"train": "test", "test": "train", "val": "val"}))
     with pytest.raises(ValueError, match="trained on another split"):
-        train.load_checkpoint(trained / "model.pt", CPU, split=other)
+        checkpoint.load_checkpoint(trained / "model.pt", CPU, split=other)
 
 
 # the disk
@@ -139,11 +142,11 @@ def test_a_full_disk_is_said_and_the_last_results_stay(size, trained):
 def test_a_disk_that_fills_between_the_files_of_a_result_changes_none(trained, fitted, made, monkeypatch):
     """The fault is real (a folder where the last file should go), its moment is chosen by the test."""
     before = contents(trained)
-    predictions = train.predict_held_out(fitted, made.split, made.photographs()).assign(probability=0.1)
+    predictions = predict_held_out(fitted, made.split, made.photographs()).assign(probability=0.1)
     content = {"calibration": {"slope": 2.0, "intercept": 0.0}, "threshold": 0.1}
     (trained / f".metrics.{os.getpid()}.json").mkdir()
     with pytest.raises(OSError):
-        train.write_results(trained, fitted, predictions, content)
+        checkpoint.write_results(trained, fitted, predictions, content)
     assert contents(trained) == before
 
 
@@ -285,4 +288,4 @@ def test_two_trainings_in_one_folder_wait_for_each_other(made, folders):
 def test_settings_out_of_range_never_start(made):
     for name, value in {"batch_size": 0, "epochs": -1, "dropout": 1.0, "image_size": 50}.items():
         with pytest.raises(ValueError, match=name):
-            dataclasses.replace(train.Settings(), **{name: value})
+            dataclasses.replace(Settings(), **{name: value})

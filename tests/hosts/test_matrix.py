@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from helpers import hosts, run, sample
+from helpers import hosts
+from helpers.photographs.sample import make_sample
+from helpers.runs import parameters
 from tests.notebooks import opening
 
 COLAB = {"COLAB_RELEASE_TAG": "release-colab-external", "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
@@ -40,7 +42,7 @@ def left(found: dict, folder: str) -> set[str]:
 
 def test_colab(machine, python):
     """All six with the defaults, by Colab's own versions under Python 3.13, one runtime, each .ipynb alone."""
-    found = machine(run.NOTEBOOKS, python=python("colab"), here="/content", variables=COLAB)
+    found = machine(parameters.NOTEBOOKS, python=python("colab"), here="/content", variables=COLAB)
     quiet_and_whole(found, "colab")
     first, *others = found["notebooks"].values()
     assert "installing what is missing here: captum, ImageHash" in first["opening"]
@@ -50,7 +52,7 @@ def test_colab(machine, python):
 
 def test_colab_with_drive(machine, python):
     """A mounted Drive keeps the runs; photographs stay on the machine. The Drive is a plain folder here."""
-    found = machine(run.NOTEBOOKS[:2], python=python("colab"), here="/content", folders=["/content/drive/MyDrive"],
+    found = machine(parameters.NOTEBOOKS[:2], python=python("colab"), here="/content", folders=["/content/drive/MyDrive"],
                     variables=COLAB, parameters=SMALL)
     assert {"dataset.json", "split.csv"} <= left(found, "/content/drive/MyDrive/attention/runs/sample")
     assert any(path.startswith(f"/content/{NAME}/data/raw/sample-42/") for path in found["files"])
@@ -60,8 +62,8 @@ def test_colab_with_drive(machine, python):
 def test_kaggle(machine, python, tmp_path):
     """All six on a data set that was added to the notebook, saved as a version: nobody watches, nothing is fetched."""
     kept = "kaggle/input/melanoma-merged-external-data-512x512-jpeg"
-    sample.make_sample(tmp_path / "files" / kept, seed=5, count=60, side=64)
-    found = machine(run.NOTEBOOKS, python=python("colab"), here="/kaggle/working", files=tmp_path / "files",
+    make_sample(tmp_path / "files" / kept, seed=5, count=60, side=64)
+    found = machine(parameters.NOTEBOOKS, python=python("colab"), here="/kaggle/working", files=tmp_path / "files",
                     variables={**COLAB, "KAGGLE_KERNEL_RUN_TYPE": "Batch"}, parameters={**SMALL, "dataset": "kaggle"})
     quiet_and_whole(found, "kaggle")
     assert {"model.pt", "audit.json"} <= left(found, f"/kaggle/working/{NAME}/runs/sample")
@@ -71,7 +73,7 @@ def test_kaggle(machine, python, tmp_path):
 
 def test_gradient(machine):
     """All six in Gradient's folders, by this project's own versions; what is left outlives a session."""
-    found = machine(run.NOTEBOOKS, python=Path(sys.executable), here="/notebooks", folders=["/storage"],
+    found = machine(parameters.NOTEBOOKS, python=Path(sys.executable), here="/notebooks", folders=["/storage"],
                     variables={"PAPERSPACE_NOTEBOOK_REPO_ID": "r1"}, parameters=SMALL)
     quiet_and_whole(found, "gradient")
     assert {"model.pt", "audit.json"} <= left(found, "/storage/attention/runs/sample")
@@ -81,7 +83,7 @@ def test_gradient(machine):
 
 def test_plain_jupyter(machine, python):
     """All six with the defaults by the newest releases of everything, in an empty folder of a reader's own machine."""
-    found = machine(run.NOTEBOOKS, python=python("newest"), here="/home/reader/course")
+    found = machine(parameters.NOTEBOOKS, python=python("newest"), here="/home/reader/course")
     quiet_and_whole(found, "local")
     assert not any("installing" in shown["opening"] for shown in found["notebooks"].values())
     assert {"model.pt", "audit.json"} <= left(found, f"/home/reader/course/{NAME}/runs/sample")
@@ -92,7 +94,7 @@ def test_plain_jupyter(machine, python):
     ["pytest", "--nbval-lax", "-p", "no:cacheprovider", "03_attention_model.ipynb"]], ids=["papermill", "nbval"])
 def test_a_notebook_alone_by_its_command(command, remote, tmp_path):
     """papermill and nbval, as a reader types them, in an empty folder with one notebook in it."""
-    shutil.copy(run.NOTEBOOKS[2], tmp_path)
+    shutil.copy(parameters.NOTEBOOKS[2], tmp_path)
     environment = {**os.environ, "GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": f"url.file://{remote}.insteadOf",
                    "GIT_CONFIG_VALUE_0": opening.address(), "PYTHONPATH": "", "ATTENTION_RUNS": str(tmp_path / "runs")}
     done = subprocess.run([sys.executable, "-m", *command], cwd=tmp_path, env=environment, capture_output=True,

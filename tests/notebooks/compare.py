@@ -14,14 +14,15 @@ import tempfile
 
 import pytest
 
-from helpers import run, workspace
+from helpers import workspace
+from helpers.runs import parameters
 
 QUICK = workspace.PROJECT / "notebooks" / "deeper" / "leaks_and_shortcuts.ipynb"
 
 
 def main(arguments: list[str]) -> int:
     named = any(one.endswith(".ipynb") for one in arguments)
-    notebooks = [] if named else [str(path) for path in [*run.NOTEBOOKS, QUICK]]
+    notebooks = [] if named else [str(path) for path in [*parameters.NOTEBOOKS, QUICK]]
     with tempfile.TemporaryDirectory() as runs:
         os.environ |= {"ATTENTION_HEADLESS": "1", "ATTENTION_RUNS": os.environ.get("ATTENTION_RUNS", runs)}
         return pytest.main(["-p", "no:cacheprovider", "--nbval-lax", "--nbval-cell-timeout", "600",

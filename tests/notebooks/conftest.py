@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers import sample
+from helpers.photographs.sample import make_sample
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -23,7 +23,7 @@ def series(environment, *arguments, folder=PROJECT):
 def place(tmp_path_factory):
     """A folder with 60 drawn photographs of 64 pixels, the environment that runs there, and the run's output."""
     folder = tmp_path_factory.mktemp("series")
-    sample.make_sample(folder / "small", seed=5, count=60, side=64)
+    make_sample(folder / "small", seed=5, count=60, side=64)
     environment = {"ATTENTION_DATA": str(folder / "data"), "ATTENTION_RUNS": str(folder / "runs")}
     started = time.monotonic()
     done = series(environment, "--run", "small", "--dataset", "small", "-p", "image_size", "64", "-p", "epochs", "1",

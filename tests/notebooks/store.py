@@ -18,9 +18,10 @@ from pathlib import Path
 
 import nbformat
 
-from helpers import run, workspace
+from helpers import workspace
+from helpers.runs import command, parameters
 
-SHOWN = workspace.PROJECT / "notebooks" / "images" / run.FIRST_FIGURE  # the figure that README.md shows
+SHOWN = workspace.PROJECT / "notebooks" / "images" / command.FIRST_FIGURE  # the figure that README.md shows
 FOLDER = workspace.PROJECT / "notebooks"
 AFTER = [*sorted((FOLDER / "deeper").glob("*.ipynb")),  # they read what the series left
          *sorted((FOLDER / "solutions").glob("*.ipynb"))]
@@ -73,7 +74,7 @@ def store(path: Path, folder: Path) -> bool:
     """Execute one notebook into `folder` and store it; False, with reasons on stderr, where it must not be stored."""
     folder = folder / path.parent.relative_to(FOLDER)
     folder.mkdir(exist_ok=True)
-    seconds = run.run_notebook(path, {}, folder)
+    seconds = command.run_notebook(path, {}, folder)
     notebook = clean(nbformat.read(folder / path.name, as_version=4), nbformat.read(path, as_version=4))
     wrong = complaints(notebook)
     for line in wrong:
@@ -90,7 +91,7 @@ def store(path: Path, folder: Path) -> bool:
 
 def main() -> int:
     names = sys.argv[1:]
-    notebooks = [path for path in [*run.NOTEBOOKS, *AFTER]
+    notebooks = [path for path in [*parameters.NOTEBOOKS, *AFTER]
                  if not names or any(path.relative_to(FOLDER).as_posix().removeprefix("deeper/").startswith(name)
                                      for name in names)]
     with tempfile.TemporaryDirectory() as runs:
@@ -98,11 +99,11 @@ def main() -> int:
         folder = workspace.run_folder("sample")
         try:
             code = max([int(not store(path, folder)) for path in notebooks], default=0)
-        except run.NotebookFailed as error:
+        except command.NotebookFailed as error:
             print(error, file=sys.stderr)
             return 1
         with workspace.replacing(SHOWN) as beside:
-            shutil.copyfile(folder / "figures" / run.FIRST_FIGURE, beside)
+            shutil.copyfile(folder / "figures" / command.FIRST_FIGURE, beside)
         return code
 
 

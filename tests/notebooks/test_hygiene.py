@@ -11,7 +11,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from helpers import parameters, run
+from helpers.runs import parameters
 from tests.notebooks import store
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -47,7 +47,7 @@ def tagged(notebook, tag):
 
 
 def test_the_series_is_whole_and_in_order():
-    assert [path.stem for path in run.NOTEBOOKS] == SERIES
+    assert [path.stem for path in parameters.NOTEBOOKS] == SERIES
 
 
 def test_valid_with_ids_and_no_machine_in_its_metadata(notebook):

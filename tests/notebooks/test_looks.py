@@ -17,15 +17,17 @@ from matplotlib.figure import Figure
 from nbclient import NotebookClient
 from PIL import Image
 
-from helpers import visualize
+from helpers.pictures import maps
+from helpers.pictures.maps import overlay
+from helpers.pictures.style import COLOUR_MAP, shown, use_style
 
 PROJECT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((PROJECT / "notebooks").rglob("*.ipynb"))
 NOTEBOOKS = [path for path in NOTEBOOKS if ".ipynb_checkpoints" not in path.parts]
 DRAWING = [path for path in sorted((PROJECT / "helpers").glob("*.py")) if "matplotlib" in path.read_text("utf-8")]
-PALETTE = {name: getattr(visualize, name) for name in ("BLUE", "VERMILION", "ORANGE", "GREEN", "GREY")}
+PALETTE = {name: getattr(maps, name) for name in ("BLUE", "VERMILION", "ORANGE", "GREEN", "GREY")}
 MAPS = {"cividis", "gray"}  # gray: photographs without colour
-MAP_COLOURS = {to_hex(colour).upper() for colour in plt.get_cmap(visualize.COLOUR_MAP)(range(256))}
+MAP_COLOURS = {to_hex(colour).upper() for colour in plt.get_cmap(COLOUR_MAP)(range(256))}
 KEYS = {"color", "colors", "c", "facecolor", "facecolors", "edgecolor", "edgecolors", "ecolor", "mfc", "mec",
         "markerfacecolor", "markeredgecolor", "colour", "fc", "ec", "labelcolor", "textcolor"}
 MAP_KEYS = {"cmap", "colour_map", "colormap", "get_cmap", "set_cmap"}
@@ -150,10 +152,10 @@ def test_the_palette_can_be_told_apart(name):
 
 def test_the_cycle_is_the_palette():
     with plt.rc_context():
-        visualize.use_style()
+        use_style()
         cycle = plt.rcParams["axes.prop_cycle"].by_key()["color"]
         assert sorted(cycle) == sorted(PALETTE.values())
-        assert plt.rcParams["image.cmap"] == visualize.COLOUR_MAP and plt.rcParams["figure.facecolor"] == "white"
+        assert plt.rcParams["image.cmap"] == COLOUR_MAP and plt.rcParams["figure.facecolor"] == "white"
 
 
 def test_in_a_kernel_figures_have_twice_the_pixels():
@@ -178,5 +180,5 @@ def test_in_a_kernel_figures_have_twice_the_pixels():
 
 def test_a_map_over_a_photograph_is_a_photograph():
     figure = Figure((2, 2), dpi=50)
-    figure.subplots().imshow(visualize.overlay(np.zeros((1, 4, 4, 3)), torch.zeros(1, 1, 4, 4))[0])
-    assert visualize.shown(figure, kind="png") is None and visualize.shown(figure, kind="jpeg")[0][:2] == b"\xff\xd8"
+    figure.subplots().imshow(overlay(np.zeros((1, 4, 4, 3)), torch.zeros(1, 1, 4, 4))[0])
+    assert shown(figure, kind="png") is None and shown(figure, kind="jpeg")[0][:2] == b"\xff\xd8"

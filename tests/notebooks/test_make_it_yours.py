@@ -17,9 +17,16 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from helpers import metrics, pixel_cache, preprocess, run, train, workspace
-from helpers.loss import focal_loss
+from helpers import workspace
 from helpers.model import AttnVGG, Output
+from helpers.photographs.cache import open_cache
+from helpers.photographs.split import read_split
+from helpers.runs import command
+from helpers.scores import metrics
+from helpers.training import checkpoint
+from helpers.training.loop import predict, predict_held_out
+from helpers.training.loss import focal_loss
+from helpers.training.settings import Settings
 
 NOTEBOOK = Path(__file__).resolve().parents[2] / "notebooks" / "deeper" / "make_it_yours.ipynb"
 CELLS = [cell for cell in nbformat.read(NOTEBOOK, as_version=4).cells if cell.cell_type == "code"]
@@ -43,14 +50,14 @@ def executed(made, fitted, tmp_path_factory):
             patch.setenv(f"ATTENTION_{name}", str(tmp_path_factory.mktemp(name)))
         patch.setenv("ATTENTION_HEADLESS", "1")
         folder = made.prepare("small")
-        predictions = train.predict_held_out(fitted, made.split, made.photographs(), "fp32")
+        predictions = predict_held_out(fitted, made.split, made.photographs(), "fp32")
         val = predictions[predictions["split"] == "val"]
         calibration = metrics.calibrate(val["logit"], val["target"])
         predictions["probability"] = metrics.probability(predictions["logit"], calibration)
-        train.write_results(folder, fitted, predictions, metrics.summarise(
+        checkpoint.write_results(folder, fitted, predictions, metrics.summarise(
             predictions, calibration=calibration, threshold=0.5, weights="none"))
         before = (folder / "model.pt").read_bytes()
-        seconds = run.run_notebook(NOTEBOOK, {"run": "small"}, folder)
+        seconds = command.run_notebook(NOTEBOOK, {"run": "small"}, folder)
         print(f"\nmake_it_yours on 60 photographs: {seconds:.0f} s")
         cells = [cell for cell in nbformat.read(folder / NOTEBOOK.name, as_version=4).cells if cell.cell_type == "code"]
         assert (folder / "model.pt").read_bytes() == before, "the notebook reads the run, and leaves it as it is"
@@ -74,7 +81,7 @@ def test_figures_are_left_and_every_comparison_is_printed(executed, made, fitted
                   "ResNet, smoothed less focal loss: ", r"ResNet, seed \+ 1 less focal loss: "):
         assert re.search(start + INTERVAL, text), start
     assert len(re.findall("validation AUC by epoch:(?: [01]\\.\\d{3}){2}\n", text)) == 3
-    logits = train.predict(fitted.network, made.photographs(), made.val, fitted.config, torch.float32)
+    logits = predict(fitted.network, made.photographs(), made.val, fitted.config, torch.float32)
     theirs = roc_auc_score(made.used["target"].to_numpy()[made.val], logits)
     assert f"VGG, Part 4        AUC {theirs:.3f} (" in text
     ours, gap = (float(re.search(start + r"([+-]?\d\.\d{3})", text)[1]) for start in ("loss AUC ", "less VGG: +"))
@@ -84,7 +91,7 @@ def test_figures_are_left_and_every_comparison_is_printed(executed, made, fitted
 def test_the_loop_is_that_of_train_fit(made, fitted, monkeypatch):
     """With VGG in it and the run's loss: the same validation AUC after each epoch, and the same network to the bit."""
     monkeypatch.setenv("ATTENTION_HEADLESS", "1")
-    settings = train.Settings(image_size=32, epochs=2, batch_size=12, precision="fp32")
+    settings = Settings(image_size=32, epochs=2, batch_size=12, precision="fp32")
     names = {"learn": made.train, "val": made.val, "truth": made.used["target"].to_numpy(), "config": fitted.config,
              "photographs": made.photographs(), "chip": torch.device("cpu"), "arithmetic": torch.float32}
     loop = pieces(names, "def epochs_of").epochs_of
@@ -126,21 +133,21 @@ def test_leaves_go_through_parts_1_and_2(folders, tmp_path, monkeypatch):
     place = pieces({}, "def draw_leaf", "scratch = ", "def bring", "layout = ").layout
     before = signal.getsignal(signal.SIGTERM)
     try:
-        assert run.main(["--run", "leaves", "--dataset", str(place), "--only", "01"]) == 0
+        assert command.main(["--run", "leaves", "--dataset", str(place), "--only", "01"]) == 0
         left = folders.runs / "leaves"
         dataset = json.loads((left / "dataset.json").read_text())
         assert dataset["colour_order_by_source"]["HERBARIUM"]["order"] == "bgr"
         dataset["colour_order_by_source"]["HERBARIUM"]["order"] = "rgb"
         (left / "dataset.json").write_text(json.dumps(dataset))
-        assert run.main(["--run", "leaves", "--only", "02", "-p", "image_size", "32"]) == 0
+        assert command.main(["--run", "leaves", "--only", "02", "-p", "image_size", "32"]) == 0
     finally:
         signal.signal(signal.SIGTERM, before)
-    split = preprocess.read_split(left / "split.csv")
+    split = read_split(left / "split.csv")
     assert len(split) == 120 and (split.groupby(split["image_id"].str[:6])["split"].nunique() == 1).all()
     assert split.groupby("target")["image_id"].apply(lambda names: set(names.str[4:6].astype(int) % 2)).tolist() == [
         {0}, {1}], "lobed leaves have odd numbers"
     cache = workspace.read_json(left / "cache.json", "02_preprocess.ipynb")
-    picture = pixel_cache.open_cache(cache["file"])[cache["rows"].index("leaf07_1")]
+    picture = open_cache(cache["file"])[cache["rows"].index("leaf07_1")]
     (drawn,) = (tmp_path / "leaves").rglob("leaf07_1.png")
     wanted = cv2.cvtColor(cv2.imread(str(drawn)), cv2.COLOR_BGR2RGB).mean(axis=(0, 1))
     assert np.allclose(picture.mean(axis=(0, 1)), wanted, atol=1), "red and blue are where they belong"

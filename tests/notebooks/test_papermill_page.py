@@ -25,7 +25,8 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from helpers import grid, parameters, run, train
+from helpers.runs import command, grid, parameters, train
+from helpers.runs.train import main
 
 PROJECT = Path(__file__).resolve().parents[2]
 PARAMS = PROJECT / "notebooks" / "params"
@@ -54,12 +55,12 @@ def of(program: str) -> list[str]:
 def checked(folders, monkeypatch):
     """Runs `helpers.run` up to where it would start notebooks; returns its exit code and what it would have run."""
     started = []
-    monkeypatch.setattr(run, "run_series", lambda values, notebooks: started.append((values, notebooks)))
+    monkeypatch.setattr(command, "run_series", lambda values, notebooks: started.append((values, notebooks)))
     monkeypatch.setattr(grid, "run_grid", lambda plan, **where: started.append((plan, where)) or {})
     monkeypatch.setenv("ATTENTION_HEADLESS", "1")
     monkeypatch.chdir(PROJECT)
     before = signal.getsignal(signal.SIGTERM)
-    yield lambda arguments: (run.main(arguments), started)
+    yield lambda arguments: (command.main(arguments), started)
     signal.signal(signal.SIGTERM, before)
 
 
@@ -129,7 +130,7 @@ def test_torchrun_takes_its_line_and_training_the_rest(folders, monkeypatch):
     started = []
     monkeypatch.setattr(train, "train_run", lambda *what: started.append(what))
     monkeypatch.chdir(PROJECT)
-    assert train.main(options.training_script_args) == 0
+    assert main(options.training_script_args) == 0
     ((name, settings),) = started
     wanted = yaml.safe_load((PARAMS / "full.yaml").read_text(encoding="utf-8"))
     assert name == "big" and (settings.epochs, settings.image_size) == (wanted["epochs"], wanted["image_size"])
@@ -249,16 +250,16 @@ def test_systemds_units_are_whole(checked, tmp_path):
     there.symlink_to(sys.executable)
     for name, text in zip(("nightly.service", "nightly.timer"), UNITS, strict=True):
         (tmp_path / name).write_text(text.replace("%h", str(tmp_path)))
-    for command in (["verify", "--man=no", tmp_path / "nightly.service", tmp_path / "nightly.timer"],
+    for call in (["verify", "--man=no", tmp_path / "nightly.service", tmp_path / "nightly.timer"],
                     ["calendar", timer["Timer"]["OnCalendar"]]):
-        done = subprocess.run([analyze, *command], capture_output=True, text=True,
+        done = subprocess.run([analyze, *call], capture_output=True, text=True,
                               env={**os.environ, "SYSTEMD_LOG_LEVEL": "warning"})
         assert done.returncode == 0 and str(tmp_path) not in done.stderr, done.stderr
 
 
 def test_exit_codes_are_those_of_helpers_run():
     told = re.findall(r"^\| (\d+) \|", PAGE, re.MULTILINE)
-    assert told == re.findall(r"\b(\d+): ", run.__doc__.replace("Exit 0:", "0:")) == ["0", "1", "2", "130"]
+    assert told == re.findall(r"\b(\d+): ", command.__doc__.replace("Exit 0:", "0:")) == ["0", "1", "2", "130"]
 
 
 @pytest.mark.parametrize("text", [PAGE, (PARAMS / "README.md").read_text(encoding="utf-8")], ids=["page", "README"])

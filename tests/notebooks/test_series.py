@@ -13,8 +13,8 @@ import pytest
 import torch
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
-from helpers import run
 from helpers.model import AttnVGG
+from helpers.runs import command, parameters
 from tests.notebooks.conftest import series
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -35,16 +35,16 @@ def read(path):
 
 def test_all_six_are_stored_and_named(place, left):
     output = place[2]
-    assert len(run.NOTEBOOKS) == 6
-    for notebook in run.NOTEBOOKS:
+    assert len(parameters.NOTEBOOKS) == 6
+    for notebook in parameters.NOTEBOOKS:
         assert str(left / notebook.name) in output
         cells = nbformat.read(left / notebook.name, as_version=4).cells
         assert all(cell.execution_count for cell in cells if cell.cell_type == "code" and cell.source.strip())
-    assert f"First figure to open: {left / 'figures' / run.FIRST_FIGURE}" in output
+    assert f"First figure to open: {left / 'figures' / command.FIRST_FIGURE}" in output
 
 
 def test_no_notebook_warns(left):
-    for notebook in run.NOTEBOOKS:
+    for notebook in parameters.NOTEBOOKS:
         for cell in nbformat.read(left / notebook.name, as_version=4).cells:
             loud = [output.text for output in cell.get("outputs", []) if output.get("name") == "stderr"]
             assert not loud, f"{notebook.name} {cell.id}: {loud}"

@@ -5,7 +5,8 @@ import re
 import nbformat
 import pytest
 
-from helpers import run, workspace
+from helpers import workspace
+from helpers.runs import command
 
 SOLUTIONS = sorted((workspace.PROJECT / "notebooks" / "solutions").glob("*.ipynb"))
 ORIGINALS = {path.name: path for folder in ("notebooks", "notebooks/deeper")
@@ -48,7 +49,7 @@ def test_every_notebook_is_solved():
 
 @pytest.mark.parametrize("path", SOLUTIONS, ids=lambda path: path.stem)
 def test_solutions_run_on_a_small_set(path, left):
-    run.run_notebook(path, {"run": "small"}, left / "solutions")
+    command.run_notebook(path, {"run": "small"}, left / "solutions")
     cells = nbformat.read(left / "solutions" / path.name, as_version=4).cells
     loud = [output.text for cell in cells for output in cell.get("outputs", []) if output.get("name") == "stderr"]
     assert not loud

@@ -19,7 +19,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from helpers import sample
+from helpers.photographs.sample import make_sample
 
 PROJECT = Path(__file__).resolve().parents[2]
 TOKEN = "read-and-run"  # noqa: S105  of a server on loopback that lives as long as this file's tests
@@ -45,7 +45,7 @@ def place(browser, tmp_path_factory) -> tuple[Path, dict[str, str]]:
             if cell.cell_type == "code":
                 cell.outputs, cell.execution_count = [], None
         nbformat.write(notebook, folder / "project" / "notebooks" / name)
-    sample.make_sample(folder / "small", seed=5, count=60, side=64)
+    make_sample(folder / "small", seed=5, count=60, side=64)
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("ATTENTION_", "JUPYTER"))}
     environment |= {"ATTENTION_DATA": str(folder / "data"), "ATTENTION_RUNS": str(folder / "runs"),
                     "JUPYTER_CONFIG_DIR": str(folder / "config"), "JUPYTER_RUNTIME_DIR": str(folder / "runtime"),

@@ -1,0 +1,1 @@
+"""Figures: their style, maps on photographs, the explorer, diagrams. Notebook 05, and all that draw."""

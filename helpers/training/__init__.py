@@ -1,0 +1,1 @@
+"""Training the network: settings, batches, losses, the loop, what it keeps. Notebook 04."""

@@ -1,0 +1,187 @@
+"""The built-in sample: its layout, its traps, and that nothing but the lesion carries the label."""
+
+import hashlib
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from helpers.photographs import sample, sources
+from helpers.photographs.sample import COLUMNS, SOURCES, draw, make_sample, plan
+from helpers.photographs.split import group_rows
+
+COUNT, SIDE = 200, 64
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """The same set with its lesions and with skin painted over them."""
+    folder = tmp_path_factory.mktemp("sample")
+    make_sample(folder / "with", seed=7, count=COUNT, side=SIDE)
+    make_sample(folder / "painted", seed=7, count=COUNT, side=SIDE, lesions=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def statistics():
+    """600 rows and, of each photograph drawn without its lesion, numbers that must not know the label."""
+    rows = plan(3, 600)
+    numbers = []
+    for row in rows.itertuples(index=False):
+        photograph, mask = draw(row, seed=3, side=SIDE, lesion=False)
+        y, x = np.nonzero(mask)
+        edges = np.abs(np.diff(photograph.astype(int), axis=0)).mean()
+        numbers.append([*photograph.mean((0, 1)), photograph.std(), edges, (photograph.max(axis=2) < 30).mean(),
+                        mask.mean(), x.mean(), y.mean(), np.hypot(x.mean() - 31.5, y.mean() - 31.5)])
+    return rows, np.array(numbers)
+
+
+def photograph(folder, image_id):
+    return cv2.imread(str(folder / "512x512-dataset-melanoma" / "512x512-dataset-melanoma" / f"{image_id}.jpg"))
+
+
+def fingerprints(folder):
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in folder.rglob("*") if path.is_file()}
+
+
+def within_source(rows, scores):
+    """The AUC of pairs of one source: sources weighted by positives x negatives."""
+    total = weight = 0
+    for _, part in rows.groupby("source"):
+        pairs = part["target"].sum() * (1 - part["target"]).sum()
+        total, weight = total + pairs * roc_auc_score(part["target"], scores[part.index]), weight + pairs
+    return total / weight
+
+
+def test_same_bytes_for_the_same_seed_and_others_for_another(tmp_path):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        make_sample(tmp_path / name, seed=seed, count=40, side=32)
+    a, b, c = (fingerprints(tmp_path / name) for name in "abc")
+    assert len(a) == 81 and a == b
+    assert not set(a.values()) & set(c.values())
+
+
+def test_layout_and_masks(made):
+    table = pd.read_csv(made / "with" / "marking.csv")
+    assert list(table.columns) == COLUMNS and len(table) == COUNT and table["image_id"].is_unique
+    masks = {path.name.removesuffix("_segmentation.png") for path in (made / "with" / "masks").iterdir()}
+    assert masks == set(table["image_id"])
+    areas = []
+    for image_id in table["image_id"]:
+        mask = cv2.imread(str(made / "with" / "masks" / f"{image_id}_segmentation.png"), cv2.IMREAD_UNCHANGED)
+        assert photograph(made / "with", image_id).shape == (SIDE, SIDE, 3)
+        assert mask.shape == (SIDE, SIDE) and set(np.unique(mask)) == {0, 255}
+        areas.append((mask > 0).mean())
+    assert 0.2 < np.mean(areas) < 0.3
+
+
+def test_the_download_module_accepts_it_and_finds_the_colours_swapped(made):
+    found = sources.find_dataset(str(made / "with"))
+    assert found["colour_order"] == "bgr" and found["rows"] == COUNT and found["masks_folder"]
+    assert {one["order"] for one in found["colour_order_by_source"].values()} == {"bgr"}
+
+
+def test_the_mask_is_where_the_lesion_was_drawn():
+    rows = plan(5, 60)
+    overlaps = []
+    for row in rows.itertuples(index=False):
+        with_lesion, mask = draw(row, seed=5, side=96)
+        without, same = draw(row, seed=5, side=96, lesion=False)
+        assert np.array_equal(mask, same)
+        difference = np.abs(with_lesion.astype(int) - without).max(axis=2)
+        outside = cv2.dilate(mask, np.ones((31, 31), np.uint8)) == 0
+        assert difference[outside].max(initial=0) <= 2  # a speck of pigment too faint for the mask, of 255
+        seen = without.max(axis=2) > 60  # not in a black corner
+        changed = difference[seen] > 0.5 * np.median(difference[seen & (mask > 0)])
+        overlaps.append((changed & (mask[seen] > 0)).sum() / (changed | (mask[seen] > 0)).sum())
+    assert np.mean(overlaps) > 0.9 and np.min(overlaps) > 0.7
+
+
+def test_painted_over_files_are_the_same_away_from_the_lesion(made):
+    table = pd.read_csv(made / "with" / "marking.csv")
+    assert (made / "with" / "marking.csv").read_bytes() == (made / "painted" / "marking.csv").read_bytes()
+    changed = 0
+    for image_id in table["image_id"]:
+        names = [made / kind / "masks" / f"{image_id}_segmentation.png" for kind in ("with", "painted")]
+        assert names[0].read_bytes() == names[1].read_bytes()
+        mask = cv2.imread(str(names[0]), cv2.IMREAD_GRAYSCALE)
+        # the lesion's soft edge, at most 10 pixels, and the JPEG's blocks of 16 that it touches
+        blocks = cv2.dilate(mask, np.ones((21, 21), np.uint8)).reshape(4, 16, 4, 16).any(axis=(1, 3))
+        touched = cv2.dilate(np.kron(blocks, np.ones((16, 16))).astype(np.uint8), np.ones((5, 5), np.uint8))
+        pictures = [photograph(made / kind, image_id).astype(int) for kind in ("with", "painted")]
+        assert np.array_equal(pictures[0][touched == 0], pictures[1][touched == 0])
+        changed += not np.array_equal(*pictures)
+    assert changed == COUNT
+
+
+def test_the_traps_are_there():
+    rows = plan(42, 600)
+    rates = rows.groupby("source")["target"].mean()
+    assert 0.2 < rows["target"].mean() < 0.32 and rates.max() - rates.min() > 0.3
+    assert 0.65 < roc_auc_score(rows["target"], rows["source"].map(rates)) < 0.75
+    a, b, c = (rows[rows["source"] == name] for name in SOURCES)
+    assert a["patient_id"].notna().all() and a["patient_id"].value_counts().mean() > 4
+    assert (a.groupby("patient_id")["target"].nunique() == 2).any()
+    assert 0.3 < b["patient_id"].isna().mean() < 0.7 and b["patient_id"].value_counts().mean() > 1.5
+    assert (b.groupby("patient_id")["target"].nunique() == 1).all()
+    assert c["patient_id"].isna().all()
+    for column in COLUMNS[4:]:
+        assert 0 < rows[column].isna().mean() < 0.3
+
+
+def test_photographs_of_one_lesion_or_patient_are_in_one_group():
+    rows = plan(42, 600)
+    groups = pd.Series(group_rows(rows))
+    for column in ("subject", "lesion", "photograph"):
+        assert (groups.groupby(rows[column]).nunique() == 1).all()
+
+
+def test_twins_show_the_same_picture_in_another_source(made):
+    table = pd.read_csv(made / "with" / "marking.csv").set_index("image_id")
+    twins = table[table.index.str.endswith("_downsampled")]
+    originals = table.loc[twins.index.str.removesuffix("_downsampled")]
+    assert len(twins) == 10 and set(originals["source"]) == {"CLINIC_C"} and set(twins["source"]) == {"CLINIC_B"}
+    assert (twins["target"].to_numpy() == originals["target"].to_numpy()).all()
+    for twin, original in zip(twins.index, originals.index, strict=True):
+        a, b = photograph(made / "with", twin), photograph(made / "with", original)
+        assert not np.array_equal(a, b) and np.corrcoef(a.ravel(), b.ravel())[0, 1] > 0.97
+
+
+def test_nothing_but_the_lesion_knows_the_label(statistics):
+    rows, numbers = statistics
+    for column in numbers.T:  # the standard error of such an AUC is .026
+        assert abs(within_source(rows, column) - 0.5) < 0.09
+    for column in ("sex", "age_approx", "anatom_site_general_challenge"):
+        assert abs(within_source(rows, pd.factorize(rows[column])[0]) - 0.5) < 0.09
+        assert abs(within_source(rows, rows[column].isna().to_numpy()) - 0.5) < 0.09
+    for number in (rows["photograph"], rows.groupby("lesion")["target"].transform("size")):
+        assert abs(within_source(rows, number.to_numpy()) - 0.5) < 0.09
+
+
+def test_without_its_lesion_a_photograph_is_the_same_whatever_the_label():
+    for row in plan(9, 60).itertuples(index=False):
+        other = row._replace(target=1 - row.target)
+        a, b = (draw(one, seed=9, side=SIDE) for one in (row, other))
+        assert not np.array_equal(a[0], b[0])
+        painted, other_painted = (draw(one, seed=9, side=SIDE, lesion=False)[0] for one in (row, other))
+        assert np.array_equal(painted, other_painted)
+
+
+def test_sources_look_different(statistics):
+    rows, numbers = statistics
+    redness = pd.Series(numbers[:, 0] - numbers[:, 2]).groupby(rows["look"]).mean()
+    assert redness["CLINIC_C"] > redness["CLINIC_B"] + 10
+
+
+def test_refusals_leave_nothing(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="at least 40 photographs of 32 pixels, not 39 of 64"):
+        make_sample(tmp_path / "few", count=39, side=64)
+    with pytest.raises(FileExistsError, match="delete it"):
+        make_sample(tmp_path, count=40, side=32)
+    monkeypatch.setattr(sample, "draw_lesion", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        make_sample(tmp_path / "broken", count=40, side=32)
+    assert not list(tmp_path.iterdir())

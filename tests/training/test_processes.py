@@ -1,0 +1,209 @@
+"""Training in two processes on the CPU (gloo), started by torchrun: equal to one process's, whole, and never a hang."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+from torch import nn
+
+from helpers import workspace
+from helpers.model import AttnVGG
+from helpers.training import checkpoint, processes
+from helpers.training.loop import fit
+from helpers.training.settings import Settings
+
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+SMALL = {"image_size": 32, "epochs": 2, "batch_size": 13, "precision": "fp32", "recipe": "paper", "learning_rate": 1e-3,
+         "attention": "sigmoid", "mask_weight_pool3": 0.1, "mask_weight_pool4": 0.2}
+
+# what each process runs: sys.argv holds the cache, the split, the settings, whether batch norm is frozen, and a file
+WORKER = """
+import json, sys
+import numpy as np, pandas as pd, torch
+from torch import nn
+from helpers.training import loop as train, processes as distributed
+from helpers.training.settings import Settings
+from helpers.training.batches import Photographs
+from helpers.model import AttnVGG
+
+cache, settings, frozen = json.loads(sys.argv[1]), Settings(**json.loads(sys.argv[3])), sys.argv[4] == "frozen"
+split = pd.read_csv(sys.argv[2], keep_default_na=False)
+if frozen:
+    nn.BatchNorm2d.train = lambda self, mode=True: nn.Module.train(self, False)
+with distributed.started("cpu") as device:
+    photographs = Photographs(cache, device)
+    seen, stream = [], photographs.stream
+    photographs.stream = lambda batches: seen.append(np.concatenate(batches).tolist()) or stream(batches)
+    torch.manual_seed(0)
+    network = AttnVGG(attention=settings.attention)
+    val = np.flatnonzero(train.used_rows(split)["split"] == "val")
+    config = {"view": 1.0, "image_size": settings.image_size, "mean": (0, 0, 0), "std": (1, 1, 1)}
+    own = distributed.share(np.arange(len(val)))
+    logits = distributed.gather(train.predict(network, photographs, val[own], config, torch.float32), own, len(val))
+    fitted = train.fit(settings, split, photographs, report=str)
+    torch.save({"logits": logits, "state": fitted.network.state_dict(), "history": fitted.history.to_dict("list"),
+                "seen": seen}, f"{sys.argv[5]}.{distributed.place()[0]}")
+"""
+
+
+def work(made, folder, mode: str, *, processes: int, **chosen) -> list[dict]:
+    """What WORKER leaves, a dictionary a process."""
+    folder.mkdir(exist_ok=True)
+    made.split.to_csv(folder / "split.csv", index=False)
+    (folder / "worker.py").write_text(WORKER)
+    launcher = TORCHRUN if processes == 2 else [sys.executable]
+    subprocess.run([*launcher, str(folder / "worker.py"), json.dumps(made.cache), str(folder / "split.csv"),
+                    json.dumps(SMALL | chosen), mode, str(folder / f"{mode}{processes}")], check=True, timeout=180,
+                   cwd=workspace.PROJECT, env={**os.environ, "OMP_NUM_THREADS": "1", "ATTENTION_HEADLESS": "1",
+                                               "PYTHONPATH": str(workspace.PROJECT)})
+    return [torch.load(folder / f"{mode}{processes}.{number}", weights_only=True) for number in range(processes)]
+
+
+@pytest.fixture(scope="module")
+def frozen(made, tmp_path_factory) -> tuple[list[dict], list[dict]]:
+    """One process and two, batch norm frozen."""
+    folder = tmp_path_factory.mktemp("frozen")
+    return tuple(work(made, folder, "frozen", processes=count) for count in (1, 2))
+
+
+def furthest(one: dict, other: dict) -> float:
+    """The largest difference between two state dictionaries, as a share of the tensor's largest value."""
+    assert one.keys() == other.keys()
+    return max(((one[name] - other[name]).abs().max() / one[name].abs().max().clamp(min=1)).item() for name in one)
+
+
+def test_validation_in_two_processes_equals_one_processs(frozen):
+    [one], two = frozen
+    for process in two:
+        assert (process["logits"] - one["logits"]).abs().max() <= 1e-6
+
+
+def test_training_with_frozen_batch_norm_equals_one_processs(frozen):
+    [one], two = frozen
+    moved = furthest(one["state"], AttnVGG(attention="sigmoid").state_dict())
+    for process in two:
+        assert furthest(one["state"], process["state"]) <= 1e-5 < moved
+        for name in ("train_loss", "val_loss", "train_auc", "val_auc", "learning_rate"):
+            np.testing.assert_allclose(process["history"][name], one["history"][name], atol=1e-5)
+    assert furthest(two[0]["state"], two[1]["state"]) == 0
+
+
+def test_each_photograph_stands_in_one_share_of_each_epoch(frozen, made):
+    [one], two = frozen
+    melanomas = made.used.loc[made.train, "target"].to_numpy() == 1
+    whole = sorted(np.repeat(made.train, np.where(melanomas, 4, 1)))  # the paper's recipe shows a melanoma four times
+    for epoch in range(2):
+        shares = [process["seen"][epoch] for process in two]
+        assert sorted(shares[0] + shares[1]) == whole == sorted(one["seen"][epoch])
+        assert abs(len(shares[0]) - len(shares[1])) <= len(whole) // 13 + 1
+
+
+class Halves(nn.Module):
+    """One process that takes the statistics of a batch's two shares apart, as two without SyncBatchNorm do."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: torch.Tensor):
+        sizes = [len(one) for one in np.array_split(np.arange(len(images)), 2)]
+        first, second = images.split(sizes)
+        other = {name: buffer.clone() for name, buffer in self.network.named_buffers()}  # the second process's own
+        outputs = [self.network(first), torch.func.functional_call(self.network, other, (second,))]
+        return type(outputs[0])(*(torch.cat(parts) for parts in zip(*outputs, strict=True)))
+
+
+def test_training_with_live_batch_norm_equals_one_process_with_shares_apart(made, tmp_path, monkeypatch):
+    two = work(made, tmp_path / "live", "live", processes=2)
+    monkeypatch.setenv("ATTENTION_HEADLESS", "1")
+    monkeypatch.setattr(processes, "replicate", lambda network: (network, Halves(network)))
+    one = fit(Settings(**SMALL, device="cpu"), made.split, made.photographs(), report=str)
+    for process in two:
+        assert furthest(one.network.state_dict(), process["state"]) <= 1e-5
+        np.testing.assert_allclose(process["history"]["val_loss"], one.history["val_loss"], atol=1e-5)
+
+
+DYING = """
+import os, signal, sys
+from helpers.training import loop as train, processes as distributed
+real = train.roc_auc_score
+calls = []
+def dies(*arguments):
+    calls.append(1)
+    if distributed.place()[0] == 1 and len(calls) == 3:  # in the second epoch
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(*arguments)
+train.roc_auc_score = dies
+sys.exit(train.main(sys.argv[1:]))
+"""
+
+
+def test_a_dead_process_ends_the_job_and_the_next_start_goes_on(made, folders, tmp_path):
+    folder = made.prepare("two")
+    (tmp_path / "dying.py").write_text(DYING)
+    options = ["--", "--run", "two", "-p", "image_size", "32", "-p", "epochs", "3", "-p", "batch_size", "12"]
+    environment = {**os.environ, "ATTENTION_HEADLESS": "1", "PYTHONPATH": str(workspace.PROJECT)}
+    started = time.monotonic()
+    dead = subprocess.run([*TORCHRUN, str(tmp_path / "dying.py"), *options], env=environment, cwd=workspace.PROJECT,
+                          capture_output=True, text=True, timeout=120)
+    assert dead.returncode != 0 and "SIGKILL" in dead.stderr and time.monotonic() - started < 100
+    assert "epoch  1/3" in dead.stdout and "epoch  3/3" not in dead.stdout
+    again = subprocess.run([*TORCHRUN, "-m", "helpers.train", *options], env=environment, cwd=workspace.PROJECT,
+                           capture_output=True, text=True, timeout=120)
+    assert again.returncode == 0, again.stderr[-2000:]
+    assert "goes on after epoch 1 of 3" in again.stdout and again.stdout.count("epoch  3/3") == 1
+    assert {path.name for path in folder.glob("[!.]*")} == {"dataset.json", "split.csv", "cache.json", "model.pt",
+                                                            "history.csv", "predictions.csv", "metrics.json",
+                                                            "timing.json"}
+    table = pd.read_csv(folder / "predictions.csv")
+    content = workspace.read_json(folder / "metrics.json", "04_train.ipynb")
+    test = table[table["split"] == "test"]
+    assert content["test"]["auc"] == pytest.approx(roc_auc_score(test["target"], test["logit"]))
+    assert checkpoint.load_checkpoint(folder / "model.pt", torch.device("cpu"))[1]["threshold"] == content["threshold"]
+
+
+# one process alone
+
+def test_alone_a_share_is_the_whole_and_nothing_changes():
+    items, network = np.arange(7), nn.Linear(2, 1)
+    assert processes.place() == (0, 1) and processes.share(items).tolist() == items.tolist()
+    assert processes.weight(7, 7) == 1.0 and processes.weight(0, 0) == 0.0
+    assert processes.replicate(network) == (network, network)
+    assert processes.gather(torch.tensor([2.0, 1.0]), np.array([1, 0]), 2).tolist() == [1.0, 2.0]
+    processes.same(3, "nothing to compare")
+    processes.copy_buffers(network)
+    with processes.started("cpu") as device:
+        assert device == torch.device("cpu") and processes.place() == (0, 1)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 8])
+def test_shares_are_neighbours_of_nearly_one_size(count, monkeypatch):
+    shares = []
+    for number in range(count):
+        monkeypatch.setattr(processes, "place", lambda number=number: (number, count))
+        shares.append(processes.share(np.arange(13)))
+    assert np.concatenate(shares).tolist() == list(range(13)) and np.ptp([len(one) for one in shares]) <= 1
+    means = [one.mean() * processes.weight(len(one), 13) for one in shares]
+    assert np.mean(means) == pytest.approx(6.0), "averaged over processes: the mean over the batch"
+
+
+def test_more_processes_than_photographs_in_a_batch_are_refused(made, monkeypatch):
+    monkeypatch.setattr(processes, "place", lambda: (0, 13))
+    with pytest.raises(ValueError, match="a batch of 10 has not one photograph for each of 13 processes"):
+        fit(dataclasses.replace(Settings(), image_size=32, batch_size=12), made.split, made.photographs())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="the GPUs of two processes need a GPU")
+def test_a_process_without_a_gpu_is_told(monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", str(torch.cuda.device_count()))
+    monkeypatch.setenv("WORLD_SIZE", "99")
+    with pytest.raises(ValueError, match="has no GPU"), processes.started("cuda"):
+        pass
