@@ -46,45 +46,61 @@ MEAN, STD, RATE = augment.IMAGENET_MEAN, augment.IMAGENET_STD, 1e-4
 class TutorialPhotographs(Dataset):
     """Photographs [3, S, S] and targets, already on the device, as the tutorial's data set gives them."""
 
-    def __init__(self, paths: list[Path], targets: np.ndarray, image_size: int, device: torch.device):
+    def __init__(
+        self, paths: list[Path], targets: np.ndarray, image_size: int, device: torch.device
+    ):
         self.paths, self.targets, self.device = paths, targets, device
-        self.transform = transforms.Compose([
-            transforms.RandomRotation(10),      # turns all 512 x 512 pixels, of which a fifth are kept at 224
-            transforms.RandomHorizontalFlip(),  # copies them once more
-            transforms.Resize(image_size),      # only here they become few
-            transforms.CenterCrop(image_size),  # cuts nothing off a square: a copy
-            transforms.ToTensor(),              # float32: from here a pixel takes four bytes in place of one
-            transforms.Normalize(MEAN, STD)])
+        self.transform = transforms.Compose(
+            [
+                transforms.RandomRotation(
+                    10
+                ),  # turns all 512 x 512 pixels, of which a fifth are kept at 224
+                transforms.RandomHorizontalFlip(),  # copies them once more
+                transforms.Resize(image_size),  # only here they become few
+                transforms.CenterCrop(image_size),  # cuts nothing off a square: a copy
+                transforms.ToTensor(),  # float32: from here a pixel takes four bytes in place of one
+                transforms.Normalize(MEAN, STD),
+            ]
+        )
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        image = cv2.imread(str(self.paths[index]))           # decodes the JPEG in full, again in every epoch
-        image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)       # a pass over 512 x 512 x 3 bytes
-        image = self.transform(Image.fromarray(image))       # on one core, while the others and the GPU wait
+        image = cv2.imread(str(self.paths[index]))  # decodes the JPEG in full, again in every epoch
+        image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)  # a pass over 512 x 512 x 3 bytes
+        image = self.transform(
+            Image.fromarray(image)
+        )  # on one core, while the others and the GPU wait
         target = torch.tensor(float(self.targets[index]))
         # One small transfer a photograph, that Python waits for. Worse: a process that was forked cannot use CUDA, so
         # this line rules out the loader's workers, and nothing is read while the network trains.
         return image.to(self.device), target.to(self.device)
 
 
-def tutorial_loader(paths: list[Path], targets: np.ndarray, image_size: int, batch_size: int,
-                    device: torch.device) -> DataLoader:
+def tutorial_loader(
+    paths: list[Path], targets: np.ndarray, image_size: int, batch_size: int, device: torch.device
+) -> DataLoader:
     photographs = TutorialPhotographs(paths, targets, image_size, device)
-    return DataLoader(photographs, batch_size=batch_size, shuffle=True)  # no workers, no pinned memory
+    return DataLoader(
+        photographs, batch_size=batch_size, shuffle=True
+    )  # no workers, no pinned memory
 
 
 def tutorial_loss(logits: Tensor, targets: Tensor) -> Tensor:
     """Focal loss whose "alpha" multiplies both classes alike, so that it only makes the gradient a quarter as large."""
-    crossed = functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")  # -log p_t
+    crossed = functional.binary_cross_entropy_with_logits(
+        logits, targets, reduction="none"
+    )  # -log p_t
     return (0.25 * (1 - torch.exp(-crossed)) ** 2 * crossed).mean()
 
 
-def tutorial_step(network: nn.Module, images: Tensor, targets: Tensor, optimiser) -> tuple[Tensor, Tensor]:
+def tutorial_step(
+    network: nn.Module, images: Tensor, targets: Tensor, optimiser
+) -> tuple[Tensor, Tensor]:
     """Loss and logits [B] of one step."""
     optimiser.zero_grad()
-    logits = network(images)[0].squeeze(1)                   # float32, channels first: the chip's fast units idle
+    logits = network(images)[0].squeeze(1)  # float32, channels first: the chip's fast units idle
     loss = tutorial_loss(logits, targets)
     loss.backward()
     optimiser.step()
@@ -95,12 +111,12 @@ def tutorial_epoch(network: nn.Module, loader: Iterable, optimiser) -> tuple[flo
     """The epoch's loss, a mean over batches, and what is printed as the epoch's AUC: that of its last batch."""
     network.train()
     losses, auc = [], math.nan
-    for images, targets in loader:                           # the GPU waits until a batch is decoded
+    for images, targets in loader:  # the GPU waits until a batch is decoded
         loss, logits = tutorial_step(network, images, targets, optimiser)
-        losses.append(loss.item())                           # and Python until the GPU is done: a wait a batch
+        losses.append(loss.item())  # and Python until the GPU is done: a wait a batch
         try:  # noqa: SIM105 - as it is printed
             auc = roc_auc_score(targets.cpu().numpy(), torch.sigmoid(logits).detach().cpu().numpy())
-        except ValueError:                                   # of a batch of one class (today's scikit-learn gives NaN)
+        except ValueError:  # of a batch of one class (today's scikit-learn gives NaN)
             pass
     return float(np.mean(losses)), auc
 
@@ -110,10 +126,17 @@ class PeerPhotographs(Dataset):
 
     def __init__(self, paths: list[Path], targets: np.ndarray, image_size: int):
         self.paths, self.targets = paths, targets
-        self.transform = v2.Compose([
-            v2.Resize(image_size), v2.CenterCrop(image_size), v2.RandomRotation(10, v2.InterpolationMode.BILINEAR),
-            v2.RandomHorizontalFlip(), v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True),
-            v2.Normalize(MEAN, STD)])
+        self.transform = v2.Compose(
+            [
+                v2.Resize(image_size),
+                v2.CenterCrop(image_size),
+                v2.RandomRotation(10, v2.InterpolationMode.BILINEAR),
+                v2.RandomHorizontalFlip(),
+                v2.PILToTensor(),
+                v2.ToDtype(torch.float32, scale=True),
+                v2.Normalize(MEAN, STD),
+            ]
+        )
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -123,21 +146,37 @@ class PeerPhotographs(Dataset):
         return self.transform(image), torch.tensor(float(self.targets[index]))
 
 
-def peer_loader(paths: list[Path], targets: np.ndarray, image_size: int, batch_size: int,
-                device: torch.device) -> DataLoader:
-    return DataLoader(PeerPhotographs(paths, targets, image_size), batch_size=batch_size, shuffle=True,
-                      num_workers=os.cpu_count(), pin_memory=device.type == "cuda", persistent_workers=True)
+def peer_loader(
+    paths: list[Path], targets: np.ndarray, image_size: int, batch_size: int, device: torch.device
+) -> DataLoader:
+    return DataLoader(
+        PeerPhotographs(paths, targets, image_size),
+        batch_size=batch_size,
+        shuffle=True,
+        num_workers=os.cpu_count(),
+        pin_memory=device.type == "cuda",
+        persistent_workers=True,
+    )
 
 
 def peer_batches(loader: Iterable, device: torch.device) -> Iterable[tuple[Tensor, Tensor]]:
     """The loader's batches, sent to the device without waiting."""
     for images, targets in loader:
-        yield (images.to(device, memory_format=torch.channels_last, non_blocking=True),
-               targets.to(device, non_blocking=True))
+        yield (
+            images.to(device, memory_format=torch.channels_last, non_blocking=True),
+            targets.to(device, non_blocking=True),
+        )
 
 
-def mixed_step(network: nn.Module, images: Tensor, targets: Tensor, optimiser, scaler, precision: torch.dtype,
-               loss_of: Callable = sigmoid_focal_loss) -> Tensor:
+def mixed_step(
+    network: nn.Module,
+    images: Tensor,
+    targets: Tensor,
+    optimiser,
+    scaler,
+    precision: torch.dtype,
+    loss_of: Callable = sigmoid_focal_loss,
+) -> Tensor:
     """The loss of one step in mixed precision. With our loss and optimiser it is also the step of `train.fit`."""
     with torch.autocast(images.device.type, dtype=precision, enabled=precision != torch.float32):
         logits = network(images)[0].squeeze(1)
@@ -149,8 +188,15 @@ def mixed_step(network: nn.Module, images: Tensor, targets: Tensor, optimiser, s
     return loss.detach()
 
 
-def peer_epoch(network: nn.Module, loader: Iterable, optimiser, scaler, precision: torch.dtype, device: torch.device,
-               report: Callable[[str], None] = str) -> None:
+def peer_epoch(
+    network: nn.Module,
+    loader: Iterable,
+    optimiser,
+    scaler,
+    precision: torch.dtype,
+    device: torch.device,
+    report: Callable[[str], None] = str,
+) -> None:
     network.train()
     for number, (images, targets) in enumerate(peer_batches(loader, device)):
         loss = mixed_step(network, images, targets, optimiser, scaler, precision)
@@ -165,9 +211,14 @@ def build(dataset: dict, split: pd.DataFrame, image_size: int) -> tuple[dict, fl
     return build_cache(dataset, split, image_size=image_size), time.perf_counter() - started
 
 
-def our_batches(settings: Settings, photographs: batches.Photographs, rows: np.ndarray) -> Iterable[Tensor]:
+def our_batches(
+    settings: Settings, photographs: batches.Photographs, rows: np.ndarray
+) -> Iterable[Tensor]:
     """Our augmented batches of these rows of the cache, as `train.fit` makes them."""
-    generator, augmentation = torch.Generator().manual_seed(0), RECIPES[settings.recipe].augmentation
+    generator, augmentation = (
+        torch.Generator().manual_seed(0),
+        RECIPES[settings.recipe].augmentation,
+    )
     order = rows[torch.randperm(len(rows), generator=generator).numpy()]
     parts = np.array_split(order, math.ceil(len(rows) / settings.batch_size))
     for part, (pixels, _) in zip(parts, photographs.stream(parts), strict=True):
@@ -182,14 +233,20 @@ def our_epoch(settings: Settings, split: pd.DataFrame, photographs: batches.Phot
     return ends[1] - ends[0]
 
 
-def convolutions(backbone: nn.Sequential, images: Tensor, precision: torch.dtype) -> Callable[[], None]:
+def convolutions(
+    backbone: nn.Sequential, images: Tensor, precision: torch.dtype
+) -> Callable[[], None]:
     """A step of the 13 convolutions alone, forward and backward, each on random numbers of the size it has there."""
     jobs = []
     for layer in backbone.to(precision):
         if isinstance(layer, nn.Conv2d):
-            entering = torch.randn_like(images, dtype=precision, requires_grad=layer.in_channels != 3)
-            jobs.append((layer, entering, [one for one in (layer.weight, entering) if one.requires_grad]))
-            images = layer(entering).detach()                                           # for its shape
+            entering = torch.randn_like(
+                images, dtype=precision, requires_grad=layer.in_channels != 3
+            )
+            jobs.append(
+                (layer, entering, [one for one in (layer.weight, entering) if one.requires_grad])
+            )
+            images = layer(entering).detach()  # for its shape
         elif isinstance(layer, nn.MaxPool2d):
             images = layer(images)
 
@@ -215,8 +272,14 @@ def make_photographs(folder: Path, count: int) -> None:
     def enlarge(path: Path) -> None:
         rng = np.random.default_rng(zlib.crc32(path.stem.encode()))
         pixels = cv2.resize(cv2.imread(str(path)), (512, 512), interpolation=cv2.INTER_CUBIC)
-        noisy = (pixels + 2.5 * rng.standard_normal((512, 512, 1), dtype=np.float32)).clip(0, 255).astype(np.uint8)
-        (large / path.name).write_bytes(cv2.imencode(".jpg", noisy, [cv2.IMWRITE_JPEG_QUALITY, 88])[1])
+        noisy = (
+            (pixels + 2.5 * rng.standard_normal((512, 512, 1), dtype=np.float32))
+            .clip(0, 255)
+            .astype(np.uint8)
+        )
+        (large / path.name).write_bytes(
+            cv2.imencode(".jpg", noisy, [cv2.IMWRITE_JPEG_QUALITY, 88])[1]
+        )
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(enlarge, small.rglob("*.jpg")))
@@ -230,11 +293,13 @@ def choose(dataset: dict, count: int, batch_size: int, *, epoch: int = 0) -> pd.
     ValueError for less than a batch.
     """
     table = make_split(dataset).assign(kept=1, split="test").sample(frac=1, random_state=0)
-    first = table.groupby("target").head(2)                                             # for val and for train
+    first = table.groupby("target").head(2)  # for val and for train
     split = pd.concat([first, table.drop(first.index)])[:count].reset_index(drop=True)
     whole = ((epoch or len(split)) - 2) // batch_size * batch_size
     if not whole:
-        raise ValueError(f"{epoch or len(split)} photographs are not a batch of {batch_size} and two: raise --count")
+        raise ValueError(
+            f"{epoch or len(split)} photographs are not a batch of {batch_size} and two: raise --count"
+        )
     split.loc[val := split.groupby("target").head(1).index, "split"] = "val"
     split.loc[split.index.difference(val)[:whole], "split"] = "train"
     return split
@@ -245,12 +310,23 @@ def watch(peak: list[int]) -> None:
 
     Left out: pages of mapped files, which the kernel drops when it must, and the batches that workers hand over.
     """
+
     def kilobytes(path: str, name: str) -> int:
-        return int(re.search(rf"^{name}:\s+(\d+)", Path(path).read_text(encoding="utf-8"), re.MULTILINE)[1])
+        return int(
+            re.search(rf"^{name}:\s+(\d+)", Path(path).read_text(encoding="utf-8"), re.MULTILINE)[1]
+        )
 
     while sys.platform == "linux":
-        workers = [f"/proc/{worker.pid}/smaps_rollup" for worker in multiprocessing.active_children()]
+        workers = [
+            f"/proc/{worker.pid}/smaps_rollup" for worker in multiprocessing.active_children()
+        ]
         with contextlib.suppress(OSError, TypeError):  # a worker that ended meanwhile
-            peak[0] = max(peak[0], 1024 * (kilobytes("/proc/self/status", "RssAnon")
-                                           + sum(kilobytes(worker, "Private_Dirty") for worker in workers)))
+            peak[0] = max(
+                peak[0],
+                1024
+                * (
+                    kilobytes("/proc/self/status", "RssAnon")
+                    + sum(kilobytes(worker, "Private_Dirty") for worker in workers)
+                ),
+            )
         time.sleep(0.02)

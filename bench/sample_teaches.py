@@ -30,7 +30,10 @@ from helpers.training.settings import Settings  # noqa: E402
 
 def measure(settings: Settings, folder: Path) -> tuple[float, float, float]:
     """Test AUC, test AUC within source, and seconds of training."""
-    known = {name: default for name, (_, default) in parameters.known_parameters(parameters.NOTEBOOKS).items()}
+    known = {
+        name: default
+        for name, (_, default) in parameters.known_parameters(parameters.NOTEBOOKS).items()
+    }
     dataset = sources.find_dataset(str(folder))
     split = make_split(dataset, benign=known["benign"], split_seed=known["split_seed"])
     cache = build_cache(dataset, split, image_size=settings.image_size)
@@ -38,7 +41,11 @@ def measure(settings: Settings, folder: Path) -> tuple[float, float, float]:
     fitted = fit(settings, split, photographs, report=lambda line: None)
     test = predict_held_out(fitted, split, photographs, settings.precision).query("split == 'test'")
     auc = roc_auc_score(test["target"], test["logit"])
-    return auc, bootstrap.interval(bootstrap.within(test), test["group"])["value"], fitted.timing["seconds"]
+    return (
+        auc,
+        bootstrap.interval(bootstrap.within(test), test["group"])["value"],
+        fitted.timing["seconds"],
+    )
 
 
 def main() -> None:
@@ -55,11 +62,19 @@ def main() -> None:
             make_sample(folder, lesions=lesions)
             found = []
             for seed in options.seeds:
-                defaults = {one: known[one][1] for one in Settings.__dataclass_fields__ if one in known}
+                defaults = {
+                    one: known[one][1] for one in Settings.__dataclass_fields__ if one in known
+                }
                 found.append(measure(Settings(**{**defaults, **given, "seed": seed}), folder))
-                print(f"{name}, seed {seed}: test AUC {found[-1][0]:.3f}, within source {found[-1][1]:.3f}, "
-                      f"{found[-1][2]:.0f} s", flush=True)
-            print(f"{name}, mean: within source {sum(one[1] for one in found) / len(found):.3f}", flush=True)
+                print(
+                    f"{name}, seed {seed}: test AUC {found[-1][0]:.3f}, within source {found[-1][1]:.3f}, "
+                    f"{found[-1][2]:.0f} s",
+                    flush=True,
+                )
+            print(
+                f"{name}, mean: within source {sum(one[1] for one in found) / len(found):.3f}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -35,14 +35,24 @@ class AttentionBlock(nn.Module):
     mean (Yan et al.). Scores and maps are computed in float32: in half precision hundreds of positions tie.
     """
 
-    def __init__(self, local_channels: int, guide_channels: int, *, attention_channels: int = 256,
-                 normalization: str = "softmax"):
+    def __init__(
+        self,
+        local_channels: int,
+        guide_channels: int,
+        *,
+        attention_channels: int = 256,
+        normalization: str = "softmax",
+    ):
         super().__init__()
         if normalization not in ("softmax", "sigmoid"):
             raise ValueError(f"normalization is 'softmax' or 'sigmoid', not {normalization!r}")
         self.normalization = normalization
-        self.local_projection = nn.Conv2d(local_channels, attention_channels, kernel_size=1, bias=False)
-        self.guide_projection = nn.Conv2d(guide_channels, attention_channels, kernel_size=1, bias=False)
+        self.local_projection = nn.Conv2d(
+            local_channels, attention_channels, kernel_size=1, bias=False
+        )
+        self.guide_projection = nn.Conv2d(
+            guide_channels, attention_channels, kernel_size=1, bias=False
+        )
         self.score = nn.Conv2d(attention_channels, 1, kernel_size=1)
         for layer in (self.local_projection, self.guide_projection, self.score):
             nn.init.kaiming_normal_(layer.weight, mode="fan_in", nonlinearity="relu")
@@ -51,16 +61,20 @@ class AttentionBlock(nn.Module):
     def forward(self, local: Tensor, guide: Tensor) -> tuple[Tensor, Tensor]:
         """Local features [B, C, H, W] and guide [B, G, h, w] -> map [B, 1, H, W] (float32) and vector [B, C]."""
         B, C, H, W = local.shape
-        guide = functional.interpolate(self.guide_projection(guide), size=(H, W), mode="bilinear", align_corners=False)
-        hidden = functional.relu(self.local_projection(local) + guide)                  # [B, A, H, W]
+        guide = functional.interpolate(
+            self.guide_projection(guide), size=(H, W), mode="bilinear", align_corners=False
+        )
+        hidden = functional.relu(self.local_projection(local) + guide)  # [B, A, H, W]
         with torch.autocast(local.device.type, enabled=False):
-            scores = functional.conv2d(hidden.float(), self.score.weight.float(), self.score.bias.float())
+            scores = functional.conv2d(
+                hidden.float(), self.score.weight.float(), self.score.bias.float()
+            )
             if self.normalization == "softmax":
                 weights = scores.flatten(1).softmax(dim=1).view(B, 1, H, W)
-                vector = (weights * local).sum(dim=(2, 3))                              # [B, C]
+                vector = (weights * local).sum(dim=(2, 3))  # [B, C]
             else:
-                weights = scores.sigmoid()                                              # [B, 1, H, W]
-                vector = (weights * local).mean(dim=(2, 3))                             # [B, C]
+                weights = scores.sigmoid()  # [B, 1, H, W]
+                vector = (weights * local).mean(dim=(2, 3))  # [B, C]
         return weights, vector
 
 
@@ -72,8 +86,14 @@ class AttnVGG(nn.Module):
     Images: [B, 3, H, W], normalised, H and W multiples of 32. Raises ValueError for anything else.
     """
 
-    def __init__(self, classes: int = 1, *, attention: str = "softmax", dropout: float = 0.0,
-                 weights: str | Path | None = None):
+    def __init__(
+        self,
+        classes: int = 1,
+        *,
+        attention: str = "softmax",
+        dropout: float = 0.0,
+        weights: str | Path | None = None,
+    ):
         super().__init__()
         if attention not in ("softmax", "sigmoid", "none"):
             raise ValueError(f"attention is 'softmax', 'sigmoid' or 'none', not {attention!r}")
@@ -97,19 +117,23 @@ class AttnVGG(nn.Module):
     def forward(self, images: Tensor) -> Output:
         B, C, H, W = images.shape
         if C != 3 or H % 32 or W % 32 or not H or not W:
-            raise ValueError(f"images are [B, 3, H, W] with H and W multiples of 32, not {list(images.shape)}")
-        pool3 = self.backbone[:POOL3 + 1](images)                                       # [B, 256, H/8, W/8]
-        pool4 = self.backbone[POOL3 + 1:POOL4 + 1](pool3)                               # [B, 512, H/16, W/16]
-        pool5 = self.backbone[POOL4 + 1:](pool4)                                        # [B, 512, H/32, W/32]
+            raise ValueError(
+                f"images are [B, 3, H, W] with H and W multiples of 32, not {list(images.shape)}"
+            )
+        pool3 = self.backbone[: POOL3 + 1](images)  # [B, 256, H/8, W/8]
+        pool4 = self.backbone[POOL3 + 1 : POOL4 + 1](pool3)  # [B, 512, H/16, W/16]
+        pool5 = self.backbone[POOL4 + 1 :](pool4)  # [B, 512, H/32, W/32]
         if self.attention == "none":
             map3, vector3 = None, pool3.mean(dim=(2, 3))
             map4, vector4 = None, pool4.mean(dim=(2, 3))
         else:
             map3, vector3 = self.attention3(pool3, pool5)
             map4, vector4 = self.attention4(pool4, pool5)
-        features = torch.cat([pool5.mean(dim=(2, 3)), vector3, vector4], dim=1)         # [B, 1280]
-        with torch.autocast(images.device.type, enabled=False):  # logits in half precision tie, and ties blur an AUC
-            logits = self.classifier(self.dropout(features).float())                    # [B, classes]
+        features = torch.cat([pool5.mean(dim=(2, 3)), vector3, vector4], dim=1)  # [B, 1280]
+        with torch.autocast(
+            images.device.type, enabled=False
+        ):  # logits in half precision tie, and ties blur an AUC
+            logits = self.classifier(self.dropout(features).float())  # [B, classes]
         return Output(logits, map3, map4)
 
 
@@ -122,7 +146,9 @@ def backbone_weights(weights: str | Path) -> dict[str, Tensor]:
     if weights == "imagenet":
         url = VGG16_BN_Weights.IMAGENET1K_V1.url
         try:
-            state = VGG16_BN_Weights.IMAGENET1K_V1.get_state_dict(progress=not workspace.headless(), check_hash=True)
+            state = VGG16_BN_Weights.IMAGENET1K_V1.get_state_dict(
+                progress=not workspace.headless(), check_hash=True
+            )
         except (OSError, RuntimeError) as error:
             raise ConnectionError(
                 f"the ImageNet weights could not be downloaded ({error}). Fetch {url} on a machine that can, copy "
@@ -131,20 +157,34 @@ def backbone_weights(weights: str | Path) -> dict[str, Tensor]:
     else:
         path = workspace.resolve(weights)
         if not path.is_file():
-            raise FileNotFoundError(f"weights: there is no file {path}; name a torchvision vgg16_bn checkpoint")
+            raise FileNotFoundError(
+                f"weights: there is no file {path}; name a torchvision vgg16_bn checkpoint"
+            )
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
         except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
-            raise ValueError(f"weights: {path} cannot be read as a torch checkpoint; fetch it again") from error
+            raise ValueError(
+                f"weights: {path} cannot be read as a torch checkpoint; fetch it again"
+            ) from error
     if not isinstance(state, dict):
-        raise ValueError(f"{weights} is not a torchvision vgg16_bn checkpoint: it holds a {type(state).__name__}")
+        raise ValueError(
+            f"{weights} is not a torchvision vgg16_bn checkpoint: it holds a {type(state).__name__}"
+        )
     expected = make_layers(cfgs["D"], batch_norm=True).state_dict()
-    found = {key.removeprefix("features."): value.float() if value.is_floating_point() else value
-             for key, value in state.items() if key.startswith("features.")}
-    wrong = [f"features.{key}" for key in expected
-             if key not in found or found[key].shape != expected[key].shape]
+    found = {
+        key.removeprefix("features."): value.float() if value.is_floating_point() else value
+        for key, value in state.items()
+        if key.startswith("features.")
+    }
+    wrong = [
+        f"features.{key}"
+        for key in expected
+        if key not in found or found[key].shape != expected[key].shape
+    ]
     wrong += [f"features.{key}" for key in found if key not in expected]
     if wrong:
-        raise ValueError(f"{weights} is not a torchvision vgg16_bn checkpoint: {len(wrong)} of its features.* keys are "
-                         f"missing, unknown or of another shape, the first {wrong[0]}")
+        raise ValueError(
+            f"{weights} is not a torchvision vgg16_bn checkpoint: {len(wrong)} of its features.* keys are "
+            f"missing, unknown or of another shape, the first {wrong[0]}"
+        )
     return found

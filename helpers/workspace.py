@@ -21,11 +21,18 @@ from filelock import FileLock, Timeout
 from helpers import hosts
 
 PROJECT = hosts.PROJECT
-FORMAT = 1  # of the files that a run leaves; raised when a reader of the old ones would misread the new
-UNWRITABLE = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "your share of the disk is used up",
-              errno.EFBIG: "the file may not grow so large", errno.EROFS: "the disk can only be read",
-              errno.EACCES: "you may not write there", errno.EPERM: "you may not write there",
-              errno.ENOTDIR: "what should be a folder is a file"}
+FORMAT = (
+    1  # of the files that a run leaves; raised when a reader of the old ones would misread the new
+)
+UNWRITABLE = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "your share of the disk is used up",
+    errno.EFBIG: "the file may not grow so large",
+    errno.EROFS: "the disk can only be read",
+    errno.EACCES: "you may not write there",
+    errno.EPERM: "you may not write there",
+    errno.ENOTDIR: "what should be a folder is a file",
+}
 
 
 class CannotWrite(OSError):
@@ -43,8 +50,12 @@ def run_folder(run: str) -> Path:
     Raises ValueError for a name that would leave that folder, CannotWrite where the folder cannot be made or written.
     """
     if not run or run != Path(run).name or run in (".", ".."):
-        raise ValueError(f"run is the name of one folder, such as 'sample' or 'seed-1', not {run!r}")
-    folder = Path(os.environ.get("ATTENTION_RUNS") or hosts.folder("runs")).expanduser().resolve() / run
+        raise ValueError(
+            f"run is the name of one folder, such as 'sample' or 'seed-1', not {run!r}"
+        )
+    folder = (
+        Path(os.environ.get("ATTENTION_RUNS") or hosts.folder("runs")).expanduser().resolve() / run
+    )
     with saying_what_to_do(folder):
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK):
@@ -60,7 +71,10 @@ def resolve(path: str | Path) -> Path:
 
 def headless() -> bool:
     """True where nobody watches: progress bars and widgets give way to lines and still figures."""
-    return os.environ.get("ATTENTION_HEADLESS") == "1" or os.environ.get("KAGGLE_KERNEL_RUN_TYPE") == "Batch"
+    return (
+        os.environ.get("ATTENTION_HEADLESS") == "1"
+        or os.environ.get("KAGGLE_KERNEL_RUN_TYPE") == "Batch"
+    )
 
 
 def choose_device(device: str = "auto") -> torch.device:
@@ -72,7 +86,9 @@ def choose_device(device: str = "auto") -> torch.device:
     if device == "auto":
         return torch.device(there[0])
     if device not in there:
-        raise ValueError(f"device {device!r} is not available here; set device to 'auto' or one of: {', '.join(there)}")
+        raise ValueError(
+            f"device {device!r} is not available here; set device to 'auto' or one of: {', '.join(there)}"
+        )
     return torch.device(device)
 
 
@@ -88,7 +104,11 @@ def choose_precision(device: torch.device, precision: str = "auto") -> torch.dty
         return types[precision]
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.get_device_capability(device)[0] >= 8 else torch.float16
-    able = torch.cpu.get_capabilities() if device.type == "cpu" and hasattr(torch.cpu, "get_capabilities") else {}
+    able = (
+        torch.cpu.get_capabilities()
+        if device.type == "cpu" and hasattr(torch.cpu, "get_capabilities")
+        else {}
+    )
     return torch.bfloat16 if able.get("avx512_bf16") or able.get("amx_bf16") else torch.float32
 
 
@@ -104,13 +124,22 @@ def saying_what_to_do(path: Path) -> Iterator[None]:
     """Turn the system's word that `path` cannot be written into a sentence that says why, and what to do."""
     try:
         yield
-    except (OSError, RuntimeError) as error:  # torch.save tells of a full disk by a RuntimeError around it
+    except (
+        OSError,
+        RuntimeError,
+    ) as error:  # torch.save tells of a full disk by a RuntimeError around it
         said = error if isinstance(error, OSError) else error.__context__
-        if isinstance(said, CannotWrite) or not isinstance(said, OSError) or said.errno not in UNWRITABLE:
+        if (
+            isinstance(said, CannotWrite)
+            or not isinstance(said, OSError)
+            or said.errno not in UNWRITABLE
+        ):
             raise
         variable = "ATTENTION_DATA" if data_folder() in (path, *path.parents) else "ATTENTION_RUNS"
-        raise CannotWrite(f"{path} cannot be written: {UNWRITABLE[said.errno]}. What was there before is as it was. "
-                          f"Make room, or set {variable} to a folder that has it and is yours") from error
+        raise CannotWrite(
+            f"{path} cannot be written: {UNWRITABLE[said.errno]}. What was there before is as it was. "
+            f"Make room, or set {variable} to a folder that has it and is yours"
+        ) from error
 
 
 @contextmanager
@@ -122,8 +151,10 @@ def replacing(path: Path) -> Iterator[Path]:
     beside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     with saying_what_to_do(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        for left in path.parent.glob(glob.escape(f".{path.stem}.") + "*" + glob.escape(path.suffix)):
-            writer = left.name[len(path.stem) + 2:len(left.name) - len(path.suffix)]
+        for left in path.parent.glob(
+            glob.escape(f".{path.stem}.") + "*" + glob.escape(path.suffix)
+        ):
+            writer = left.name[len(path.stem) + 2 : len(left.name) - len(path.suffix)]
             if writer.isdigit() and not psutil.pid_exists(int(writer)):
                 left.unlink(missing_ok=True)
         try:
@@ -142,7 +173,9 @@ def locked(path: Path) -> Iterator[None]:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            print(f"another process is writing {path}: this one goes on when that is done", flush=True)
+            print(
+                f"another process is writing {path}: this one goes on when that is done", flush=True
+            )
             lock.acquire()
     try:
         yield
@@ -165,24 +198,32 @@ def read_json(path: Path, notebook: str) -> dict:
     """What `write_json` wrote. Raises as `need` does, and ValueError for another format's version."""
     content = json.loads(need(path, notebook).read_text(encoding="utf-8"))
     if content.get("format") != FORMAT:
-        raise ValueError(f"{path} has format {content.get('format')}, expected {FORMAT}: run {notebook} again")
+        raise ValueError(
+            f"{path} has format {content.get('format')}, expected {FORMAT}: run {notebook} again"
+        )
     return content
 
 
 def need(path: Path, notebook: str) -> Path:
     """`path` if it exists. Raises FileNotFoundError that names the notebook which makes it."""
     if not path.exists():
-        raise FileNotFoundError(f"{path.name} is not in {path.parent}: run {notebook} first (with the same `run`), or "
-                                "it and those before it from a cell of your own: import helpers.run; "
-                                f"helpers.run.main(['--run', '{path.parent.name}', '--to', '{notebook[:2]}'])")
+        raise FileNotFoundError(
+            f"{path.name} is not in {path.parent}: run {notebook} first (with the same `run`), or "
+            "it and those before it from a cell of your own: import helpers.run; "
+            f"helpers.run.main(['--run', '{path.parent.name}', '--to', '{notebook[:2]}'])"
+        )
     return path
 
 
 def read_table(path: Path, notebook: str, columns: Sequence[str]) -> pd.DataFrame:
     """A csv that a notebook left, ids and sources as text. Raises as `need`, and ValueError for absent columns."""
-    table = pd.read_csv(need(path, notebook), dtype={"image_id": str, "source": str}, keep_default_na=False)
+    table = pd.read_csv(
+        need(path, notebook), dtype={"image_id": str, "source": str}, keep_default_na=False
+    )
     absent = [name for name in columns if name not in table]
     if absent:
-        raise ValueError(f"{path} has the columns {', '.join(table)}; expected {', '.join(absent)} too, as this "
-                         f"version of the series writes it: run {notebook} again")
+        raise ValueError(
+            f"{path} has the columns {', '.join(table)}; expected {', '.join(absent)} too, as this "
+            f"version of the series writes it: run {notebook} again"
+        )
     return table

@@ -37,12 +37,16 @@ def caption_below(cell: nodes.container) -> nodes.paragraph | None:
     node = cell
     while is_cell(node):
         node = node.next_node(descend=False, siblings=True)
-    return node if isinstance(node, nodes.paragraph) and isinstance(node[0], nodes.emphasis) else None
+    return (
+        node if isinstance(node, nodes.paragraph) and isinstance(node[0], nodes.emphasis) else None
+    )
 
 
 def title_in(code: str) -> str:
     """What a cell's code calls its whole figure, where that is written out, or ""."""
-    found = re.search(r"(?:suptitle\(|(?<!legend)[( ]title=|set_title\()\s*\"([^\"]+)\"\s*[,)]", code)
+    found = re.search(
+        r"(?:suptitle\(|(?<!legend)[( ]title=|set_title\()\s*\"([^\"]+)\"\s*[,)]", code
+    )
     return found[1] if found else ""
 
 
@@ -54,16 +58,24 @@ def comment_in(code: str) -> str:
 
 def describe_images(app: Sphinx, doctree: nodes.document) -> None:
     """Give each picture alt text; put the words of badges, which lie on other hosts, in their place."""
-    drawn: dict[nodes.Node, list[tuple[nodes.image, str]]] = {}  # by the caption that they share, or their cell
+    drawn: dict[
+        nodes.Node, list[tuple[nodes.image, str]]
+    ] = {}  # by the caption that they share, or their cell
     for image in list(doctree.findall(nodes.image)):
         cell = cell_of(image)
         if "://" in image["uri"]:
             if not image.get("alt"):
-                logger.warning("an image of another host, without alt text: %s", image["uri"], location=image)
+                logger.warning(
+                    "an image of another host, without alt text: %s", image["uri"], location=image
+                )
             image.parent["classes"].append("badge")
             image.replace_self(nodes.Text(image.get("alt", "")))
         elif cell is not None:
-            code = "\n".join(block.astext() for block in cell.findall(nodes.literal_block) if block.get("language"))
+            code = "\n".join(
+                block.astext()
+                for block in cell.findall(nodes.literal_block)
+                if block.get("language")
+            )
             drawn.setdefault(caption_below(cell) or cell, []).append((image, code))
         elif not image.get("alt"):
             logger.warning("a picture without alt text: %s", image["uri"], location=image)
@@ -75,38 +87,59 @@ def describe_images(app: Sphinx, doctree: nodes.document) -> None:
         for number, (image, code) in enumerate(images, start=1):
             words = ". ".join(filter(None, (title_in(code), caption))) or comment_in(code)
             if not words:
-                logger.warning("a figure without a caption (*...*) below it, without a title and a comment",
-                               location=cell_of(image))
+                logger.warning(
+                    "a figure without a caption (*...*) below it, without a title and a comment",
+                    location=cell_of(image),
+                )
             part = f"Picture {number} of {len(images)}: " if words and len(images) > 1 else ""
             image["alt"] = part + " ".join(words.split())
             if not image["uri"].endswith(".svg"):
                 with Image.open(Path(app.srcdir, image["uri"])) as opened:
-                    image["classes"] += ["wide"] if opened.width > 700 else []  # scrolls on a phone: else it is tiny
+                    image["classes"] += (
+                        ["wide"] if opened.width > 700 else []
+                    )  # scrolls on a phone: else it is tiny
 
 
 def tidy_tables(app: Sphinx, doctree: nodes.document) -> None:
     """pandas' tables: say which header belongs to a row and which to a column, keep short cells on one line."""
     for raw in list(doctree.findall(nodes.raw)):
         if 'class="dataframe"' in (html := raw.astext()):
-            html = re.sub(r"<style.*?</style>| border=\"1\"| style=\"text-align: right;\"", "", html, flags=re.DOTALL)
+            html = re.sub(
+                r"<style.*?</style>| border=\"1\"| style=\"text-align: right;\"",
+                "",
+                html,
+                flags=re.DOTALL,
+            )
             head, _, body = html.partition("</thead>")
-            html = head.replace("<th>", '<th scope="col">') + "</thead>" + body.replace("<th>", '<th scope="row">')
+            html = (
+                head.replace("<th>", '<th scope="col">')
+                + "</thead>"
+                + body.replace("<th>", '<th scope="row">')
+            )
             html = re.sub(r"<td>(?=[^<]{1,24}</td>)", '<td class="short">', html)
             raw.replace_self(nodes.raw("", html, format="html", source=raw.source, line=raw.line))
 
 
-def show_programs(app: Sphinx, what: str, name: str, value: object, options: object, lines: list[str]) -> None:
+def show_programs(
+    app: Sphinx, what: str, name: str, value: object, options: object, lines: list[str]
+) -> None:
     """Indented lines of a docstring are commands, as they are in Markdown: tell reStructuredText so."""
     for number in range(len(lines) - 1, 0, -1):
         above = next((line for line in reversed(lines[:number]) if line), "")
-        if lines[number].startswith("    ") and not lines[number - 1] and not above.startswith("    "):
+        if (
+            lines[number].startswith("    ")
+            and not lines[number - 1]
+            and not above.startswith("    ")
+        ):
             lines[number:number] = ["::", ""]
 
 
 def mathml(node: nodes.Node, *, block: bool) -> str:
     """A formula in LaTeX as MathML, which browsers draw and screen readers read without a script."""
     sized = re.sub(r"\\(big|Big)(?=[(\[])", r"\\\1l", node.astext())
-    sized = re.sub(r"\\(big|Big)(?=[)\]])", r"\\\1r", sized)  # docutils knows \bigl and \bigr, and not \big
+    sized = re.sub(
+        r"\\(big|Big)(?=[)\]])", r"\\\1r", sized
+    )  # docutils knows \bigl and \bigr, and not \big
     try:
         return tex2mathml(sized, as_block=block)
     except MathError as error:

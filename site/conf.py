@@ -6,7 +6,10 @@ from pathlib import Path
 import yaml
 
 PROJECT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(PROJECT), str(PROJECT / "site")]  # for autodoc, and for the extension beside this file
+sys.path[:0] = [
+    str(PROJECT),
+    str(PROJECT / "site"),
+]  # for autodoc, and for the extension beside this file
 citation = yaml.safe_load((PROJECT / "CITATION.cff").read_text(encoding="utf-8"))
 
 project = html_title = citation["title"]
@@ -18,7 +21,9 @@ language = "en"
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinxcontrib.bibtex", "book"]
 exclude_patterns = ["README.md"]  # pages quote it
 nitpicky = True
-nitpick_ignore_regex = [("py:.*", ".*")]  # types of torch and pandas: their manuals are on other hosts
+nitpick_ignore_regex = [
+    ("py:.*", ".*")
+]  # types of torch and pandas: their manuals are on other hosts
 
 nb_execution_mode = "off"  # the outputs that are stored in the notebooks
 nb_ipywidgets_js = {}

@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: small tensors gain nothing from more, and lose by sharing
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # before torch: small tensors gain nothing from more, and lose by sharing
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))
 
@@ -31,7 +33,9 @@ def real_data() -> Path:
     """Real photographs, masks, weights and the whole table: ATTENTION_TEST_DATA, or `../shared/data`."""
     folder = Path(os.environ.get("ATTENTION_TEST_DATA") or PROJECT.parent / "shared" / "data")
     if not (folder / "melanoma-512.zip").is_file():
-        pytest.skip(f"no real photographs in {folder}; name a folder that has them in ATTENTION_TEST_DATA")
+        pytest.skip(
+            f"no real photographs in {folder}; name a folder that has them in ATTENTION_TEST_DATA"
+        )
     return folder
 
 
@@ -53,20 +57,31 @@ def photographs(folders, tmp_path) -> dict:
     masks.mkdir()
     lines = []
     for number in range(40):
-        H, W = ((64, 64), (64, 96), (128, 64))[number % 3]  # 32 divides each: area resizing is a mean of blocks
+        H, W = ((64, 64), (64, 96), (128, 64))[
+            number % 3
+        ]  # 32 divides each: area resizing is a mean of blocks
         colours = rng.integers(0, 256, (4, 4, 3)).astype(np.uint8)
         Image.fromarray(colours).resize((W, H), Image.Resampling.BICUBIC).save(
-            images / f"X_{number}.jpg", quality=95, subsampling=0)
+            images / f"X_{number}.jpg", quality=95, subsampling=0
+        )
         if number % 4 == 0:
             mask = (rng.random((H, W)) < 0.5).astype(np.uint8)
-            mask[:H // 2, :W // 3] = 1
-            Image.fromarray(mask * (255 if number % 8 else 1)).save(masks / f"X_{number}_segmentation.png")
+            mask[: H // 2, : W // 3] = 1
+            Image.fromarray(mask * (255 if number % 8 else 1)).save(
+                masks / f"X_{number}_segmentation.png"
+            )
         lines.append(f"P_{number // 2},X_{number},{number // 2 % 2},{'S' if number < 20 else 'T'}")
     csv = tmp_path / "marking.csv"
     csv.write_text("patient_id,image_id,target,source\n" + "\n".join(lines) + "\n")
-    return {"csv": str(csv), "ids": "", "folder": str(images), "masks_folder": str(masks), "sha256": "0" * 64,
-            "bytes": sum(path.stat().st_size for path in images.iterdir()),
-            "colour_order_by_source": {"S": {"order": "bgr"}, "T": {"order": "rgb"}}}
+    return {
+        "csv": str(csv),
+        "ids": "",
+        "folder": str(images),
+        "masks_folder": str(masks),
+        "sha256": "0" * 64,
+        "bytes": sum(path.stat().st_size for path in images.iterdir()),
+        "colour_order_by_source": {"S": {"order": "bgr"}, "T": {"order": "rgb"}},
+    }
 
 
 @pytest.fixture(scope="session")
@@ -85,10 +100,16 @@ def made(tmp_path_factory) -> SimpleNamespace:
 
     folder = tmp_path_factory.mktemp("made")
     make_sample(folder / "raw", count=60, side=64)
-    dataset = {"dataset": "sample", "csv": str(folder / "raw" / "marking.csv"), "ids": "", "sha256": "", "bytes": 0,
-               "folder": str(folder / "raw" / "512x512-dataset-melanoma" / "512x512-dataset-melanoma"),
-               "masks_folder": str(folder / "raw" / "masks"),
-               "colour_order_by_source": {f"CLINIC_{letter}": {"order": "bgr"} for letter in "ABC"}}
+    dataset = {
+        "dataset": "sample",
+        "csv": str(folder / "raw" / "marking.csv"),
+        "ids": "",
+        "sha256": "",
+        "bytes": 0,
+        "folder": str(folder / "raw" / "512x512-dataset-melanoma" / "512x512-dataset-melanoma"),
+        "masks_folder": str(folder / "raw" / "masks"),
+        "colour_order_by_source": {f"CLINIC_{letter}": {"order": "bgr"} for letter in "ABC"},
+    }
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ATTENTION_DATA", str(folder / "data"))
         patch.setenv("ATTENTION_HEADLESS", "1")
@@ -104,8 +125,14 @@ def made(tmp_path_factory) -> SimpleNamespace:
         workspace.write_json(left / "cache.json", cache)
         return left
 
-    return SimpleNamespace(split=split, used=used, cache=cache, **rows, prepare=prepare,
-                           photographs=lambda: Photographs(cache, torch.device("cpu")))
+    return SimpleNamespace(
+        split=split,
+        used=used,
+        cache=cache,
+        **rows,
+        prepare=prepare,
+        photographs=lambda: Photographs(cache, torch.device("cpu")),
+    )
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,12 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-TOKEN, KEY, OAUTH, SIGNATURE = "KGAT_loopback_token", "loopback-key", "loopback-oauth-token", "loopback-signature"
+TOKEN, KEY, OAUTH, SIGNATURE = (
+    "KGAT_loopback_token",
+    "loopback-key",
+    "loopback-oauth-token",
+    "loopback-signature",
+)
 SECRETS = (TOKEN, KEY, OAUTH, SIGNATURE)  # what must stand in no output and in no file
 USER = "reader"
 STALL = 0  # in place of a status: the connection stays open, and nothing comes
@@ -29,16 +34,38 @@ class LoopbackKaggle:
     `name` (IntrospectToken, GenerateAccessToken, DownloadDataset or zip), `headers` and `body`.
     """
 
-    def __init__(self, archive: Path, *, status: int = 200, bad_token: int = 403, oauth: int = 200, headers=(),
-                 cuts: tuple[int, ...] = (), refusals: tuple[int, ...] = (), faults: tuple = ()):
-        self.content, self.status, self.bad_token, self.oauth = archive.read_bytes(), status, bad_token, oauth
-        self.headers, self.cuts, self.refusals, self.faults = dict(headers), list(cuts), list(refusals), list(faults)
+    def __init__(
+        self,
+        archive: Path,
+        *,
+        status: int = 200,
+        bad_token: int = 403,
+        oauth: int = 200,
+        headers=(),
+        cuts: tuple[int, ...] = (),
+        refusals: tuple[int, ...] = (),
+        faults: tuple = (),
+    ):
+        self.content, self.status, self.bad_token, self.oauth = (
+            archive.read_bytes(),
+            status,
+            bad_token,
+            oauth,
+        )
+        self.headers, self.cuts, self.refusals, self.faults = (
+            dict(headers),
+            list(cuts),
+            list(refusals),
+            list(faults),
+        )
         self.requests, self.closing = [], threading.Event()
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.daemon_threads, self.server.kaggle = True, self
 
     def __enter__(self):
-        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        threading.Thread(
+            target=self.server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
+        ).start()
         return self
 
     def __exit__(self, *error):
@@ -53,8 +80,14 @@ class LoopbackKaggle:
     def environment(self, home: Path) -> dict[str, str]:
         """The variables that lead Kaggle's client here, with `home` as the home folder. No credentials."""
         proxy = f"http://127.0.0.1:{self.server.server_address[1]}"  # once the server is closed: nobody, no network
-        return {"KAGGLE_API_ENVIRONMENT": "LOCALHOST", "HTTP_PROXY": proxy, "http_proxy": proxy, "NO_PROXY": "",
-                "no_proxy": "", "HOME": str(home)}
+        return {
+            "KAGGLE_API_ENVIRONMENT": "LOCALHOST",
+            "HTTP_PROXY": proxy,
+            "http_proxy": proxy,
+            "NO_PROXY": "",
+            "no_proxy": "",
+            "HOME": str(home),
+        }
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -63,13 +96,19 @@ class Handler(BaseHTTPRequestHandler):
 
     def record(self, name: str) -> dict:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        self.server.kaggle.requests.append({"name": name, "headers": dict(self.headers), "body": body.decode()})
+        self.server.kaggle.requests.append(
+            {"name": name, "headers": dict(self.headers), "body": body.decode()}
+        )
         return json.loads(body or b"{}")
 
     def answer(self, status: int, content: dict, **headers: str) -> None:
         body = json.dumps(content).encode()
         self.send_response(status)
-        for name, value in {"Content-Type": "application/json", "Content-Length": str(len(body)), **headers}.items():
+        for name, value in {
+            "Content-Type": "application/json",
+            "Content-Length": str(len(body)),
+            **headers,
+        }.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
@@ -80,9 +119,14 @@ class Handler(BaseHTTPRequestHandler):
         basic = "Basic " + base64.b64encode(f"{USER}:{KEY}".encode()).decode()
         if name == "IntrospectToken":
             known = body["token"] == TOKEN
-            self.answer(200 if known else kaggle.bad_token, {"active": known, "username": USER if known else ""})
+            self.answer(
+                200 if known else kaggle.bad_token,
+                {"active": known, "username": USER if known else ""},
+            )
         elif name == "GenerateAccessToken":
-            self.answer(kaggle.oauth, {"token": OAUTH, "expiresIn": 3600} if kaggle.oauth == 200 else {})
+            self.answer(
+                kaggle.oauth, {"token": OAUTH, "expiresIn": 3600} if kaggle.oauth == 200 else {}
+            )
         elif self.headers["Authorization"] not in (f"Bearer {TOKEN}", f"Bearer {OAUTH}", basic):
             self.answer(401, {"code": 401, "message": "Unauthorized"})
         elif kaggle.refusals or kaggle.status != 200:
@@ -104,7 +148,11 @@ class Handler(BaseHTTPRequestHandler):
             fault(self, start)
             return
         self.send_zip(start, size - start)
-        self.wfile.write(whole[start:min(start + kaggle.cuts.pop(0), size - 1)] if kaggle.cuts else whole[start:])
+        self.wfile.write(
+            whole[start : min(start + kaggle.cuts.pop(0), size - 1)]
+            if kaggle.cuts
+            else whole[start:]
+        )
 
     def send_zip(self, start: int, length: int) -> None:
         """The head of an answer with the zip from byte `start` on, which says that `length` bytes follow."""
@@ -122,7 +170,10 @@ class Handler(BaseHTTPRequestHandler):
 
 if __name__ == "__main__":
     with LoopbackKaggle(Path(sys.argv[1])) as server:
-        for name, value in {**server.environment(Path(os.environ["HOME"])), "KAGGLE_API_TOKEN": TOKEN}.items():
+        for name, value in {
+            **server.environment(Path(os.environ["HOME"])),
+            "KAGGLE_API_TOKEN": TOKEN,
+        }.items():
             print(f"export {name}={value!r}")
         sys.stdout.flush()
         threading.Event().wait()

@@ -13,14 +13,32 @@ import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
 PYTEST = (sys.executable, "-m", "pytest")
-APART = ("notebooks", "faults", "site", "hosts", "test_download.py")  # parts and targets of their own
+APART = (
+    "notebooks",
+    "faults",
+    "site",
+    "hosts",
+    "test_download.py",
+)  # parts and targets of their own
 PARTS = {  # the long ones first: the short ones fill what is left
     "lint": (sys.executable, "-m", "ruff", "check", "."),
     "units": (*PYTEST, "tests", *(f"--ignore=tests/{name}" for name in APART)),
     "series": (*PYTEST, "tests/notebooks"),  # papermill, on a small set
-    "nbval": (sys.executable, "-m", "tests.notebooks.compare"),  # stored outputs against those of this machine
-    "faults": (*PYTEST, "tests/faults", "-m", "not long"),  # two minutes of them; all are `make test-faults`
-    "download": (*PYTEST, "tests/test_download.py"),  # the real Kaggle client against a server on this machine
+    "nbval": (
+        sys.executable,
+        "-m",
+        "tests.notebooks.compare",
+    ),  # stored outputs against those of this machine
+    "faults": (
+        *PYTEST,
+        "tests/faults",
+        "-m",
+        "not long",
+    ),  # two minutes of them; all are `make test-faults`
+    "download": (
+        *PYTEST,
+        "tests/test_download.py",
+    ),  # the real Kaggle client against a server on this machine
 }
 
 
@@ -28,10 +46,16 @@ def run(name: str) -> tuple[bool, str, str]:
     """Run one part: whether it passed, what it printed, and its summary line."""
     print(f"{name} started\n", end="", flush=True)  # in one piece: two lanes write
     started = time.monotonic()
-    done = subprocess.run(PARTS[name], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
+    done = subprocess.run(
+        PARTS[name], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+    )
     text, passed = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout), done.returncode == 0
     last = text.strip().rpartition("\n")[2].strip("= ")
-    return passed, text, f"{name:9s} {'passed' if passed else 'FAILED'}  {time.monotonic() - started:4.0f} s  {last}"
+    return (
+        passed,
+        text,
+        f"{name:9s} {'passed' if passed else 'FAILED'}  {time.monotonic() - started:4.0f} s  {last}",
+    )
 
 
 def main() -> int:
@@ -51,7 +75,11 @@ def main() -> int:
         except KeyboardInterrupt:  # it has reached the parts that run, too; the others do not start
             lanes.shutdown(cancel_futures=True)
             return 130
-    print("\n".join(lines[name] for name in running.values()), f"in all {time.monotonic() - started:12.0f} s", sep="\n")
+    print(
+        "\n".join(lines[name] for name in running.values()),
+        f"in all {time.monotonic() - started:12.0f} s",
+        sep="\n",
+    )
     return int(failed)
 
 

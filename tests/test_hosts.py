@@ -19,8 +19,14 @@ from helpers.photographs import kaggle
 from tests.conftest import commit_all
 from tests.notebooks import opening
 
-VARIABLES = [*hosts.SIGNS.values(), *hosts.SECRETS, "ATTENTION_DATA", "ATTENTION_RUNS", "ATTENTION_HEADLESS",
-             "KAGGLE_CONFIG_DIR"]
+VARIABLES = [
+    *hosts.SIGNS.values(),
+    *hosts.SECRETS,
+    "ATTENTION_DATA",
+    "ATTENTION_RUNS",
+    "ATTENTION_HEADLESS",
+    "KAGGLE_CONFIG_DIR",
+]
 
 
 @pytest.fixture
@@ -37,28 +43,38 @@ def host(monkeypatch, tmp_path):
         for folder in folders:
             (tmp_path / folder).mkdir(parents=True)
         return tmp_path
+
     return become
 
 
-@pytest.mark.parametrize("there, expected", [
-    ([], "local"), (["gradient"], "gradient"), (["colab"], "colab"), (["kaggle"], "kaggle"),
-    (["colab", "kaggle"], "kaggle"),  # Kaggle's image is built from Colab's
-])
+@pytest.mark.parametrize(
+    "there, expected",
+    [
+        ([], "local"),
+        (["gradient"], "gradient"),
+        (["colab"], "colab"),
+        (["kaggle"], "kaggle"),
+        (["colab", "kaggle"], "kaggle"),  # Kaggle's image is built from Colab's
+    ],
+)
 def test_name(there, expected, host):
     for name in there:
         host(name)
     assert hosts.name() == expected
 
 
-@pytest.mark.parametrize("name, there, data, runs", [
-    ("local", [], None, None),
-    ("local", ["storage", "content/drive/MyDrive", "kaggle/working"], None, None),
-    ("gradient", ["storage"], "storage/attention/data", "storage/attention/runs"),
-    ("gradient", [], None, None),
-    ("colab", ["content/drive/MyDrive"], None, "content/drive/MyDrive/attention/runs"),
-    ("colab", ["content"], None, None),
-    ("kaggle", ["kaggle/working"], "kaggle/temp/attention/data", None),
-])
+@pytest.mark.parametrize(
+    "name, there, data, runs",
+    [
+        ("local", [], None, None),
+        ("local", ["storage", "content/drive/MyDrive", "kaggle/working"], None, None),
+        ("gradient", ["storage"], "storage/attention/data", "storage/attention/runs"),
+        ("gradient", [], None, None),
+        ("colab", ["content/drive/MyDrive"], None, "content/drive/MyDrive/attention/runs"),
+        ("colab", ["content"], None, None),
+        ("kaggle", ["kaggle/working"], "kaggle/temp/attention/data", None),
+    ],
+)
 def test_folders_that_outlive_a_session_are_used_where_they_are(name, there, data, runs, host):
     root = host(name, *there)
     assert workspace.data_folder() == (root / data if data else workspace.PROJECT / "data")
@@ -69,13 +85,18 @@ def test_the_reader_s_own_folders_come_first(host, monkeypatch, tmp_path):
     host("gradient", "storage")
     monkeypatch.setenv("ATTENTION_DATA", str(tmp_path / "mine"))
     monkeypatch.setenv("ATTENTION_RUNS", str(tmp_path / "own"))
-    assert workspace.data_folder() == tmp_path / "mine" and workspace.run_folder("a") == tmp_path / "own" / "a"
+    assert (
+        workspace.data_folder() == tmp_path / "mine"
+        and workspace.run_folder("a") == tmp_path / "own" / "a"
+    )
 
 
 def test_every_package_is_looked_for_under_the_name_by_which_it_is_imported():
     lines = (hosts.PROJECT / "requirements.txt").read_text(encoding="utf-8").splitlines()
     listed = [line.split("==")[0] for line in lines if "==" in line]
-    assert set(hosts.MODULES) <= set(listed) and set(hosts.UNUSED) < set(listed) and len(listed) > 20
+    assert (
+        set(hosts.MODULES) <= set(listed) and set(hosts.UNUSED) < set(listed) and len(listed) > 20
+    )
     for package in set(listed) - set(hosts.UNUSED):
         assert importlib.util.find_spec(hosts.MODULES.get(package, package)), package
     assert hosts.missing() == []
@@ -83,7 +104,9 @@ def test_every_package_is_looked_for_under_the_name_by_which_it_is_imported():
 
 def test_what_is_missing_is_named_without_its_version(monkeypatch):
     plain = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in ("cv2", "captum") else plain(name))
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name in ("cv2", "captum") else plain(name)
+    )
     assert hosts.missing() == ["captum", "opencv-python-headless"]
 
 
@@ -97,8 +120,12 @@ def wheel(folder: Path, name: str, version: str, needs: str = "") -> None:
     info = f"{name}-{version}.dist-info"
     with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as archive:
         archive.writestr(f"{name}.py", f"version = {version!r}\n")
-        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needs}")
-        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(
+            f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needs}"
+        )
+        archive.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
         archive.writestr(f"{info}/RECORD", "")
 
 
@@ -116,23 +143,40 @@ def python(tmp_path_factory):
     subprocess.run([sys.executable, "-m", "venv", str(folder / "env")], check=True)
     binary = folder / "env" / "bin" / "python"
     # nothing of this machine's settings: what they add would not be offline
-    environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheels),
-                   "PIP_CONFIG_FILE": os.devnull, "PYTHONPATH": str(hosts.PROJECT)}
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(folder),
+        "PIP_NO_INDEX": "1",
+        "PIP_FIND_LINKS": str(wheels),
+        "PIP_CONFIG_FILE": os.devnull,
+        "PYTHONPATH": str(hosts.PROJECT),
+    }
     subprocess.run([binary, "-m", "pip", "install", "-q", "kept==1.0"], check=True, env=environment)
-    return lambda code: subprocess.run([binary, "-c", code], env=environment, capture_output=True, text=True)
+    return lambda code: subprocess.run(
+        [binary, "-c", code], env=environment, capture_output=True, text=True
+    )
 
 
 def test_what_is_there_is_not_replaced_by_what_comes(python):
-    done = python("from helpers import hosts; hosts.install(['fits'])\n"
-                  "import fits, kept; print(fits.version, kept.version)")
+    done = python(
+        "from helpers import hosts; hosts.install(['fits'])\n"
+        "import fits, kept; print(fits.version, kept.version)"
+    )
     assert done.stdout.split() == ["1.0", "1.0"], done.stderr
 
 
 def test_what_could_come_only_by_replacing_is_refused_with_the_reason(python):
-    done = python("from helpers import hosts\ntry: hosts.install(['never'])\n"
-                  "except RuntimeError as error: print(error)\nimport kept; print(kept.version)")
+    done = python(
+        "from helpers import hosts\ntry: hosts.install(['never'])\n"
+        "except RuntimeError as error: print(error)\nimport kept; print(kept.version)"
+    )
     message, version = done.stdout.strip().splitlines()
-    assert "could not install never" in message and "make lab" in message and "Internet" in message and version == "1.0"
+    assert (
+        "could not install never" in message
+        and "make lab" in message
+        and "Internet" in message
+        and version == "1.0"
+    )
 
 
 def test_an_old_python_is_named(monkeypatch):
@@ -155,22 +199,31 @@ def secrets(monkeypatch):
         if isinstance(answer, Exception):
             raise answer
         return answer
+
     userdata.get = get
     colab = types.ModuleType("google.colab")
     colab.userdata = userdata
-    monkeypatch.setitem(sys.modules, "google.colab", colab)  # `google` itself is there: protobuf brings it
+    monkeypatch.setitem(
+        sys.modules, "google.colab", colab
+    )  # `google` itself is there: protobuf brings it
     return userdata
 
 
 def test_colab_s_secrets_reach_kaggle_s_client(host, secrets, monkeypatch, tmp_path):
     host("colab")
     monkeypatch.setenv("HOME", str(tmp_path))
-    secrets.held = {"KAGGLE_API_TOKEN": secrets.NotebookAccessError(), "KAGGLE_USERNAME": "ada", "KAGGLE_KEY": "k"}
+    secrets.held = {
+        "KAGGLE_API_TOKEN": secrets.NotebookAccessError(),
+        "KAGGLE_USERNAME": "ada",
+        "KAGGLE_KEY": "k",
+    }
     hosts.lend_credentials(ask=True)
     assert kaggle.find_credentials() == ["KAGGLE_USERNAME and KAGGLE_KEY"]
 
 
-def test_nobody_is_asked_in_a_headless_run_or_who_has_credentials(host, secrets, monkeypatch, tmp_path):
+def test_nobody_is_asked_in_a_headless_run_or_who_has_credentials(
+    host, secrets, monkeypatch, tmp_path
+):
     host("colab")
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("ATTENTION_HEADLESS", "1")
@@ -191,7 +244,9 @@ def test_nobody_is_asked_in_a_headless_run_or_who_has_credentials(host, secrets,
 def test_gradient_s_kept_key_is_found(host, monkeypatch, tmp_path):
     root = host("gradient", "storage/kaggle")
     monkeypatch.setenv("HOME", str(tmp_path))
-    (root / "storage" / "kaggle" / "kaggle.json").write_text(json.dumps({"username": "ada", "key": "k"}))
+    (root / "storage" / "kaggle" / "kaggle.json").write_text(
+        json.dumps({"username": "ada", "key": "k"})
+    )
     (root / "storage" / "kaggle" / "kaggle.json").chmod(0o600)
     hosts.lend_credentials(ask=False)
     assert kaggle.find_credentials() == ["kaggle.json"]
@@ -209,30 +264,50 @@ def remote(tmp_path_factory):
     """The helpers as a git repository on this machine: the environment in which the public address leads there."""
     folder = tmp_path_factory.mktemp("remote") / "repository"
     folder.mkdir()
-    shutil.copytree(hosts.PROJECT / "helpers", folder / "helpers", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        hosts.PROJECT / "helpers", folder / "helpers", ignore=shutil.ignore_patterns("__pycache__")
+    )
     shutil.copyfile(hosts.PROJECT / "requirements.txt", folder / "requirements.txt")
     commit_all(folder)
-    return {**{name: value for name, value in os.environ.items() if name not in VARIABLES},
-            "GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": f"url.file://{folder}.insteadOf",
-            "GIT_CONFIG_VALUE_0": opening.address(), "PYTHONPATH": ""}
+    return {
+        **{name: value for name, value in os.environ.items() if name not in VARIABLES},
+        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_KEY_0": f"url.file://{folder}.insteadOf",
+        "GIT_CONFIG_VALUE_0": opening.address(),
+        "PYTHONPATH": "",
+    }
 
 
 def first_cell(folder: Path, environment: dict) -> subprocess.CompletedProcess:
     """What the notebooks' first cell does in an empty folder, with no helpers above it."""
-    code = nbformat.read(opening.NOTEBOOKS[0], as_version=4).cells[2].source + "\nprint(workspace.PROJECT)"
-    return subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True)
+    code = (
+        nbformat.read(opening.NOTEBOOKS[0], as_version=4).cells[2].source
+        + "\nprint(workspace.PROJECT)"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True
+    )
 
 
 def test_a_notebook_alone_fetches_the_helpers_once(remote, tmp_path):
     for _ in range(2):
         done = first_cell(tmp_path, remote)
         assert done.returncode == 0, done.stderr
-        assert done.stdout.splitlines() == ["host: local", str(tmp_path / opening.address().rsplit("/")[-1])]
-        remote = {**remote, "GIT_CONFIG_KEY_0": "url.file:///nowhere.insteadOf"}  # the second time it is there
+        assert done.stdout.splitlines() == [
+            "host: local",
+            str(tmp_path / opening.address().rsplit("/")[-1]),
+        ]
+        remote = {
+            **remote,
+            "GIT_CONFIG_KEY_0": "url.file:///nowhere.insteadOf",
+        }  # the second time it is there
 
 
 def test_a_notebook_alone_without_a_network_says_so(remote, tmp_path):
     done = first_cell(tmp_path, {**remote, "GIT_CONFIG_KEY_0": "url.file:///nowhere.insteadOf"})
     last = done.stderr.strip().splitlines()[-1]
-    assert "git could not fetch the helpers" in done.stderr and "switch the notebook's Internet on" in last
+    assert (
+        "git could not fetch the helpers" in done.stderr
+        and "switch the notebook's Internet on" in last
+    )
     assert list(tmp_path.iterdir()) == []

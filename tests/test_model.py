@@ -33,11 +33,19 @@ def corner(position: int, size: int, source: int) -> tuple[int, int, float]:
 
 def plain_block(block: AttentionBlock, local: list, guide: list, kind: str) -> tuple[list, list]:
     """The equations for one image, one position after the other: map [H][W] and vector [C] from nested lists."""
-    W_l, W_g = (layer.weight.flatten(1).tolist() for layer in (block.local_projection, block.guide_projection))
+    W_l, W_g = (
+        layer.weight.flatten(1).tolist()
+        for layer in (block.local_projection, block.guide_projection)
+    )
     phi, bias = block.score.weight.flatten().tolist(), block.score.bias.item()
     H, W, h, w = len(local[0]), len(local[0][0]), len(guide[0]), len(guide[0][0])
-    projected = [[[sum(row[g] * guide[g][y][x] for g in range(len(guide))) for x in range(w)] for y in range(h)]
-                 for row in W_g]  # [A][h][w]
+    projected = [
+        [
+            [sum(row[g] * guide[g][y][x] for g in range(len(guide))) for x in range(w)]
+            for y in range(h)
+        ]
+        for row in W_g
+    ]  # [A][h][w]
     scores = [[bias] * W for _ in range(H)]
     for y in range(H):
         top, bottom, down = corner(y, H, h)
@@ -46,14 +54,21 @@ def plain_block(block: AttentionBlock, local: list, guide: list, kind: str) -> t
             for a, grid in enumerate(projected):
                 upper = grid[top][left] * (1 - across) + grid[top][right] * across
                 lower = grid[bottom][left] * (1 - across) + grid[bottom][right] * across
-                hidden = upper * (1 - down) + lower * down + sum(W_l[a][c] * local[c][y][x] for c in range(len(local)))
+                hidden = (
+                    upper * (1 - down)
+                    + lower * down
+                    + sum(W_l[a][c] * local[c][y][x] for c in range(len(local)))
+                )
                 scores[y][x] += phi[a] * max(hidden, 0.0)
     if kind == "softmax":
         total, count = sum(math.exp(score) for line in scores for score in line), 1
         weights = [[math.exp(score) / total for score in line] for line in scores]
     else:
         weights, count = [[1 / (1 + math.exp(-score)) for score in line] for line in scores], H * W
-    vector = [sum(weights[y][x] * channel[y][x] for y in range(H) for x in range(W)) / count for channel in local]
+    vector = [
+        sum(weights[y][x] * channel[y][x] for y in range(H) for x in range(W)) / count
+        for channel in local
+    ]
     return weights, vector
 
 
@@ -89,7 +104,9 @@ def test_equal_scores_give_the_mean():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("change", [lambda x: x.flip(3), lambda x: x.flip(2), lambda x: x.rot90(1, (2, 3))])
+@pytest.mark.parametrize(
+    "change", [lambda x: x.flip(3), lambda x: x.flip(2), lambda x: x.rot90(1, (2, 3))]
+)
 def test_turning_the_features_turns_the_map_and_keeps_the_vector(kind, change):
     block, local, guide = small_block(kind), torch.randn(2, 3, 4, 6), torch.randn(2, 5, 2, 3)
     grid, vector = block(local, guide)
@@ -107,7 +124,9 @@ def test_gradients_reach_the_inputs_and_every_projection(kind):
     layers = (block.local_projection, block.guide_projection, block.score)
     for tensor in (local, guide, *(layer.weight for layer in layers)):
         assert tensor.grad.abs().max() > 1e-6
-    assert (block.score.bias.grad.abs().item() > 1e-6) == (kind == "sigmoid")  # softmax does not see a constant
+    assert (block.score.bias.grad.abs().item() > 1e-6) == (
+        kind == "sigmoid"
+    )  # softmax does not see a constant
 
 
 def test_an_unknown_normalization_is_refused():
@@ -116,6 +135,7 @@ def test_an_unknown_normalization_is_refused():
 
 
 # the network
+
 
 @pytest.fixture(scope="module")
 def vgg():
@@ -162,10 +182,16 @@ def pools(vgg, images: torch.Tensor) -> list[torch.Tensor]:
 def test_without_attention_the_classifier_sees_plain_means_of_torchvisions_features(H, W, vgg):
     images, network = torch.randn(1, 3, H, W), network_of(vgg, "none")
     _, _, pool3, pool4, pool5 = pools(vgg, images)
-    means = torch.cat([pool.flatten(2).mean(dim=2) for pool in (pool5, pool3, pool4)], dim=1)  # 512 + 256 + 512
+    means = torch.cat(
+        [pool.flatten(2).mean(dim=2) for pool in (pool5, pool3, pool4)], dim=1
+    )  # 512 + 256 + 512
     logits, map3, map4 = network(images)
-    torch.testing.assert_close(logits, functional.linear(means, network.classifier.weight, network.classifier.bias),
-                               rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(
+        logits,
+        functional.linear(means, network.classifier.weight, network.classifier.bias),
+        rtol=1e-3,
+        atol=1e-3,
+    )
     assert map3 is None and map4 is None
 
 
@@ -187,7 +213,11 @@ def test_the_network_joins_torchvisions_features_and_its_two_blocks(kind, vgg):
 
 @torch.no_grad()
 def test_softmax_with_equal_scores_is_the_network_without_attention(vgg):
-    images, attended, plain = torch.randn(2, 3, 64, 32), network_of(vgg, "softmax"), network_of(vgg, "none")
+    images, attended, plain = (
+        torch.randn(2, 3, 64, 32),
+        network_of(vgg, "softmax"),
+        network_of(vgg, "none"),
+    )
     plain.classifier.load_state_dict(attended.classifier.state_dict())
     torch.nn.init.zeros_(attended.attention3.score.weight)
     torch.nn.init.zeros_(attended.attention4.score.weight)
@@ -219,7 +249,9 @@ def test_an_image_does_not_depend_on_the_rest_of_its_batch(vgg):
         torch.testing.assert_close(one[1:2], two, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("shape", [(1, 3, 64, 65), (1, 3, 48, 64), (1, 1, 64, 64), (1, 4, 64, 64), (1, 3, 0, 64)])
+@pytest.mark.parametrize(
+    "shape", [(1, 3, 64, 65), (1, 3, 48, 64), (1, 1, 64, 64), (1, 4, 64, 64), (1, 3, 0, 64)]
+)
 def test_images_of_another_shape_are_refused(shape):
     with pytest.raises(ValueError, match="multiples of 32"):
         built("none")(torch.zeros(shape))
@@ -232,15 +264,29 @@ def test_an_unknown_attention_is_refused():
 
 def test_parameters_and_names():
     with torch.device("meta"):  # shapes without numbers
-        torchvisions, networks = vgg16_bn(weights=None), {kind: AttnVGG(attention=kind) for kind in [*KINDS, "none"]}
+        torchvisions, networks = (
+            vgg16_bn(weights=None),
+            {kind: AttnVGG(attention=kind) for kind in [*KINDS, "none"]},
+        )
     names = {f"backbone.{name}" for name in torchvisions.features.state_dict()}
-    blocks = {f"attention{number}.{name}" for number in (3, 4)
-              for name in ("local_projection.weight", "guide_projection.weight", "score.weight", "score.bias")}
+    blocks = {
+        f"attention{number}.{name}"
+        for number in (3, 4)
+        for name in (
+            "local_projection.weight",
+            "guide_projection.weight",
+            "score.weight",
+            "score.bias",
+        )
+    }
     head = {"classifier.weight", "classifier.bias"}
     for kind in KINDS:
         assert set(networks[kind].state_dict()) == names | blocks | head
         assert sum(parameter.numel() for parameter in networks[kind].parameters()) == 15_183_683
-    assert type(torchvisions.features[LAST_RELU]) is torch.nn.ReLU and len(torchvisions.features) == LAST_RELU + 2
+    assert (
+        type(torchvisions.features[LAST_RELU]) is torch.nn.ReLU
+        and len(torchvisions.features) == LAST_RELU + 2
+    )
     assert set(networks["none"].state_dict()) == names | head
     assert sum(parameter.numel() for parameter in torchvisions.parameters()) == 138_365_992
 
@@ -248,8 +294,12 @@ def test_parameters_and_names():
 def test_the_start_is_the_papers():
     network = built("softmax")
     for block, channels in ((network.attention3, 256), (network.attention4, 512)):
-        assert block.local_projection.weight.std().item() == pytest.approx((2 / channels) ** 0.5, rel=0.03)
-        assert block.guide_projection.weight.std().item() == pytest.approx((2 / 512) ** 0.5, rel=0.03)
+        assert block.local_projection.weight.std().item() == pytest.approx(
+            (2 / channels) ** 0.5, rel=0.03
+        )
+        assert block.guide_projection.weight.std().item() == pytest.approx(
+            (2 / 512) ** 0.5, rel=0.03
+        )
         assert block.score.weight.std().item() == pytest.approx((2 / 256) ** 0.5, rel=0.2)
         assert block.score.bias.item() == 0
         assert block.local_projection.bias is None and block.guide_projection.bias is None
@@ -258,14 +308,18 @@ def test_the_start_is_the_papers():
     for layer in network.backbone:
         if isinstance(layer, torch.nn.Conv2d):
             spread = (2 / (9 * layer.out_channels)) ** 0.5  # fan_out, as torchvision
-            assert layer.weight.std().item() == pytest.approx(spread, rel=0.1) and not layer.bias.any()
+            assert (
+                layer.weight.std().item() == pytest.approx(spread, rel=0.1) and not layer.bias.any()
+            )
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_maps_and_logits_stay_float32_where_the_rest_runs_in_bfloat16(kind, vgg):
     images, network = torch.randn(2, 3, 64, 64), network_of(vgg, kind)
     seen = []
-    network.attention3.register_forward_hook(lambda module, inputs, output: seen.extend([inputs[0], *output]))
+    network.attention3.register_forward_hook(
+        lambda module, inputs, output: seen.extend([inputs[0], *output])
+    )
     with torch.autocast("cpu", dtype=torch.bfloat16):
         output = network(images)
     assert seen[0].dtype == torch.bfloat16  # the backbone did run in it
@@ -294,7 +348,9 @@ def test_a_map_trains_the_guides_layers(kind, name):
     torch.manual_seed(0)
     network = copy.deepcopy(built(kind)).eval()
     getattr(network(torch.randn(1, 3, 64, 64)), name).square().sum().backward()
-    assert network.backbone[40].weight.grad.abs().max() > 0  # behind pool-4: reached through the guide alone
+    assert (
+        network.backbone[40].weight.grad.abs().max() > 0
+    )  # behind pool-4: reached through the guide alone
 
 
 def test_dropout_is_in_front_of_the_classifier_and_in_training_alone():
@@ -306,9 +362,14 @@ def test_dropout_is_in_front_of_the_classifier_and_in_training_alone():
 
 # weights
 
+
 def save(vgg, path, *, without=(), changed=None):
     """Write a torchvision-like checkpoint, dense layers included, less some keys and with others changed."""
-    state = {f"features.{name}": value for name, value in vgg.state_dict().items() if f"features.{name}" not in without}
+    state = {
+        f"features.{name}": value
+        for name, value in vgg.state_dict().items()
+        if f"features.{name}" not in without
+    }
     torch.save({**state, "classifier.0.weight": torch.zeros(2, 2), **(changed or {})}, path)
     return path
 
@@ -321,17 +382,34 @@ def test_a_checkpoint_is_loaded_whole(vgg, tmp_path):
 
 
 def test_half_precision_becomes_float32(vgg, tmp_path):
-    halves = {f"features.{name}": value.half() for name, value in vgg.state_dict().items() if value.is_floating_point()}
+    halves = {
+        f"features.{name}": value.half()
+        for name, value in vgg.state_dict().items()
+        if value.is_floating_point()
+    }
     found = backbone_weights(save(vgg, tmp_path / "vgg.pth", changed=halves))
-    assert {value.dtype for name, value in found.items() if not name.endswith("tracked")} == {torch.float32}
+    assert {value.dtype for name, value in found.items() if not name.endswith("tracked")} == {
+        torch.float32
+    }
 
 
-@pytest.mark.parametrize("without, changed, first", [
-    (["features.40.weight"], {}, "1 of its features.* keys .* features.40.weight"),
-    (["features.1.running_mean", "features.3.bias"], {}, "2 of its features.* keys"),
-    ([], {"features.0.weight": torch.zeros(64, 1, 3, 3)}, "1 of its features.* keys .* features.0.weight"),
-    ([], {"features.44.weight": torch.zeros(3)}, "1 of its features.* keys .* features.44.weight"),
-])
+@pytest.mark.parametrize(
+    "without, changed, first",
+    [
+        (["features.40.weight"], {}, "1 of its features.* keys .* features.40.weight"),
+        (["features.1.running_mean", "features.3.bias"], {}, "2 of its features.* keys"),
+        (
+            [],
+            {"features.0.weight": torch.zeros(64, 1, 3, 3)},
+            "1 of its features.* keys .* features.0.weight",
+        ),
+        (
+            [],
+            {"features.44.weight": torch.zeros(3)},
+            "1 of its features.* keys .* features.44.weight",
+        ),
+    ],
+)
 def test_a_checkpoint_that_does_not_fit_is_refused(without, changed, first, vgg, tmp_path):
     with pytest.raises(ValueError, match=f"not a torchvision vgg16_bn checkpoint: {first}"):
         backbone_weights(save(vgg, tmp_path / "vgg.pth", without=without, changed=changed))
@@ -356,12 +434,17 @@ def test_imagenet_without_a_network_names_the_file_and_the_parameter(monkeypatch
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]  # closed again below: nobody answers there
     name = VGG16_BN_Weights.IMAGENET1K_V1.url.rsplit("/", 1)[1]
-    monkeypatch.setattr(VGG16_BN_Weights.IMAGENET1K_V1.value, "url", f"http://127.0.0.1:{port}/{name}")
+    monkeypatch.setattr(
+        VGG16_BN_Weights.IMAGENET1K_V1.value, "url", f"http://127.0.0.1:{port}/{name}"
+    )
     for variable in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    with pytest.raises(ConnectionError, match=f"{port}/vgg16_bn-.*copy {name} here and set the parameter `weights` to "
-                                              "its path; or set weights='none'"):
+    with pytest.raises(
+        ConnectionError,
+        match=f"{port}/vgg16_bn-.*copy {name} here and set the parameter `weights` to "
+        "its path; or set weights='none'",
+    ):
         AttnVGG(weights="imagenet")
     assert not list(tmp_path.rglob("*.pth"))
 
@@ -370,7 +453,11 @@ def test_the_stand_in_weights_load(real_data):
     path = real_data / "vgg16_bn-features-fp16.pth"
     backbone = AttnVGG(weights=path).backbone.state_dict()
     stored = torch.load(path, weights_only=True)
-    assert {f"features.{name}" for name in backbone} == {name for name in stored if name.startswith("features.")}
+    assert {f"features.{name}" for name in backbone} == {
+        name for name in stored if name.startswith("features.")
+    }
     for name, value in backbone.items():
         assert torch.equal(value, stored[f"features.{name}"].to(value.dtype))
-        assert value.dtype == (torch.int64 if name.endswith("num_batches_tracked") else torch.float32)
+        assert value.dtype == (
+            torch.int64 if name.endswith("num_batches_tracked") else torch.float32
+        )

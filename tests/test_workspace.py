@@ -60,14 +60,18 @@ def test_headless(value, expected, monkeypatch):
 @pytest.fixture
 def machine(monkeypatch):
     """A function that pretends to have so many CUDA devices, and MPS or not."""
+
     def pretend(*, cuda: int, mps: bool) -> None:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda > 0)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: cuda)
         monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+
     return pretend
 
 
-@pytest.mark.parametrize("cuda, mps, expected", [(1, True, "cuda"), (0, True, "mps"), (0, False, "cpu")])
+@pytest.mark.parametrize(
+    "cuda, mps, expected", [(1, True, "cuda"), (0, True, "mps"), (0, False, "cpu")]
+)
 def test_auto_takes_cuda_then_mps_then_cpu(cuda, mps, expected, machine):
     machine(cuda=cuda, mps=mps)
     assert workspace.choose_device().type == expected
@@ -88,14 +92,22 @@ def test_numbered_devices(machine):
         workspace.choose_device("cuda:2")
 
 
-@pytest.mark.parametrize("capability, expected", [((7, 5), torch.float16), ((8, 0), torch.bfloat16)])
+@pytest.mark.parametrize(
+    "capability, expected", [((7, 5), torch.float16), ((8, 0), torch.bfloat16)]
+)
 def test_auto_precision_on_cuda(capability, expected, monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     assert workspace.choose_precision(torch.device("cuda")) is expected
 
 
-@pytest.mark.parametrize("able, expected", [
-    ({"avx512_bf16": True}, torch.bfloat16), ({"amx_bf16": True}, torch.bfloat16), ({"avx2": True}, torch.float32)])
+@pytest.mark.parametrize(
+    "able, expected",
+    [
+        ({"avx512_bf16": True}, torch.bfloat16),
+        ({"amx_bf16": True}, torch.bfloat16),
+        ({"avx2": True}, torch.float32),
+    ],
+)
 def test_auto_precision_on_the_cpu(able, expected, monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able, raising=False)
     assert workspace.choose_precision(torch.device("cpu")) is expected
@@ -118,6 +130,7 @@ def test_precision_by_name():
 def test_seeds_reach_python_numpy_and_torch():
     def draw():
         return random.random(), np.random.rand(), torch.rand(1).item()
+
     workspace.seed_everything(3)
     first = draw()
     workspace.seed_everything(3)
@@ -151,7 +164,12 @@ def test_a_crash_leaves_the_old_file_and_nothing_beside_it(error, tmp_path):
 def test_what_a_killed_process_left_is_deleted_and_nothing_else(tmp_path):
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    names = [f".table.{dead.pid}.csv", f".table.{os.getppid()}.csv", f".other.{dead.pid}.csv", ".table.mine.csv"]
+    names = [
+        f".table.{dead.pid}.csv",
+        f".table.{os.getppid()}.csv",
+        f".other.{dead.pid}.csv",
+        ".table.mine.csv",
+    ]
     for name in names:
         (tmp_path / name).write_text("half")
     with workspace.replacing(tmp_path / "table.csv") as beside:
@@ -163,20 +181,30 @@ def test_json_there_and_back(tmp_path):
     path = tmp_path / "cache.json"
     content = {"side": 109, "rows": ["a", "\u00e4"]}
     workspace.write_json(path, content)
-    assert workspace.read_json(path, "02_preprocess.ipynb") == {"format": workspace.FORMAT, **content}
+    assert workspace.read_json(path, "02_preprocess.ipynb") == {
+        "format": workspace.FORMAT,
+        **content,
+    }
 
 
-@pytest.mark.parametrize("content", [{"format": workspace.FORMAT + 1}, {"format": "old"}, {"side": 109}])
+@pytest.mark.parametrize(
+    "content", [{"format": workspace.FORMAT + 1}, {"format": "old"}, {"side": 109}]
+)
 def test_another_format_is_refused_by_name(content, tmp_path):
     path = tmp_path / "cache.json"
     path.write_text(json.dumps(content))
-    with pytest.raises(ValueError, match=f"cache.json has format {content.get('format')}, expected {workspace.FORMAT}: "
-                                         "run 02_preprocess.ipynb again"):
+    with pytest.raises(
+        ValueError,
+        match=f"cache.json has format {content.get('format')}, expected {workspace.FORMAT}: "
+        "run 02_preprocess.ipynb again",
+    ):
         workspace.read_json(path, "02_preprocess.ipynb")
 
 
 def test_a_missing_file_names_the_notebook_that_makes_it(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"dataset\.json is not in .*: run 01_download\.ipynb first"):
+    with pytest.raises(
+        FileNotFoundError, match=r"dataset\.json is not in .*: run 01_download\.ipynb first"
+    ):
         workspace.read_json(tmp_path / "dataset.json", "01_download.ipynb")
     (tmp_path / "split.csv").touch()
     assert workspace.need(tmp_path / "split.csv", "02_preprocess.ipynb") == tmp_path / "split.csv"

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from helpers.model import LAST_RELU, AttnVGG, Output
 
-CELL = 16   # pixels: the side of a cell of Grad-CAM's map and of pool-4's; the other methods' cells are as large
+CELL = 16  # pixels: the side of a cell of Grad-CAM's map and of pool-4's; the other methods' cells are as large
 STEPS = 16  # from the mean colour to the photograph, of Integrated Gradients
 
 
@@ -31,6 +31,7 @@ def logit_of(network: AttnVGG, outputs: list[Output]) -> Callable[[Tensor], Tens
         if outputs[-1].logits.shape[1] != 1:
             raise ValueError(f"expected a network of one logit, not {outputs[-1].logits.shape[1]}")
         return outputs[-1].logits.squeeze(1)
+
     return logit
 
 
@@ -64,7 +65,8 @@ def integrated_gradients(network: AttnVGG, images: Tensor, *, steps: int = STEPS
     attribution is a multiple of (pixel - baseline), and black would leave dark lesions without any.
     """
     parts = IntegratedGradients(logit_of(network, [])).attribute(
-        images, baselines=0, n_steps=steps, internal_batch_size=len(images))             # [B, 3, H, W]
+        images, baselines=0, n_steps=steps, internal_batch_size=len(images)
+    )  # [B, 3, H, W]
     cells = functional.avg_pool2d(parts.sum(dim=1, keepdim=True), CELL, divisor_override=1)
     return cells.detach() * called(network, images)
 
@@ -76,13 +78,19 @@ def occlusion(network: AttnVGG, images: Tensor) -> Tensor:
     that hide a cell, one for each step of a cell, the mean.
     """
     falls = Occlusion(logit_of(network, [])).attribute(
-        images, (3, 2 * CELL, 2 * CELL), strides=(3, CELL, CELL), baselines=0)           # [B, 3, H, W]
+        images, (3, 2 * CELL, 2 * CELL), strides=(3, CELL, CELL), baselines=0
+    )  # [B, 3, H, W]
     return functional.avg_pool2d(falls.mean(dim=1, keepdim=True), CELL) * called(network, images)
 
 
 def posthoc(network: AttnVGG, images: Tensor, *, batch_size: int = 8) -> dict[str, Tensor]:
     """The three maps by name, each [B, 1, H/16, W/16]: what speaks for the called class, 0 where nothing does."""
-    methods = {"grad_cam": lambda part: grad_cam(network, part)[0],
-               "integrated_gradients": lambda part: integrated_gradients(network, part).relu(),
-               "occlusion": lambda part: occlusion(network, part).relu()}
-    return {name: torch.cat([method(part) for part in images.split(batch_size)]) for name, method in methods.items()}
+    methods = {
+        "grad_cam": lambda part: grad_cam(network, part)[0],
+        "integrated_gradients": lambda part: integrated_gradients(network, part).relu(),
+        "occlusion": lambda part: occlusion(network, part).relu(),
+    }
+    return {
+        name: torch.cat([method(part) for part in images.split(batch_size)])
+        for name, method in methods.items()
+    }

@@ -16,13 +16,16 @@ from helpers import workspace
 
 GROWTH = 100  # times its size: what no archive of photographs unpacks to, and a zip bomb does
 
+
 def open_folder(place: str, parameter: str) -> Path:
     """A folder as it is, or the folder under data/raw/ into which a zip was unpacked (once for one content)."""
     path = workspace.resolve(place)
     if path.is_dir():
         return path
     if not zipfile.is_zipfile(path):
-        raise FileNotFoundError(f"{parameter}: there is no folder and no whole zip archive at {path}")
+        raise FileNotFoundError(
+            f"{parameter}: there is no folder and no whole zip archive at {path}"
+        )
     with path.open("rb") as file:
         content = hashlib.file_digest(file, "sha256").hexdigest()
     folder = workspace.data_folder() / "raw" / f"{path.stem}-{content[:8]}"
@@ -45,23 +48,46 @@ def unpack(archive: Path, folder: Path) -> None:
             beside.mkdir(parents=True)
             members = zipped.infolist()
             refuse_names(archive, members)
-            needed, free = sum(member.file_size for member in members), shutil.disk_usage(beside).free
+            needed, free = (
+                sum(member.file_size for member in members),
+                shutil.disk_usage(beside).free,
+            )
             if needed > GROWTH * max(archive.stat().st_size, 1_000_000):
-                raise ValueError(f"{archive} is refused: its {archive.stat().st_size / 1e6:.1f} MB would become "
-                                 f"{needed / 1e6:,.0f} MB, more than {GROWTH} times as much, as no photographs do")
+                raise ValueError(
+                    f"{archive} is refused: its {archive.stat().st_size / 1e6:.1f} MB would become "
+                    f"{needed / 1e6:,.0f} MB, more than {GROWTH} times as much, as no photographs do"
+                )
             if needed > 0.95 * free:
-                raise OSError(f"{archive} needs {needed / 1e9:.1f} GB in {folder.parent}, where {free / 1e9:.1f} GB "
-                              "are free: make room, or set ATTENTION_DATA to a folder on a larger disk")
+                raise OSError(
+                    f"{archive} needs {needed / 1e9:.1f} GB in {folder.parent}, where {free / 1e9:.1f} GB "
+                    "are free: make room, or set ATTENTION_DATA to a folder on a larger disk"
+                )
             for member in tqdm(members, desc="unpacking", disable=workspace.headless()):
                 zipped.extract(member, beside)  # checks its CRC
-            manifest = [(one.filename, one.file_size, f"{one.CRC:08x}") for one in members if not one.is_dir()]
-            pd.DataFrame(manifest, columns=["member", "bytes", "crc32"]).to_csv(beside / "manifest.csv", index=False)
+            manifest = [
+                (one.filename, one.file_size, f"{one.CRC:08x}")
+                for one in members
+                if not one.is_dir()
+            ]
+            pd.DataFrame(manifest, columns=["member", "bytes", "crc32"]).to_csv(
+                beside / "manifest.csv", index=False
+            )
             beside.rename(folder)
-    except (zipfile.BadZipFile, zlib.error, EOFError, UnicodeDecodeError, RuntimeError) as error:  # Runtime: encrypted
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        UnicodeDecodeError,
+        RuntimeError,
+    ) as error:  # Runtime: encrypted
         raise ValueError(f"{archive} cannot be unpacked ({error}); download it again") from error
     except OSError as error:
-        if error.errno == errno.EINVAL:  # a directory that points to a place before the file's first byte
-            raise ValueError(f"{archive} cannot be unpacked (its directory is damaged); download it again") from error
+        if (
+            error.errno == errno.EINVAL
+        ):  # a directory that points to a place before the file's first byte
+            raise ValueError(
+                f"{archive} cannot be unpacked (its directory is damaged); download it again"
+            ) from error
         raise
     finally:
         shutil.rmtree(beside, ignore_errors=True)
@@ -74,10 +100,20 @@ def refuse_names(archive: Path, members: list[zipfile.ZipInfo]) -> None:
         path = PurePosixPath(member.filename.replace("\\", "/"))
         name = unicodedata.normalize("NFC", str(path)).casefold()
         outside = path.is_absolute() or ".." in path.parts or ":" in member.filename
-        long = len(member.filename.encode()) > 1000 or any(len(part.encode()) > 255 for part in path.parts)
-        what = ("leaves the folder or links" if outside or stat.S_ISLNK(member.external_attr >> 16) else
-                "has a name too long for a disk" if long else "has no name" if not path.parts else
-                "stands twice (names that differ in case alone count as one)" if name in seen else "")
+        long = len(member.filename.encode()) > 1000 or any(
+            len(part.encode()) > 255 for part in path.parts
+        )
+        what = (
+            "leaves the folder or links"
+            if outside or stat.S_ISLNK(member.external_attr >> 16)
+            else "has a name too long for a disk"
+            if long
+            else "has no name"
+            if not path.parts
+            else "stands twice (names that differ in case alone count as one)"
+            if name in seen
+            else ""
+        )
         if what:
             raise ValueError(f"{archive} is refused: its member {member.filename[:99]!r} {what}")
         seen.add(name)
@@ -94,5 +130,8 @@ def checksums(folder: Path) -> dict[Path, int]:
     for place in (folder, *folder.parents):
         if place.is_relative_to(raw) and (place / "manifest.csv").is_file():
             table = pd.read_csv(place / "manifest.csv", dtype=str, keep_default_na=False)
-            return {place / name: int(crc, 16) for name, crc in zip(table["member"], table["crc32"], strict=True)}
+            return {
+                place / name: int(crc, 16)
+                for name, crc in zip(table["member"], table["crc32"], strict=True)
+            }
     return {}

@@ -40,11 +40,23 @@ def build_cache(dataset: dict, split: pd.DataFrame, *, image_size: int) -> dict:
     paths = [Path(dataset["folder"]) / name for name in used["path"]]
     swapped = [orders[source] == "bgr" for source in used["source"]]
     masks = [Path(dataset["masks_folder"]) / name if name else None for name in used["mask"]]
-    fill(file, (len(used), side, side, 3), lambda row: decode(paths[row], side, swapped[row]), "photographs")
+    fill(
+        file,
+        (len(used), side, side, 3),
+        lambda row: decode(paths[row], side, swapped[row]),
+        "photographs",
+    )
     if masked:
-        fill(masks_file, (len(used), side, side), lambda row: decode_mask(masks[row], side), "masks")
-    return {"file": str(file), "masks_file": str(masks_file) if masked else "", "key": key, "side": side,
-            "rows": used["image_id"].tolist()}
+        fill(
+            masks_file, (len(used), side, side), lambda row: decode_mask(masks[row], side), "masks"
+        )
+    return {
+        "file": str(file),
+        "masks_file": str(masks_file) if masked else "",
+        "key": key,
+        "side": side,
+        "rows": used["image_id"].tolist(),
+    }
 
 
 def cache_key(dataset: dict, split: pd.DataFrame, side: int) -> str:
@@ -52,8 +64,17 @@ def cache_key(dataset: dict, split: pd.DataFrame, side: int) -> str:
     used = split[split["kept"] == 1]
     orders = {source: one["order"] for source, one in dataset["colour_order_by_source"].items()}
     masks_folder = dataset["masks_folder"] if (used["mask"] != "").any() else ""
-    recipe = [workspace.FORMAT, dataset["sha256"], dataset["folder"], dataset["bytes"], side, orders,
-              used["image_id"].tolist(), masks_folder, used["mask"].tolist()]
+    recipe = [
+        workspace.FORMAT,
+        dataset["sha256"],
+        dataset["folder"],
+        dataset["bytes"],
+        side,
+        orders,
+        used["image_id"].tolist(),
+        masks_folder,
+        used["mask"].tolist(),
+    ]
     return hashlib.sha256(repr(recipe).encode()).hexdigest()[:16]
 
 
@@ -74,8 +95,10 @@ def fill(file: Path, shape: tuple, decode_row: Callable[[int], np.ndarray], what
             sums.unlink(missing_ok=True)
             missing, free = int(np.prod(shape)), shutil.disk_usage(file.parent).free
             if missing > free:
-                raise OSError(f"the cache of {what} takes {missing / 1e9:.2f} GB, {file.parent} has {free / 1e9:.2f} "
-                              "free: make room, set ATTENTION_DATA to a larger disk, or lower image_size or subsample")
+                raise OSError(
+                    f"the cache of {what} takes {missing / 1e9:.2f} GB, {file.parent} has {free / 1e9:.2f} "
+                    "free: make room, set ATTENTION_DATA to a larger disk, or lower image_size or subsample"
+                )
             np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=shape)
         todo = damaged(part)
         row_bytes, start = int(np.prod(shape[1:])), part.stat().st_size - int(np.prod(shape))
@@ -98,8 +121,15 @@ def fill(file: Path, shape: tuple, decode_row: Callable[[int], np.ndarray], what
                 written.flush()
                 journal.write(f"{chunk} {zlib.crc32(squares)}\n")
 
-        with tqdm(desc=what, total=shape[0], initial=max(0, shape[0] - len(todo) * CHUNK),
-                  disable=workspace.headless()) as bar, ThreadPoolExecutor(os.cpu_count()) as pool:
+        with (
+            tqdm(
+                desc=what,
+                total=shape[0],
+                initial=max(0, shape[0] - len(todo) * CHUNK),
+                disable=workspace.headless(),
+            ) as bar,
+            ThreadPoolExecutor(os.cpu_count()) as pool,
+        ):
             jobs = [pool.submit(make, chunk) for chunk in todo]
             try:
                 for job in jobs:
@@ -107,10 +137,15 @@ def fill(file: Path, shape: tuple, decode_row: Callable[[int], np.ndarray], what
             finally:  # an error, or the reader's stop, waits for the chunks under way, not for all
                 pool.shutdown(cancel_futures=True)
         if bad:
-            todo = ("Replace or delete them (a photograph needs no mask) and run 02_preprocess" if what == "masks" else
-                    "01_download.ipynb finds and leaves out what is unusable: run it and 02_preprocess")
-            raise ValueError(f"{len(bad)} of {shape[0]} {what} cannot be used, the first: {min(bad.items())[1]}. "
-                             f"{todo} again")
+            todo = (
+                "Replace or delete them (a photograph needs no mask) and run 02_preprocess"
+                if what == "masks"
+                else "01_download.ipynb finds and leaves out what is unusable: run it and 02_preprocess"
+            )
+            raise ValueError(
+                f"{len(bad)} of {shape[0]} {what} cannot be used, the first: {min(bad.items())[1]}. "
+                f"{todo} again"
+            )
         os.replace(part, file)
 
 
@@ -129,7 +164,9 @@ def damaged(file: Path) -> list[int]:
     row_bytes, start = int(np.prod(shape[1:])), file.stat().st_size - int(np.prod(shape))
     sums, chunks = file.with_suffix(".crc"), range(-(-shape[0] // CHUNK))
     lines = [line.split() for line in sums.read_text().splitlines()] if sums.exists() else []
-    expected = {line[0]: line[1] for line in lines if len(line) == 2}  # the last line of a chunk counts
+    expected = {
+        line[0]: line[1] for line in lines if len(line) == 2
+    }  # the last line of a chunk counts
 
     def sound(chunk: int) -> bool:
         if str(chunk) not in expected:
@@ -140,7 +177,9 @@ def damaged(file: Path) -> list[int]:
             return str(zlib.crc32(read.read(rows * row_bytes))) == expected[str(chunk)]
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return [chunk for chunk, good in zip(chunks, pool.map(sound, chunks), strict=True) if not good]
+        return [
+            chunk for chunk, good in zip(chunks, pool.map(sound, chunks), strict=True) if not good
+        ]
 
 
 def open_cache(file: str) -> np.ndarray:
@@ -148,8 +187,12 @@ def open_cache(file: str) -> np.ndarray:
     try:
         pixels, bad = np.load(file, mmap_mode="r"), damaged(Path(file))
     except (OSError, ValueError) as error:
-        raise ValueError(f"{file} cannot be read as a cache ({error}): run 02_preprocess.ipynb again") from error
+        raise ValueError(
+            f"{file} cannot be read as a cache ({error}): run 02_preprocess.ipynb again"
+        ) from error
     if bad:
-        raise ValueError(f"{file} is damaged: {len(bad)} of its {-(-len(pixels) // CHUNK)} chunks of {CHUNK} rows "
-                         "are not those that were written. Run 02_preprocess.ipynb again: it repairs them")
+        raise ValueError(
+            f"{file} is damaged: {len(bad)} of its {-(-len(pixels) // CHUNK)} chunks of {CHUNK} rows "
+            "are not those that were written. Run 02_preprocess.ipynb again: it repairs them"
+        )
     return pixels

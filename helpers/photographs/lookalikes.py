@@ -18,14 +18,16 @@ from tqdm.auto import tqdm
 
 from helpers import workspace
 
-SIDE = 64        # of the grey thumbnails that are hashed and compared
-BITS = 256       # of a hash, 16 x 16 coefficients: with 64 bits any two blobs look alike
-DISTANCE = 64    # bits in which the hashes of a pair may differ
-SAME = 0.98      # correlation of aligned pixels above which two photographs are one
-OVERLAP = 0.85   # share of the first photograph that the second, once aligned, must cover
+SIDE = 64  # of the grey thumbnails that are hashed and compared
+BITS = 256  # of a hash, 16 x 16 coefficients: with 64 bits any two blobs look alike
+DISTANCE = 64  # bits in which the hashes of a pair may differ
+SAME = 0.98  # correlation of aligned pixels above which two photographs are one
+OVERLAP = 0.85  # share of the first photograph that the second, once aligned, must cover
 
 
-def find_lookalikes(paths: Sequence[Path], ids: Sequence[str], *, distance: int = DISTANCE) -> pd.DataFrame:
+def find_lookalikes(
+    paths: Sequence[Path], ids: Sequence[str], *, distance: int = DISTANCE
+) -> pd.DataFrame:
     """Pairs of photographs whose hashes differ in at most `distance` of 256 bits, best first: a row each.
 
     Columns: first, second (of `ids`, in their order), distance, orientation (0 to 7: `orient` of the second that shows
@@ -36,32 +38,48 @@ def find_lookalikes(paths: Sequence[Path], ids: Sequence[str], *, distance: int 
     """
     paths, ids = list(paths), list(ids)
     if len(paths) != len(ids) or len(set(ids)) < len(ids):
-        raise ValueError(f"expected an id of its own for each path; {len(paths)} paths, {len(set(ids))} different ids")
+        raise ValueError(
+            f"expected an id of its own for each path; {len(paths)} paths, {len(set(ids))} different ids"
+        )
     if not 0 <= distance <= 128:
         raise ValueError(f"distance is 0 to 128 bits of {BITS}, not {distance}")
-    thumbnails, hashes = np.empty((len(paths), SIDE, SIDE), np.uint8), np.empty((len(paths), 8, BITS // 64), np.uint64)
+    thumbnails, hashes = (
+        np.empty((len(paths), SIDE, SIDE), np.uint8),
+        np.empty((len(paths), 8, BITS // 64), np.uint64),
+    )
 
     def read(row: int) -> None:
         thumbnails[row] = thumbnail(paths[row])
         hashes[row] = hash_all(thumbnails[row])
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(tqdm(pool.map(read, range(len(paths))), desc="hash", total=len(paths), disable=workspace.headless()))
+        list(
+            tqdm(
+                pool.map(read, range(len(paths))),
+                desc="hash",
+                total=len(paths),
+                disable=workspace.headless(),
+            )
+        )
     rows = []
     for first, second, orientation, apart in near(hashes, distance):
         correlation = correlate(thumbnails[first], orient(thumbnails[second], orientation))
         rows.append((ids[first], ids[second], apart, orientation, correlation, correlation > SAME))
-    found = pd.DataFrame(rows, columns=["first", "second", "distance", "orientation", "correlation", "same"])
+    found = pd.DataFrame(
+        rows, columns=["first", "second", "distance", "orientation", "correlation", "same"]
+    )
     found = found.astype({"distance": int, "orientation": int, "correlation": float, "same": bool})
     found = found.sort_values(["correlation", "distance"], ascending=[False, True], kind="stable")
-    return found.drop_duplicates(["first", "second"]).reset_index(drop=True)  # each pair in its best orientation
+    return found.drop_duplicates(["first", "second"]).reset_index(
+        drop=True
+    )  # each pair in its best orientation
 
 
 def thumbnail(path: Path) -> np.ndarray:
     """A photograph in grey, uint8 [SIDE, SIDE]. JPEG is decoded at a quarter of its side where that is enough."""
-    pixels = cv2.imread(str(path), cv2.IMREAD_REDUCED_GRAYSCALE_4)                      # [H/4, W/4]
+    pixels = cv2.imread(str(path), cv2.IMREAD_REDUCED_GRAYSCALE_4)  # [H/4, W/4]
     if pixels is not None and min(pixels.shape) < SIDE:
-        pixels = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)                            # [H, W]
+        pixels = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)  # [H, W]
     if pixels is None:
         raise ValueError(f"{path} cannot be decoded: it is missing, damaged or not a photograph")
     return cv2.resize(pixels, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
@@ -69,13 +87,18 @@ def thumbnail(path: Path) -> np.ndarray:
 
 def orient(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """[H, W, ...] turned left by `orientation % 4` quarters; from 4 on, left and right are exchanged first."""
-    return np.ascontiguousarray(np.rot90(pixels[:, ::-1] if orientation >= 4 else pixels, orientation % 4))
+    return np.ascontiguousarray(
+        np.rot90(pixels[:, ::-1] if orientation >= 4 else pixels, orientation % 4)
+    )
 
 
 def hash_all(pixels: np.ndarray) -> np.ndarray:
     """The perceptual hash of a thumbnail in its eight orientations: uint64 [8, 4], 256 bits each."""
-    side = int(BITS ** 0.5)
-    bits = [imagehash.phash(Image.fromarray(orient(pixels, number)), hash_size=side).hash for number in range(8)]
+    side = int(BITS**0.5)
+    bits = [
+        imagehash.phash(Image.fromarray(orient(pixels, number)), hash_size=side).hash
+        for number in range(8)
+    ]
     return np.packbits(np.reshape(bits, (8, BITS)), axis=1).view(np.uint64)
 
 
@@ -85,16 +108,18 @@ def near(hashes: np.ndarray, distance: int) -> list[tuple[int, int, int, int]]:
     hashes: uint64 [N, 8, 4]. All N * N / 2 * 8 distances, 64 bits at a time; three words are counted for all and the
     fourth only where it matters (three hold at most 192 bits, so that a byte is enough).
     """
-    words = np.ascontiguousarray(hashes.T)                                              # [4, 8, N]
+    words = np.ascontiguousarray(hashes.T)  # [4, 8, N]
     found = []
     for first in tqdm(range(len(hashes) - 1), desc="compare", disable=workspace.headless()):
-        rest, own = words[:, :, first + 1:], words[:, 0, first]                         # [4, 8, n] and [4]
-        apart = np.bitwise_count(rest[0] ^ own[0])                                      # [8, n] uint8
+        rest, own = words[:, :, first + 1 :], words[:, 0, first]  # [4, 8, n] and [4]
+        apart = np.bitwise_count(rest[0] ^ own[0])  # [8, n] uint8
         for word in (1, 2):
             apart += np.bitwise_count(rest[word] ^ own[word])
         orientation, other = np.nonzero(apart <= distance)
         last = np.bitwise_count(rest[3, orientation, other] ^ own[3])
-        for o, n, bits in zip(orientation, other, apart[orientation, other].astype(int) + last, strict=True):
+        for o, n, bits in zip(
+            orientation, other, apart[orientation, other].astype(int) + last, strict=True
+        ):
             if bits <= distance:
                 found.append((first, first + 1 + int(n), int(o), int(bits)))
     return found
@@ -111,7 +136,9 @@ def correlate(first: np.ndarray, second: np.ndarray) -> float:
     size, flags = first.shape[::-1], cv2.WARP_INVERSE_MAP
     try:
         stop = (cv2.TERM_CRITERIA_COUNT + cv2.TERM_CRITERIA_EPS, 30, 1e-3)
-        _, warp = cv2.findTransformECC(first, second, np.eye(2, 3, dtype=np.float32), cv2.MOTION_AFFINE, stop)
+        _, warp = cv2.findTransformECC(
+            first, second, np.eye(2, 3, dtype=np.float32), cv2.MOTION_AFFINE, stop
+        )
     except cv2.error:  # no map was found
         return lying
     shown = cv2.warpAffine(np.ones_like(second), warp, size, flags=flags | cv2.INTER_NEAREST) > 0

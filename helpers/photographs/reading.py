@@ -14,10 +14,17 @@ from tqdm.auto import tqdm
 
 from helpers import workspace
 
-LEAST, MOST = 16, 80_000_000  # pixels a side of a photograph, and in all: what is larger is not decoded
+LEAST, MOST = (
+    16,
+    80_000_000,
+)  # pixels a side of a photograph, and in all: what is larger is not decoded
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")  # whatever the file's name says
-REDUCED = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4,
-           8: cv2.IMREAD_REDUCED_COLOR_8}
+REDUCED = {
+    1: cv2.IMREAD_COLOR,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+}
 CHUNK = 64  # rows that one core decodes, writes and sums up at a time; what bounds the memory: a chunk a core
 
 
@@ -29,6 +36,7 @@ def load(path: Path, *, side: int | None = None, crc: int | None = None) -> np.n
     not known. Raises ValueError, that names the file and what is wrong with it: missing, empty, changed, damaged, cut
     short, no photograph, too small or too large.
     """
+
     def refuse(why: str) -> ValueError:
         return ValueError(f"{path} cannot be decoded: {why}")
 
@@ -44,10 +52,14 @@ def load(path: Path, *, side: int | None = None, crc: int | None = None) -> np.n
     if crc is not None and zlib.crc32(content) != crc:
         raise refuse("its bytes are not those that were unpacked")
     try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as header:                # no pixel is decoded
+        with Image.open(io.BytesIO(content), formats=FORMATS) as header:  # no pixel is decoded
             width, height = header.size
-            moves = header.format != "MPO" and getattr(header, "is_animated", False)  # MPO: a telephone's JPEG
-            ends = header.format != "JPEG" or content.find(b"\xff\xd9", header.fp.tell()) > 0  # zeros decode too
+            moves = header.format != "MPO" and getattr(
+                header, "is_animated", False
+            )  # MPO: a telephone's JPEG
+            ends = (
+                header.format != "JPEG" or content.find(b"\xff\xd9", header.fp.tell()) > 0
+            )  # zeros decode too
     except Image.DecompressionBombError as error:
         raise refuse(f"its header says more than {MOST:,} pixels") from error
     except (OSError, SyntaxError, ValueError) as error:
@@ -58,7 +70,7 @@ def load(path: Path, *, side: int | None = None, crc: int | None = None) -> np.n
     if min(width, height) < LEAST or width * height > MOST:
         raise refuse(f"{width} x {height} pixels; expected {LEAST} a side to {MOST:,} in all")
     times = next((times for times in (8, 4, 2) if side and min(width, height) >= times * side), 1)
-    pixels = cv2.imdecode(np.frombuffer(content, np.uint8), REDUCED[times])             # [H, W, 3], blue first
+    pixels = cv2.imdecode(np.frombuffer(content, np.uint8), REDUCED[times])  # [H, W, 3], blue first
     if pixels is None or not ends:
         raise refuse("it is damaged or cut short")
     return pixels
@@ -75,9 +87,12 @@ def find_unusable(paths: list[Path], sums: dict[Path, int]) -> dict[str, str]:
 
     sums: CRC-32 by path, of those where it is known.
     """
+
     def inspect(start: int) -> dict[str, str]:
         found = {}
-        for path in paths[start:start + CHUNK]:  # a job for each would cost more than to decode a small photograph
+        for path in paths[
+            start : start + CHUNK
+        ]:  # a job for each would cost more than to decode a small photograph
             try:
                 load(path, side=1, crc=sums.get(path))
             except ValueError as error:
@@ -85,8 +100,10 @@ def find_unusable(paths: list[Path], sums: dict[Path, int]) -> dict[str, str]:
             bar.update()
         return found
 
-    with tqdm(desc="checking", total=len(paths), disable=workspace.headless()) as bar, \
-            ThreadPoolExecutor(os.cpu_count()) as pool:
+    with (
+        tqdm(desc="checking", total=len(paths), disable=workspace.headless()) as bar,
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+    ):
         jobs = pool.map(inspect, range(0, len(paths), CHUNK))
         return {name: why for found in jobs for name, why in found.items()}
 
@@ -98,7 +115,7 @@ def decode_mask(path: Path | None, side: int) -> np.ndarray:
     """
     if path is None:
         return np.zeros((side, side), np.uint8)
-    mask = load(path).max(axis=2)                                                       # [H, W]
+    mask = load(path).max(axis=2)  # [H, W]
     if not mask.any():
         raise ValueError(f"{path} marks nothing: every pixel is 0")
     return cv2.resize((mask > 0).astype(np.uint8) * 255, (side, side), interpolation=cv2.INTER_AREA)

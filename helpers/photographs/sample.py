@@ -15,23 +15,65 @@ import cv2
 import numpy as np
 import pandas as pd
 
-COLUMNS = ["patient_id", "image_id", "target", "source", "sex", "age_approx", "anatom_site_general_challenge"]
-SITES = {"torso": 0.45, "lower extremity": 0.25, "upper extremity": 0.17, "head/neck": 0.1, "palms/soles": 0.03}
+COLUMNS = [
+    "patient_id",
+    "image_id",
+    "target",
+    "source",
+    "sex",
+    "age_approx",
+    "anatom_site_general_challenge",
+]
+SITES = {
+    "torso": 0.45,
+    "lower extremity": 0.25,
+    "upper extremity": 0.17,
+    "head/neck": 0.1,
+    "palms/soles": 0.03,
+}
 SOURCES = {  # share of the photographs, melanoma rate; then the look: colour of the light, chance of each extra
-    "CLINIC_A": {"share": 0.42, "rate": 0.12, "tint": (0.86, 0.83, 0.78), "hair": 0.3, "bubbles": 0.05,
-                 "ruler": 0.35, "dark": 0.15, "round": 0.0},
-    "CLINIC_B": {"share": 0.33, "rate": 0.30, "tint": (1.03, 0.98, 1.03), "hair": 0.4, "bubbles": 0.1,
-                 "ruler": 0.15, "dark": 0.35, "round": 0.05},
-    "CLINIC_C": {"share": 0.25, "rate": 0.50, "tint": (1.03, 0.81, 0.77), "hair": 0.3, "bubbles": 0.45,
-                 "ruler": 0.05, "dark": 0.4, "round": 0.35},
+    "CLINIC_A": {
+        "share": 0.42,
+        "rate": 0.12,
+        "tint": (0.86, 0.83, 0.78),
+        "hair": 0.3,
+        "bubbles": 0.05,
+        "ruler": 0.35,
+        "dark": 0.15,
+        "round": 0.0,
+    },
+    "CLINIC_B": {
+        "share": 0.33,
+        "rate": 0.30,
+        "tint": (1.03, 0.98, 1.03),
+        "hair": 0.4,
+        "bubbles": 0.1,
+        "ruler": 0.15,
+        "dark": 0.35,
+        "round": 0.05,
+    },
+    "CLINIC_C": {
+        "share": 0.25,
+        "rate": 0.50,
+        "tint": (1.03, 0.81, 0.77),
+        "hair": 0.3,
+        "bubbles": 0.45,
+        "ruler": 0.05,
+        "dark": 0.4,
+        "round": 0.35,
+    },
 }
 TWINS = 0.05  # of all photographs: one of CLINIC_C again, as CLINIC_B's
 PALE = np.array([0.96, 0.84, 0.79])  # the lightest skin: red, green, blue
-MELANIN, BLOOD = np.array([0.45, 0.80, 1.05]), np.array([0.15, 0.85, 0.75])  # what they absorb of red, green, blue
+MELANIN, BLOOD = (
+    np.array([0.45, 0.80, 1.05]),
+    np.array([0.15, 0.85, 0.75]),
+)  # what they absorb of red, green, blue
 
 
-def make_sample(folder: Path, *, seed: int = 42, count: int = 600, side: int = 128,
-                lesions: bool = True) -> pd.DataFrame:
+def make_sample(
+    folder: Path, *, seed: int = 42, count: int = 600, side: int = 128, lesions: bool = True
+) -> pd.DataFrame:
     """Draw `count` photographs of `side` pixels with masks into a new folder: whole, or not at all.
 
     Leaves `marking.csv`, the photographs (JPEG, red and blue swapped) and `masks/<image_id>_segmentation.png` (0, 255).
@@ -40,7 +82,9 @@ def make_sample(folder: Path, *, seed: int = 42, count: int = 600, side: int = 1
     than 40 photographs or 32 pixels, FileExistsError where `folder` exists.
     """
     if count < 40 or side < 32:
-        raise ValueError(f"a sample has at least 40 photographs of 32 pixels, not {count} of {side}")
+        raise ValueError(
+            f"a sample has at least 40 photographs of 32 pixels, not {count} of {side}"
+        )
     if folder.exists():
         raise FileExistsError(f"{folder} exists; delete it to make the sample again")
     rows = plan(seed, count)
@@ -51,8 +95,12 @@ def make_sample(folder: Path, *, seed: int = 42, count: int = 600, side: int = 1
         photograph, mask = draw(row, seed=seed, side=side, lesion=lesions)
         quality = [cv2.IMWRITE_JPEG_QUALITY, 80 if row.image_id.endswith("_downsampled") else 93]
         # OpenCV takes blue first; given red first, it stores the two swapped, as in the Kaggle set
-        (photographs / f"{row.image_id}.jpg").write_bytes(cv2.imencode(".jpg", photograph, quality)[1])
-        (beside / "masks" / f"{row.image_id}_segmentation.png").write_bytes(cv2.imencode(".png", mask)[1])
+        (photographs / f"{row.image_id}.jpg").write_bytes(
+            cv2.imencode(".jpg", photograph, quality)[1]
+        )
+        (beside / "masks" / f"{row.image_id}_segmentation.png").write_bytes(
+            cv2.imencode(".png", mask)[1]
+        )
 
     try:
         photographs.mkdir(parents=True)
@@ -74,20 +122,40 @@ def plan(seed: int, count: int) -> pd.DataFrame:
     """
     rng = np.random.default_rng(seed)
     twins = round(TWINS * count)
-    patients, strangers = (round(SOURCES[name]["share"] * count) for name in ("CLINIC_A", "CLINIC_C"))
+    patients, strangers = (
+        round(SOURCES[name]["share"] * count) for name in ("CLINIC_A", "CLINIC_C")
+    )
     spots = count - patients - strangers - twins
     named = round(0.6 * spots)  # photographs of CLINIC_B whose lesion has an id
-    subjects = {"CLINIC_A": rng.integers(0, patients // 6, patients), "CLINIC_C": np.arange(strangers),
-                "CLINIC_B": np.r_[rng.integers(0, named // 2, named), np.arange(named, spots)]}
-    known, parts = {"CLINIC_A": patients, "CLINIC_B": named, "CLINIC_C": 0}, []  # subjects below these have an id
+    subjects = {
+        "CLINIC_A": rng.integers(0, patients // 6, patients),
+        "CLINIC_C": np.arange(strangers),
+        "CLINIC_B": np.r_[rng.integers(0, named // 2, named), np.arange(named, spots)],
+    }
+    known, parts = (
+        {"CLINIC_A": patients, "CLINIC_B": named, "CLINIC_C": 0},
+        [],
+    )  # subjects below these have an id
     for start, (name, subject) in zip((0, count, 2 * count), subjects.items(), strict=True):
         lesion = np.arange(len(subject)) if name == "CLINIC_A" else subject
         distinct = rng.permutation(np.unique(lesion))
-        sick = distinct[:max(2, round(SOURCES[name]["rate"] * len(distinct)))]
+        sick = distinct[: max(2, round(SOURCES[name]["rate"] * len(distinct)))]
         ids = [f"{name[-1]}_{one:05d}" if one < known[name] else None for one in subject]
-        parts.append(pd.DataFrame({"patient_id": ids, "source": name, "look": name, "subject": start + subject,
-                                   "lesion": start + lesion, "target": np.isin(lesion, sick).astype(int)}))
-    rows = pd.concat(parts, ignore_index=True).sample(frac=1, random_state=rng).reset_index(drop=True)
+        parts.append(
+            pd.DataFrame(
+                {
+                    "patient_id": ids,
+                    "source": name,
+                    "look": name,
+                    "subject": start + subject,
+                    "lesion": start + lesion,
+                    "target": np.isin(lesion, sick).astype(int),
+                }
+            )
+        )
+    rows = (
+        pd.concat(parts, ignore_index=True).sample(frac=1, random_state=rng).reset_index(drop=True)
+    )
     rows["photograph"] = np.arange(len(rows))
     rows["image_id"] = [f"SAMPLE_{number:07d}" for number in range(1, len(rows) + 1)]
     person = pd.factorize(rows["subject"])[0]
@@ -98,7 +166,9 @@ def plan(seed: int, count: int) -> pd.DataFrame:
     for column, missing in zip(COLUMNS[4:], (0.05, 0.07, 0.15), strict=True):
         rows.loc[rng.random(len(rows)) < missing, column] = None
     there, sick = rows[rows["source"] == "CLINIC_C"], round(SOURCES["CLINIC_B"]["rate"] * twins)
-    again = pd.concat([there[there["target"] == 1].head(sick), there[there["target"] == 0].head(twins - sick)])
+    again = pd.concat(
+        [there[there["target"] == 1].head(sick), there[there["target"] == 0].head(twins - sick)]
+    )
     again = again.assign(source="CLINIC_B", image_id=again["image_id"] + "_downsampled")
     return pd.concat([rows, again]).sort_values("image_id", ignore_index=True)
 
@@ -109,12 +179,18 @@ def draw(row, *, seed: int, side: int, lesion: bool = True) -> tuple[np.ndarray,
     row: a row of `plan`. lesion=False draws the same photograph without the lesion; the mask is the same.
     """
     look = SOURCES[row.look]
-    streams = enumerate((row.subject, row.lesion, row.photograph), start=1)  # what each of the three brings
-    subject, spot, rng = (np.random.default_rng([seed, stream, number]) for stream, number in streams)
-    tone = PALE * np.exp(-0.9 * subject.beta(1.1, 2.2) * MELANIN)  # mostly light, as in the real set
+    streams = enumerate(
+        (row.subject, row.lesion, row.photograph), start=1
+    )  # what each of the three brings
+    subject, spot, rng = (
+        np.random.default_rng([seed, stream, number]) for stream, number in streams
+    )
+    tone = PALE * np.exp(
+        -0.9 * subject.beta(1.1, 2.2) * MELANIN
+    )  # mostly light, as in the real set
     hairs = subject.integers(4, 25) if subject.random() < look["hair"] else subject.integers(0, 3)
     pixels = draw_skin(rng, tone, side)
-    light, cover = draw_lesion(spot, row.target, side)                                  # [S, S, 3], [S, S]
+    light, cover = draw_lesion(spot, row.target, side)  # [S, S, 3], [S, S]
     radius = rng.uniform(0.17, 0.38)  # in sides of the picture: a mean area of about a quarter
     centre = rng.uniform(0.04 + 0.85 * radius, 0.96 - 0.85 * radius, 2)
     middle = [np.average(axis, weights=cover) for axis in np.meshgrid(range(side), range(side))]
@@ -133,7 +209,9 @@ def draw(row, *, seed: int, side: int, lesion: bool = True) -> tuple[np.ndarray,
 
 def noise(rng: np.random.Generator, side: int, cells: int) -> np.ndarray:
     """Smooth random hills [side, side], about `cells` across, with mean 0 and a deviation of about 1."""
-    return cv2.resize(rng.standard_normal((cells, cells), np.float32), (side, side), interpolation=cv2.INTER_CUBIC)
+    return cv2.resize(
+        rng.standard_normal((cells, cells), np.float32), (side, side), interpolation=cv2.INTER_CUBIC
+    )
 
 
 def grid(side: int) -> list[np.ndarray]:
@@ -155,9 +233,19 @@ def blend(pixels: np.ndarray, share: np.ndarray, colour) -> np.ndarray:
 
 def draw_skin(rng: np.random.Generator, tone: np.ndarray, side: int) -> np.ndarray:
     """Skin [side, side, 3]: the tone [3], darker and redder in places, with fine texture and freckles."""
-    melanin = 0.04 * noise(rng, side, 4) + 0.02 * noise(rng, side, 14) + 0.02 * noise(rng, side, side // 2)
-    blood = 0.03 * noise(rng, side, 5) + 0.02 * noise(rng, side, 24) + 0.03 * noise(rng, side, side // 3)
-    melanin = melanin + step(noise(rng, side, 16) - rng.uniform(1.4, 4), 0.9) * rng.uniform(0.1, 0.4)
+    melanin = (
+        0.04 * noise(rng, side, 4)
+        + 0.02 * noise(rng, side, 14)
+        + 0.02 * noise(rng, side, side // 2)
+    )
+    blood = (
+        0.03 * noise(rng, side, 5)
+        + 0.02 * noise(rng, side, 24)
+        + 0.03 * noise(rng, side, side // 3)
+    )
+    melanin = melanin + step(noise(rng, side, 16) - rng.uniform(1.4, 4), 0.9) * rng.uniform(
+        0.1, 0.4
+    )
     return tone * np.exp(-melanin[..., None] * MELANIN - blood[..., None] * BLOOD)
 
 
@@ -171,9 +259,15 @@ def draw_lesion(rng: np.random.Generator, target: int, side: int) -> tuple[np.nd
     asymmetry, border, colours = (severity + rng.normal(0, 0.08, 3)).clip(0, 1)
     x, y = (2 * axis for axis in grid(side))
     long = rng.uniform(1.0, 1.25)
-    inside = 1 - np.hypot(x / long, y * long) ** 1.5 + (0.08 + 0.25 * asymmetry) * noise(rng, side, 6)
-    inside += (0.02 + 0.17 * border) * noise(rng, side, 13) + (0.01 + 0.12 * border) * noise(rng, side, 26)
-    inside -= np.quantile(inside, 1 - np.pi / 16)  # above 0 on as many pixels as the unit circle has
+    inside = (
+        1 - np.hypot(x / long, y * long) ** 1.5 + (0.08 + 0.25 * asymmetry) * noise(rng, side, 6)
+    )
+    inside += (0.02 + 0.17 * border) * noise(rng, side, 13) + (0.01 + 0.12 * border) * noise(
+        rng, side, 26
+    )
+    inside -= np.quantile(
+        inside, 1 - np.pi / 16
+    )  # above 0 on as many pixels as the unit circle has
     cover = step(inside, rng.uniform(0.1, 0.3)).astype(np.float32)
     pigment = rng.uniform(0.45, 1.1) + rng.uniform(-0.2, 0.5) * inside + 0.1 * noise(rng, side, 12)
     pigment = pigment + 0.15 * noise(rng, side, 48) + draw_structure(rng, x, y)
@@ -181,10 +275,19 @@ def draw_lesion(rng: np.random.Generator, target: int, side: int) -> tuple[np.nd
     slope = (x * np.cos(lean) + y * np.sin(lean)) * asymmetry
     pigment = (pigment + 0.35 * slope).clip(0.2, None)
     amounts = np.zeros((4, side, side))  # black, red, blue and white, where the lesion has them
-    for colour in np.r_[rng.permutation(2), 2 + rng.permutation(2)][:max(0, round(5 * colours - 1))]:
-        amounts[colour] = step(noise(rng, side, 8) + 0.4 * noise(rng, side, 20) + rng.uniform(-1, 1) * slope - 0.1, 0.7)
-    light = np.exp(-(pigment + 2 * amounts[0])[..., None] * MELANIN - (0.1 + 1.1 * amounts[1])[..., None] * BLOOD)
-    light = blend(blend(light, 0.75 * amounts[2], (0.34, 0.40, 0.52)), 0.7 * amounts[3], (0.93, 0.86, 0.86))
+    for colour in np.r_[rng.permutation(2), 2 + rng.permutation(2)][
+        : max(0, round(5 * colours - 1))
+    ]:
+        amounts[colour] = step(
+            noise(rng, side, 8) + 0.4 * noise(rng, side, 20) + rng.uniform(-1, 1) * slope - 0.1, 0.7
+        )
+    light = np.exp(
+        -(pigment + 2 * amounts[0])[..., None] * MELANIN
+        - (0.1 + 1.1 * amounts[1])[..., None] * BLOOD
+    )
+    light = blend(
+        blend(light, 0.75 * amounts[2], (0.34, 0.40, 0.52)), 0.7 * amounts[3], (0.93, 0.86, 0.86)
+    )
     return light.astype(np.float32), cover
 
 
@@ -192,8 +295,12 @@ def draw_structure(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np
     """More pigment [S, S] along a warped honeycomb (a pigment network) or in dots (globules), or neither."""
     side, kind, cells = len(x), rng.integers(0, 3), rng.uniform(20, 28)
     x, y = x + 0.12 * noise(rng, side, 10), y + 0.12 * noise(rng, side, 10)
-    waves = sum(np.cos(cells * (x * np.cos(turn) + y * np.sin(turn))) for turn in np.pi / 3 * np.arange(3))
-    return step(noise(rng, side, 6) + 0.4, 0.8) * (0, -0.15 * waves, 0.5 * step(waves - 1, 0.8))[kind]
+    waves = sum(
+        np.cos(cells * (x * np.cos(turn) + y * np.sin(turn))) for turn in np.pi / 3 * np.arange(3)
+    )
+    return (
+        step(noise(rng, side, 6) + 0.4, 0.8) * (0, -0.15 * waves, 0.5 * step(waves - 1, 0.8))[kind]
+    )
 
 
 def draw_over(rng: np.random.Generator, pixels: np.ndarray, look: dict, hairs: int) -> np.ndarray:
@@ -202,14 +309,25 @@ def draw_over(rng: np.random.Generator, pixels: np.ndarray, look: dict, hairs: i
     has = {extra: rng.random() < look[extra] for extra in ("bubbles", "ruler", "dark", "round")}
     for _ in range(has["bubbles"] * rng.integers(2, 12)):
         away = np.hypot(x - rng.uniform(-1, 1), y - rng.uniform(-1, 1)) / rng.uniform(0.03, 0.11)
-        pixels = blend(pixels, 0.3 * np.exp(-((away - 1) / 0.2) ** 2) + 0.06 * (away < 1), (1, 1, 1))
-    pixels = blend(pixels, 0.75 * draw_hairs(rng, side, hairs), np.array([0.16, 0.11, 0.09]) * rng.uniform(0.6, 2.5))
+        pixels = blend(
+            pixels, 0.3 * np.exp(-(((away - 1) / 0.2) ** 2)) + 0.06 * (away < 1), (1, 1, 1)
+        )
+    pixels = blend(
+        pixels,
+        0.75 * draw_hairs(rng, side, hairs),
+        np.array([0.16, 0.11, 0.09]) * rng.uniform(0.6, 2.5),
+    )
     pixels = blend(pixels, 0.75 * has["ruler"] * draw_ruler(rng, side), (0.15, 0.15, 0.15))
-    lean, away = rng.uniform(0, 2 * np.pi), np.hypot(x - rng.normal(0, 0.05), y - rng.normal(0, 0.05))
+    lean, away = (
+        rng.uniform(0, 2 * np.pi),
+        np.hypot(x - rng.normal(0, 0.05), y - rng.normal(0, 0.05)),
+    )
     light = rng.uniform(0.88, 1.08) + rng.uniform(0, 0.08) * (x * np.cos(lean) + y * np.sin(lean))
-    light *= 1 - has["dark"] * rng.uniform(0.08, 0.2) * away ** 2
+    light *= 1 - has["dark"] * rng.uniform(0.08, 0.2) * away**2
     light *= 1 - has["round"] * step(away - rng.uniform(0.95, 1.25), 0.03)
-    return pixels * light[..., None] * look["tint"] * rng.normal(1, 0.02, 3) + rng.normal(0, 0.01, pixels.shape)
+    return pixels * light[..., None] * look["tint"] * rng.normal(1, 0.02, 3) + rng.normal(
+        0, 0.01, pixels.shape
+    )
 
 
 def draw_hairs(rng: np.random.Generator, side: int, count: int) -> np.ndarray:
@@ -217,18 +335,24 @@ def draw_hairs(rng: np.random.Generator, side: int, count: int) -> np.ndarray:
     comb, along = rng.uniform(0, 2 * np.pi), np.linspace(0, 1, 24)
     strokes = []
     for _ in range(count):
-        turn = comb + rng.normal(0, 0.7) + rng.normal(0, 1.2) * along + rng.normal(0, 0.8) * along ** 2
+        turn = (
+            comb + rng.normal(0, 0.7) + rng.normal(0, 1.2) * along + rng.normal(0, 0.8) * along**2
+        )
         steps = rng.uniform(0.2, 1.1) / 24 * np.stack([np.cos(turn), np.sin(turn)], axis=1)
-        strokes.append((rng.uniform(-0.1, 1, 2) + steps.cumsum(axis=0), rng.uniform(0.003, 0.009)))  # [24, 2], width
+        strokes.append(
+            (rng.uniform(-0.1, 1, 2) + steps.cumsum(axis=0), rng.uniform(0.003, 0.009))
+        )  # [24, 2], width
     return draw_strokes(strokes, side)
 
 
 def draw_ruler(rng: np.random.Generator, side: int) -> np.ndarray:
     """How much of a ruler's ticks covers each pixel [side, side], 0 to 1: along one edge, every fifth tick longer."""
     gap, edge, lean = rng.uniform(0.03, 0.08), rng.uniform(0.04, 0.14), rng.normal(0, 0.06)
-    at = np.arange(rng.uniform(0, 0.3), rng.uniform(0.7, 1), gap)                       # [N]
+    at = np.arange(rng.uniform(0, 0.3), rng.uniform(0.7, 1), gap)  # [N]
     start = edge + lean * at
-    ticks = np.array([[at, at], [start, start + np.where(np.arange(len(at)) % 5, 0.025, 0.05)]]).T      # [N, 2, 2]
+    ticks = np.array(
+        [[at, at], [start, start + np.where(np.arange(len(at)) % 5, 0.025, 0.05)]]
+    ).T  # [N, 2, 2]
     return np.rot90(draw_strokes([(tick, 0.006) for tick in ticks], side), rng.integers(0, 4))
 
 
@@ -236,6 +360,10 @@ def draw_strokes(strokes: list, side: int) -> np.ndarray:
     """Lines (points [N, 2] and width, in sides) drawn four times larger, so that they can be thinner than a pixel."""
     canvas = np.zeros((4 * side, 4 * side), np.uint8)
     for points, width in strokes:
-        points = (points * 64 * side).round().astype(np.int32)  # in sixteenths of the canvas's pixels
-        cv2.polylines(canvas, [points], False, 255, max(1, round(4 * side * width)), cv2.LINE_AA, shift=4)
+        points = (
+            (points * 64 * side).round().astype(np.int32)
+        )  # in sixteenths of the canvas's pixels
+        cv2.polylines(
+            canvas, [points], False, 255, max(1, round(4 * side * width)), cv2.LINE_AA, shift=4
+        )
     return cv2.resize(canvas, (side, side), interpolation=cv2.INTER_AREA) / 255

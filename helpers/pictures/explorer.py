@@ -25,9 +25,17 @@ from helpers.training.augment import plain, transform
 from helpers.training.batches import Photographs
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
-MODES = ("RGB", "RGBA", "P", "PA", "L", "LA", "1")  # 8 bits a channel; Pillow reads 16-bit colour as 8
+MODES = (
+    "RGB",
+    "RGBA",
+    "P",
+    "PA",
+    "L",
+    "LA",
+    "1",
+)  # 8 bits a channel; Pillow reads 16-bit colour as 8
 SMALLEST = 32  # pixels a side, the least that a network of this kind takes in
-SHOWN = 384    # width of the explorer's picture on the page, in pixels
+SHOWN = 384  # width of the explorer's picture on the page, in pixels
 
 
 def read_photograph(path: Path) -> np.ndarray:
@@ -38,38 +46,64 @@ def read_photograph(path: Path) -> np.ndarray:
     bits grey.
     """
     if not path.exists():
-        raise FileNotFoundError(f"photograph: there is nothing at {path}; name an image file, or '' for an example")
+        raise FileNotFoundError(
+            f"photograph: there is nothing at {path}; name an image file, or '' for an example"
+        )
     if not path.is_file() or path.stat().st_size == 0:
-        raise ValueError(f"photograph: {path} is {'empty' if path.is_file() else 'not a file'}; name an image file")
+        raise ValueError(
+            f"photograph: {path} is {'empty' if path.is_file() else 'not a file'}; name an image file"
+        )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=FORMATS) as opened:
-                moves = opened.format != "MPO" and getattr(opened, "is_animated", False)  # MPO: a telephone's JPEG
+                moves = opened.format != "MPO" and getattr(
+                    opened, "is_animated", False
+                )  # MPO: a telephone's JPEG
                 image = ImageOps.exif_transpose(opened)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise ValueError(f"photograph: {path.name} says it has more than {Image.MAX_IMAGE_PIXELS / 1e6:.0f} million "
-                         "pixels; save it smaller, 2000 pixels a side are plenty") from error
+        raise ValueError(
+            f"photograph: {path.name} says it has more than {Image.MAX_IMAGE_PIXELS / 1e6:.0f} million "
+            "pixels; save it smaller, 2000 pixels a side are plenty"
+        ) from error
     except UnidentifiedImageError as error:
-        raise ValueError(f"photograph: {path.name} is no image of a kind known here ({', '.join(FORMATS)}); a HEIC of "
-                         "a telephone has to be exported as JPEG first") from error
+        raise ValueError(
+            f"photograph: {path.name} is no image of a kind known here ({', '.join(FORMATS)}); a HEIC of "
+            "a telephone has to be exported as JPEG first"
+        ) from error
     except PermissionError as error:
-        raise ValueError(f"photograph: {path.name} cannot be read ({error.strerror}); name one of your own") from error
-    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for damage, format by format
-        raise ValueError(f"photograph: {path.name} is damaged or cut off ({error}); copy it again") from error
+        raise ValueError(
+            f"photograph: {path.name} cannot be read ({error.strerror}); name one of your own"
+        ) from error
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+    ) as error:  # what Pillow raises for damage, format by format
+        raise ValueError(
+            f"photograph: {path.name} is damaged or cut off ({error}); copy it again"
+        ) from error
     if moves:
         raise ValueError(f"photograph: {path.name} is animated; save one picture of it")
     if image.mode not in MODES:
-        raise ValueError(f"photograph: {path.name} has pixels of kind {image.mode}, which cannot be turned into the "
-                         "colours of the training photographs faithfully; export it as RGB with 8 bits a channel")
+        raise ValueError(
+            f"photograph: {path.name} has pixels of kind {image.mode}, which cannot be turned into the "
+            "colours of the training photographs faithfully; export it as RGB with 8 bits a channel"
+        )
     if min(image.size) < SMALLEST:
-        raise ValueError(f"photograph: {path.name} has {image.width} x {image.height} pixels, expected {SMALLEST} or "
-                         "more a side")
-    pixels = np.array(image.convert("RGBA"))                                            # [H, W, 4]
+        raise ValueError(
+            f"photograph: {path.name} has {image.width} x {image.height} pixels, expected {SMALLEST} or "
+            "more a side"
+        )
+    pixels = np.array(image.convert("RGBA"))  # [H, W, 4]
     if pixels[..., 3].min() < 255:
-        raise ValueError(f"photograph: {path.name} is see-through in places, which no photograph is; save it as JPEG")
+        raise ValueError(
+            f"photograph: {path.name} is see-through in places, which no photograph is; save it as JPEG"
+        )
     if (pixels[..., :2] == pixels[..., 1:3]).all():
-        raise ValueError(f"photograph: {path.name} is grey; the network was trained on colours, take one in colour")
+        raise ValueError(
+            f"photograph: {path.name} is grey; the network was trained on colours, take one in colour"
+        )
     return pixels[..., :3]
 
 
@@ -79,8 +113,16 @@ def as_seen(pixels: np.ndarray, side: int, config: dict, device: torch.device) -
     Squashed to the square of `side` pixels that the cache keeps (`side` of cache.json), as the training photographs
     were, and then brought to the network's size as these are in evaluation.
     """
-    square = torch.from_numpy(cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA))[None].to(device)
-    return transform(square, plain(1, config["view"]), config["image_size"], mean=config["mean"], std=config["std"])
+    square = torch.from_numpy(cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA))[
+        None
+    ].to(device)
+    return transform(
+        square,
+        plain(1, config["view"]),
+        config["image_size"],
+        mean=config["mean"],
+        std=config["std"],
+    )
 
 
 def colour_rank(pixels: np.ndarray, photographs: Photographs, rows: np.ndarray) -> float:
@@ -88,17 +130,28 @@ def colour_rank(pixels: np.ndarray, photographs: Photographs, rows: np.ndarray) 
 
     0 (the most usual) to 1; distances are Mahalanobis's, over at most some 500 of the rows' mean colours.
     """
-    rows = rows[::max(1, len(rows) // 500)]
-    parts = [photographs.take(part)[0].float().mean(dim=(1, 2)).cpu()                   # [B, 3]
-             for part in np.array_split(rows, -(-len(rows) // 64))]
-    means = np.concatenate([*parts, pixels.mean(axis=(0, 1), dtype=float)[None]])       # [N + 1, 3], the last its own
+    rows = rows[:: max(1, len(rows) // 500)]
+    parts = [
+        photographs.take(part)[0].float().mean(dim=(1, 2)).cpu()  # [B, 3]
+        for part in np.array_split(rows, -(-len(rows) // 64))
+    ]
+    means = np.concatenate(
+        [*parts, pixels.mean(axis=(0, 1), dtype=float)[None]]
+    )  # [N + 1, 3], the last its own
     away = means - means[:-1].mean(axis=0)
     distances = np.einsum("ni,ij,nj->n", away, np.linalg.pinv(np.cov(means[:-1].T)), away)
     return float((distances[:-1] < distances[-1]).mean())
 
 
-def reading(probability: float, config: dict, *, shape: tuple[int, ...], rank: float, prevalence: float,
-            drawn: bool) -> str:
+def reading(
+    probability: float,
+    config: dict,
+    *,
+    shape: tuple[int, ...],
+    rank: float,
+    prevalence: float,
+    drawn: bool,
+) -> str:
     """The figure for a photograph of `shape` [H, W, 3] and, never apart from it, what a reader must know about it.
 
     rank: of `colour_rank`. prevalence: the share of melanomas where the probability was calibrated. drawn: the network
@@ -108,42 +161,71 @@ def reading(probability: float, config: dict, *, shape: tuple[int, ...], rank: f
     lines = [
         "This is teaching material, not a medical device. Nobody has tested it on patients.",
         "A low figure is no all-clear. Have a doctor look at a mole that is new, changes, itches or bleeds.",
-        "The network has seen drawings only: on a photograph of skin its figure means nothing." if drawn else
-        "The network knows only photographs such as it was trained on; from another camera they may be far from those.",
+        "The network has seen drawings only: on a photograph of skin its figure means nothing."
+        if drawn
+        else "The network knows only photographs such as it was trained on; from another camera they may be far from those.",
         f"By its mean colour this one is more unusual than {rank:.0%} of the training photographs"
-        + (": far from what was seen." if rank > 0.95 else "; that alone makes it no close relative of theirs."),
+        + (
+            ": far from what was seen."
+            if rank > 0.95
+            else "; that alone makes it no close relative of theirs."
+        ),
         f"Its {shape[1]} x {shape[0]} pixels were squashed to a square of {config['image_size']}, as the training "
         "photographs were: shapes are distorted, detail is lost.",
         f"The figure is a probability only among photographs of which {prevalence:.0%} show a melanoma. Of moles that "
-        "people worry about, far fewer are one."]
+        "people worry about, far fewer are one.",
+    ]
     figure = f"figure for melanoma: {probability:.2f}, {called} this run's threshold of {config['threshold']:.2f}"
     return "\n".join([figure, *(f"- {line}" for line in lines)])
 
 
 def layers_of(output: Output, cam: Tensor, attention: str) -> dict[str, tuple[Tensor, str]]:
     """The layers of photographs: the attention maps of the network's output, where it has any, and Grad-CAM."""
-    maps = {"pool-3": (output.pool3_map, attention), "pool-4": (output.pool4_map, attention),
-            "Grad-CAM": (cam, "grad_cam")}
-    return {name: own_scale(grids.cpu(), kind) for name, (grids, kind) in maps.items() if grids is not None}
+    maps = {
+        "pool-3": (output.pool3_map, attention),
+        "pool-4": (output.pool4_map, attention),
+        "Grad-CAM": (cam, "grad_cam"),
+    }
+    return {
+        name: own_scale(grids.cpu(), kind)
+        for name, (grids, kind) in maps.items()
+        if grids is not None
+    }
 
 
 def blend(photograph: np.ndarray, grid: Tensor, opacity: float) -> np.ndarray:
     """A photograph [H, W, 3], 0 to 1, under a map [1, h, w] stretched from min to max: [H, W, 3]."""
-    large = min_max(upsample(grid[None], photograph.shape[:2]))                         # [1, 1, H, W]
+    large = min_max(upsample(grid[None], photograph.shape[:2]))  # [1, 1, H, W]
     return overlay(photograph[None], large, share=opacity)[0]
 
 
-def still(photograph: np.ndarray, layers: dict[str, tuple[Tensor, str]], number: int = 0, *,
-          opacities: tuple[float, ...] = (0.0, 0.4, 0.7, 1.0), panel: float = 1.45) -> Figure:
+def still(
+    photograph: np.ndarray,
+    layers: dict[str, tuple[Tensor, str]],
+    number: int = 0,
+    *,
+    opacities: tuple[float, ...] = (0.0, 0.4, 0.7, 1.0),
+    panel: float = 1.45,
+) -> Figure:
     """What the explorer shows of a photograph [H, W, 3] and map `number` of each layer: a column for each opacity.
 
     A row has one colour bar in the map's own units.
     """
-    rows = {name: np.stack([blend(photograph, grids[number], opacity) for opacity in opacities])
-            for name, (grids, _) in layers.items()}
-    ranges = {name: (grids[number].min().item(), grids[number].max().item()) for name, (grids, _) in layers.items()}
-    return grid_figure(rows, [f"opacity {opacity:g}" for opacity in opacities], panel=panel, ranges=ranges,
-                       units={name: unit for name, (_, unit) in layers.items()})
+    rows = {
+        name: np.stack([blend(photograph, grids[number], opacity) for opacity in opacities])
+        for name, (grids, _) in layers.items()
+    }
+    ranges = {
+        name: (grids[number].min().item(), grids[number].max().item())
+        for name, (grids, _) in layers.items()
+    }
+    return grid_figure(
+        rows,
+        [f"opacity {opacity:g}" for opacity in opacities],
+        panel=panel,
+        ranges=ranges,
+        units={name: unit for name, (_, unit) in layers.items()},
+    )
 
 
 def png(picture: np.ndarray) -> bytes:
@@ -153,17 +235,26 @@ def png(picture: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def explore(photographs: np.ndarray, titles: list[str], layers: dict[str, tuple[Tensor, str]]) -> widgets.VBox:
+def explore(
+    photographs: np.ndarray, titles: list[str], layers: dict[str, tuple[Tensor, str]]
+) -> widgets.VBox:
     """Photographs [N, H, W, 3] under their maps, with a menu of photographs, one of maps, and a slider of opacity.
 
     Children of the box: the three controls, the picture, a bar of the colours, and what their ends stand for.
     """
-    which = widgets.Dropdown(options=[(f"{number + 1}: " + title.replace("\n", ", "), number)
-                                      for number, title in enumerate(titles)], description="photograph")
+    which = widgets.Dropdown(
+        options=[
+            (f"{number + 1}: " + title.replace("\n", ", "), number)
+            for number, title in enumerate(titles)
+        ],
+        description="photograph",
+    )
     layer = widgets.Dropdown(options=list(layers), description="map")
     opacity = widgets.FloatSlider(0.4, min=0, max=1, step=0.05, description="opacity")
     picture, caption = widgets.Image(format="png", width=SHOWN), widgets.Label()
-    ramp = np.broadcast_to(plt.get_cmap(COLOUR_MAP)(np.linspace(0, 1, SHOWN))[None, :, :3], (12, SHOWN, 3))
+    ramp = np.broadcast_to(
+        plt.get_cmap(COLOUR_MAP)(np.linspace(0, 1, SHOWN))[None, :, :3], (12, SHOWN, 3)
+    )
 
     def draw(_: object = None) -> None:
         grids, unit = layers[layer.value]

@@ -33,10 +33,17 @@ def baselines(dataset: dict, split: pd.DataFrame) -> pd.DataFrame:
     train, scores = rows["split"] == "train", table_baselines(rows)
     paths = [Path(dataset["folder"]) / name for name in rows["path"]]
     sizes = pd.DataFrame({"bytes": [path.stat().st_size for path in paths]}, index=rows.index)
-    swapped = [dataset["colour_order_by_source"][source]["order"] == "bgr" for source in rows["source"]]
+    swapped = [
+        dataset["colour_order_by_source"][source]["order"] == "bgr" for source in rows["source"]
+    ]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        read = tqdm(pool.map(colours, paths, swapped), desc="colours", total=len(paths), disable=workspace.headless())
-        means = pd.DataFrame(list(read), index=rows.index)                              # [N, 6]
+        read = tqdm(
+            pool.map(colours, paths, swapped),
+            desc="colours",
+            total=len(paths),
+            disable=workspace.headless(),
+        )
+        means = pd.DataFrame(list(read), index=rows.index)  # [N, 6]
     scores["mean colours only"] = fit_and_score(means, rows["target"], train)
     scores["file size only"] = fit_and_score(sizes, rows["target"], train)
     return scores
@@ -51,8 +58,10 @@ def table_baselines(table: pd.DataFrame, *, split: str = "split") -> pd.DataFram
     rows = table[table[split].isin(["train", "test"])]
     train = rows[split] == "train"
     if rows.loc[train, "target"].nunique() < 2 or train.all():
-        raise ValueError(f"{train.sum()} training rows of {rows.loc[train, 'target'].nunique()} class(es) and "
-                         f"{(~train).sum()} test rows: a baseline needs both classes in train, and test rows")
+        raise ValueError(
+            f"{train.sum()} training rows of {rows.loc[train, 'target'].nunique()} class(es) and "
+            f"{(~train).sum()} test rows: a baseline needs both classes in train, and test rows"
+        )
     scores = rows.loc[~train, ["image_id", "source", "group", "target"]].copy()
     for name, columns in {"source only": METADATA[:1], "metadata only": METADATA}.items():
         features = rows[[column for column in columns if column in rows]].copy()
@@ -74,7 +83,7 @@ def fit_and_score(features: pd.DataFrame, targets: pd.Series, train: pd.Series) 
 
 def colours(path: Path, swapped: bool) -> np.ndarray:
     """Mean and standard deviation of red, green and blue, 0 to 255: [6]. JPEG is decoded at an eighth of its side."""
-    pixels = cv2.imread(str(path), cv2.IMREAD_REDUCED_COLOR_8)                          # [H/8, W/8, 3], blue first
+    pixels = cv2.imread(str(path), cv2.IMREAD_REDUCED_COLOR_8)  # [H/8, W/8, 3], blue first
     if pixels is None:
         raise ValueError(f"{path} cannot be decoded: it is damaged or not a photograph")
     pixels = (pixels if swapped else pixels[..., ::-1]).reshape(-1, 3)

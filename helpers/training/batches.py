@@ -30,13 +30,15 @@ class Photographs:
 
     def __init__(self, cache: dict, device: torch.device):
         self.device, self.key = device, cache.get("key", cache["file"])
-        self.pixels = open_cache(cache["file"])                                         # [N, S, S, 3]
-        self.masks = open_cache(cache["masks_file"]) if cache["masks_file"] else None   # [N, S, S]
+        self.pixels = open_cache(cache["file"])  # [N, S, S, 3]
+        self.masks = open_cache(cache["masks_file"]) if cache["masks_file"] else None  # [N, S, S]
         size = self.pixels.nbytes + (self.masks.nbytes if self.masks is not None else 0)
         self.resident = device.type == "cuda" and 3 * size < torch.cuda.mem_get_info(device)[0]
         if self.resident:
             self.pixels = torch.from_numpy(np.array(self.pixels)).to(device)
-            self.masks = None if self.masks is None else torch.from_numpy(np.array(self.masks)).to(device)
+            self.masks = (
+                None if self.masks is None else torch.from_numpy(np.array(self.masks)).to(device)
+            )
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -65,13 +67,15 @@ class Photographs:
         """
         pixels, masks = self.take(rows)
         draws = plain(len(rows), config["view"])
-        images = transform(pixels, draws, config["image_size"], mean=config["mean"], std=config["std"])
+        images = transform(
+            pixels, draws, config["image_size"], mean=config["mean"], std=config["std"]
+        )
         return images, None if masks is None else warp_masks(masks, draws, config["image_size"])
 
     def guessed(self) -> "Photographs":
         """The same photographs, each with `otsu` in place of a mask; takes a byte of memory for each pixel."""
         again, pixels = copy.copy(self), self.pixels.cpu().numpy() if self.resident else self.pixels
-        masks = torch.from_numpy(np.stack([otsu(one) for one in pixels]))               # [N, S, S]
+        masks = torch.from_numpy(np.stack([otsu(one) for one in pixels]))  # [N, S, S]
         again.masks = masks.to(self.device) if self.resident else masks.numpy()
         return again
 
@@ -79,12 +83,19 @@ class Photographs:
         if self.resident:
             rows = torch.from_numpy(rows).to(self.device, non_blocking=True)
             return self.pixels[rows], None if self.masks is None else self.masks[rows]
-        found = [torch.from_numpy(array[rows]) for array in (self.pixels, self.masks) if array is not None]
+        found = [
+            torch.from_numpy(array[rows])
+            for array in (self.pixels, self.masks)
+            if array is not None
+        ]
         found = [tensor.pin_memory() for tensor in found] if self.device.type == "cuda" else found
         return found[0], found[1] if len(found) > 1 else None
 
     def _send(self, pixels: Tensor, masks: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        return tuple(None if one is None else one.to(self.device, non_blocking=True) for one in (pixels, masks))
+        return tuple(
+            None if one is None else one.to(self.device, non_blocking=True)
+            for one in (pixels, masks)
+        )
 
 
 def otsu(photograph: np.ndarray) -> np.ndarray:
@@ -95,7 +106,7 @@ def otsu(photograph: np.ndarray) -> np.ndarray:
     """
     blue = cv2.GaussianBlur(np.ascontiguousarray(photograph[..., 2]), (0, 0), len(photograph) / 48)
     _, dark = cv2.threshold(blue, 0, 1, cv2.THRESH_BINARY_INV | cv2.THRESH_OTSU)
-    _, part = cv2.connectedComponents(dark)                                             # [H, W], 0 is not dark
+    _, part = cv2.connectedComponents(dark)  # [H, W], 0 is not dark
     down, across = (cv2.getGaussianKernel(side, side / 4)[:, 0] for side in part.shape)
     weight = np.bincount(part.ravel(), np.outer(down, across).ravel())
     weight[0] = 0
@@ -111,6 +122,8 @@ def open_prepared(folder: Path, device: torch.device) -> tuple[pd.DataFrame, Pho
     split = read_split(folder / "split.csv")
     cache = workspace.read_json(folder / "cache.json", "02_preprocess.ipynb")
     if cache["key"] != cache_key(dataset, split, cache["side"]):
-        raise ValueError(f"dataset.json, split.csv and cache.json in {folder} are not of one another: 01 ran again, or "
-                         "two runs wrote there at once. Run 02_preprocess.ipynb again, and what comes after it")
+        raise ValueError(
+            f"dataset.json, split.csv and cache.json in {folder} are not of one another: 01 ran again, or "
+            "two runs wrote there at once. Run 02_preprocess.ipynb again, and what comes after it"
+        )
     return split, Photographs(cache, device)

@@ -16,9 +16,22 @@ from helpers.training.batches import Photographs
 from helpers.training.settings import Settings
 
 PROGRESS = "progress.pt"  # of a training under way
-RESULTS = ("model.pt", "history.csv", "predictions.csv", "timing.json", "metrics.json")  # of one that is done
+RESULTS = (
+    "model.pt",
+    "history.csv",
+    "predictions.csv",
+    "timing.json",
+    "metrics.json",
+)  # of one that is done
 PREDICTIONS = ["image_id", "split", "source", "group", "target", "logit", "probability"]
-SHAPING = ("batches", "distributed", "loss", "model", "recipes", "train")  # modules whose change changes a training
+SHAPING = (
+    "batches",
+    "distributed",
+    "loss",
+    "model",
+    "recipes",
+    "train",
+)  # modules whose change changes a training
 
 
 def save(content: dict, path: Path) -> None:
@@ -27,34 +40,50 @@ def save(content: dict, path: Path) -> None:
         torch.save(content, file)
 
 
-def load_checkpoint(path: Path, device: torch.device, *, split: pd.DataFrame | None = None) -> tuple[AttnVGG, dict]:
+def load_checkpoint(
+    path: Path, device: torch.device, *, split: pd.DataFrame | None = None
+) -> tuple[AttnVGG, dict]:
     """The network of `model.pt` in evaluation mode on `device`, and its config; no pickled code is ever run.
 
     split: of split.csv, where it is to be the one that the network was trained on. Raises FileNotFoundError that names
     04_train.ipynb, and ValueError for a file that is not such a checkpoint, or of another split.
     """
     try:
-        content = torch.load(workspace.need(path, "04_train.ipynb"), map_location="cpu", weights_only=True)
+        content = torch.load(
+            workspace.need(path, "04_train.ipynb"), map_location="cpu", weights_only=True
+        )
     except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
-        raise ValueError(f"{path} cannot be read as a checkpoint: run 04_train.ipynb again") from error
+        raise ValueError(
+            f"{path} cannot be read as a checkpoint: run 04_train.ipynb again"
+        ) from error
     config = content.get("config", {}) if isinstance(content, dict) else {}
     if config.get("format") != workspace.FORMAT:
-        raise ValueError(f"{path} has format {config.get('format')}, not {workspace.FORMAT}: run 04_train.ipynb again")
+        raise ValueError(
+            f"{path} has format {config.get('format')}, not {workspace.FORMAT}: run 04_train.ipynb again"
+        )
     try:
-        network = AttnVGG(config["classes"], attention=config["attention"], dropout=config["dropout"])
+        network = AttnVGG(
+            config["classes"], attention=config["attention"], dropout=config["dropout"]
+        )
         network.load_state_dict(content["state_dict"])
     except (KeyError, TypeError, RuntimeError, ValueError) as error:
-        raise ValueError(f"{path} does not hold the weights of the network that its config describes, but of another "
-                         "model: run 04_train.ipynb again") from error
+        raise ValueError(
+            f"{path} does not hold the weights of the network that its config describes, but of another "
+            "model: run 04_train.ipynb again"
+        ) from error
     if split is not None and config.get("split") != split_key(split):
-        raise ValueError(f"{path} was trained on another split than split.csv beside it: the network may have learned "
-                         "from what is test there now. Run 04_train.ipynb again")
+        raise ValueError(
+            f"{path} was trained on another split than split.csv beside it: the network may have learned "
+            "from what is test there now. Run 04_train.ipynb again"
+        )
     return network.to(device, memory_format=torch.channels_last).eval(), config
 
 
 def split_key(split: pd.DataFrame) -> str:
     """A hash of which photograph is on which side."""
-    return hashlib.sha256(split[["image_id", "split", "kept"]].to_csv(index=False).encode()).hexdigest()[:16]
+    return hashlib.sha256(
+        split[["image_id", "split", "kept"]].to_csv(index=False).encode()
+    ).hexdigest()[:16]
 
 
 def write_results(folder: Path, fitted, predictions: pd.DataFrame, content: dict) -> None:
@@ -63,7 +92,11 @@ def write_results(folder: Path, fitted, predictions: pd.DataFrame, content: dict
     fitted: of `train.fit`. content: of metrics.json, as `metrics.summarise` gives it. All five are written before the
     first takes its place, so that they are of one another. The progress that a killed run would need goes.
     """
-    config = {**fitted.config, "calibration": content["calibration"], "threshold": content["threshold"]}
+    config = {
+        **fitted.config,
+        "calibration": content["calibration"],
+        "threshold": content["threshold"],
+    }
     with workspace.locked(folder / "results"), ExitStack() as stack:
         beside = [stack.enter_context(workspace.replacing(folder / name)) for name in RESULTS]
         model, history, held_out, timing, metrics = beside
@@ -80,11 +113,19 @@ def read_predictions(folder: Path) -> pd.DataFrame:
     return workspace.read_table(folder / "predictions.csv", "04_train.ipynb", PREDICTIONS)
 
 
-def training_key(settings: Settings, used: pd.DataFrame, photographs: Photographs, precision: torch.dtype) -> str:
+def training_key(
+    settings: Settings, used: pd.DataFrame, photographs: Photographs, precision: torch.dtype
+) -> str:
     """A hash of all that a training follows from: two of one key end in the same network, on the CPU bit for bit."""
-    chosen = {**dataclasses.asdict(settings), "device": photographs.device.type, "precision": str(precision)}
+    chosen = {
+        **dataclasses.asdict(settings),
+        "device": photographs.device.type,
+        "precision": str(precision),
+    }
     recipe = [workspace.FORMAT, torch.__version__, chosen, photographs.key, used.to_csv()]
-    recipe += [Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8") for name in SHAPING]
+    recipe += [
+        Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8") for name in SHAPING
+    ]
     return hashlib.sha256(repr(recipe).encode()).hexdigest()
 
 
@@ -108,7 +149,11 @@ class Progress:
             content = torch.load(self.path, map_location="cpu", weights_only=True)
         except (pickle.UnpicklingError, EOFError, RuntimeError):
             return None
-        return content["state"] if isinstance(content, dict) and content.get("key") == self.key else None
+        return (
+            content["state"]
+            if isinstance(content, dict) and content.get("key") == self.key
+            else None
+        )
 
     def save(self, state: dict) -> None:
         """Keep a copy of `state`, nested dictionaries and lists. Raises OSError where the last could not be written."""

@@ -10,8 +10,14 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def focal_loss(logits: Tensor, targets: Tensor, *, alpha: float = -1.0, gamma: float = 2.0,
-               reduction: str = "mean") -> Tensor:
+def focal_loss(
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    alpha: float = -1.0,
+    gamma: float = 2.0,
+    reduction: str = "mean",
+) -> Tensor:
     """Lin's focal loss of a binary classifier: `-alpha_t (1 - p_t)^gamma log p_t`.
 
     logits, targets: the same shape, targets 0 or 1 as floats. alpha weighs the positive class and 1 - alpha the
@@ -19,10 +25,14 @@ def focal_loss(logits: Tensor, targets: Tensor, *, alpha: float = -1.0, gamma: f
     Raises ValueError for shapes that differ ([B, 1] against [B] would broadcast to [B, B]) and for other values.
     """
     if logits.shape != targets.shape:
-        raise ValueError(f"logits {list(logits.shape)} and targets {list(targets.shape)} must have one shape")
+        raise ValueError(
+            f"logits {list(logits.shape)} and targets {list(targets.shape)} must have one shape"
+        )
     if alpha > 1 or gamma < 0:
-        raise ValueError(f"alpha is at most 1 (negative: none) and gamma at least 0, not {alpha} and {gamma}")
-    signed = logits * (2 * targets - 1)                                                 # p_t = sigmoid(signed)
+        raise ValueError(
+            f"alpha is at most 1 (negative: none) and gamma at least 0, not {alpha} and {gamma}"
+        )
+    signed = logits * (2 * targets - 1)  # p_t = sigmoid(signed)
     loss = -functional.logsigmoid(signed) * (gamma * functional.logsigmoid(-signed)).exp()
     if alpha >= 0:
         loss = loss * (alpha * targets + (1 - alpha) * (1 - targets))
@@ -39,15 +49,19 @@ def dice_loss(maps: Tensor, masks: Tensor) -> Tensor:
     maps: [B, 1, h, w], 0 to 1 (sigmoid attention). masks: [B, 1, H, W], 0 to 1, averaged down to the map's size.
     Returns [B].
     """
-    masks = functional.adaptive_avg_pool2d(masks, maps.shape[-2:])                      # [B, 1, h, w]
+    masks = functional.adaptive_avg_pool2d(masks, maps.shape[-2:])  # [B, 1, h, w]
     both = (maps * masks).sum(dim=(1, 2, 3))
     return 1 - (2 * both + 1e-6) / (maps.sum(dim=(1, 2, 3)) + masks.sum(dim=(1, 2, 3)) + 1e-6)
 
 
-def mask_loss(maps: Sequence[Tensor], masks: Tensor, masked: Tensor, weights: Sequence[float]) -> Tensor:
+def mask_loss(
+    maps: Sequence[Tensor], masks: Tensor, masked: Tensor, weights: Sequence[float]
+) -> Tensor:
     """The Dice terms of several maps, weighted and added, and averaged over the photographs that have a mask.
 
     maps: of [B, 1, h, w] each. masks: [B, 1, H, W], 0 to 1. masked: [B], 1 where there is a mask, else 0.
     """
-    terms = sum(weight * dice_loss(one, masks) for weight, one in zip(weights, maps, strict=True))  # [B]
+    terms = sum(
+        weight * dice_loss(one, masks) for weight, one in zip(weights, maps, strict=True)
+    )  # [B]
     return (terms * masked).sum() / masked.sum().clamp(min=1)

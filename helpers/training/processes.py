@@ -16,7 +16,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from helpers import workspace
 
-PATIENCE = timedelta(minutes=10)  # how long a process waits for one that is silent before the job ends with an error
+PATIENCE = timedelta(
+    minutes=10
+)  # how long a process waits for one that is silent before the job ends with an error
 
 
 @contextmanager
@@ -31,8 +33,10 @@ def started(device: str = "auto") -> Iterator[torch.device]:
         return
     if chip.type == "cuda":
         if local >= torch.cuda.device_count():
-            raise ValueError(f"process {local} of this machine has no GPU: there are {torch.cuda.device_count()}; "
-                             "start torchrun with that --nproc-per-node")
+            raise ValueError(
+                f"process {local} of this machine has no GPU: there are {torch.cuda.device_count()}; "
+                "start torchrun with that --nproc-per-node"
+            )
         chip = torch.device("cuda", local)
         torch.cuda.set_device(chip)
     distributed.init_process_group("nccl" if chip.type == "cuda" else "gloo", timeout=PATIENCE)
@@ -91,7 +95,9 @@ def same(value: int, what: str) -> None:
         both = torch.tensor([value, -value], device=communicator())
         distributed.all_reduce(both, distributed.ReduceOp.MAX)
         if both[0] != -both[1]:
-            raise RuntimeError(f"{what}: the processes have {-both[1]} to {both[0]}; runs/ must be one folder for all")
+            raise RuntimeError(
+                f"{what}: the processes have {-both[1]} to {both[0]}; runs/ must be one folder for all"
+            )
 
 
 def copy_buffers(network: nn.Module) -> None:

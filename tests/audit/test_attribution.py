@@ -27,11 +27,11 @@ def straddling(attention: str) -> tuple[AttnVGG, torch.Tensor]:
 def test_grad_cam_equals_a_computation_by_hand(attention):
     network, images = straddling(attention)
     expected = []
-    for image in images[:, None]:                                                       # one by one: [1, 3, H, W]
+    for image in images[:, None]:  # one by one: [1, 3, H, W]
         with torch.no_grad():
-            pool3 = network.backbone[:POOL3 + 1](image)
-            pool4 = network.backbone[POOL3 + 1:POOL4 + 1](pool3)
-            block5 = network.backbone[POOL4 + 1:LAST_RELU + 1](pool4)                   # [1, 512, 4, 6]
+            pool3 = network.backbone[: POOL3 + 1](image)
+            pool4 = network.backbone[POOL3 + 1 : POOL4 + 1](pool3)
+            block5 = network.backbone[POOL4 + 1 : LAST_RELU + 1](pool4)  # [1, 512, 4, 6]
         block5.requires_grad_()
         pool5 = functional.max_pool2d(block5, 2)
         if attention == "none":
@@ -40,23 +40,34 @@ def test_grad_cam_equals_a_computation_by_hand(attention):
             vectors = [network.attention3(pool3, pool5)[1], network.attention4(pool4, pool5)[1]]
         logit = network.classifier(torch.cat([pool5.mean(dim=(2, 3)), *vectors], dim=1)).squeeze()
         gradient = torch.autograd.grad(logit if logit > 0 else -logit, block5)[0]
-        expected.append((gradient.mean(dim=(2, 3), keepdim=True) * block5).sum(dim=1, keepdim=True).relu().detach())
+        expected.append(
+            (gradient.mean(dim=(2, 3), keepdim=True) * block5)
+            .sum(dim=1, keepdim=True)
+            .relu()
+            .detach()
+        )
     found, output = attribution.grad_cam(network, images)
-    assert found.shape == (3, 1, 4, 6) and not found.requires_grad and not output.logits.requires_grad
+    assert (
+        found.shape == (3, 1, 4, 6) and not found.requires_grad and not output.logits.requires_grad
+    )
     assert (found.flatten(1).amax(dim=1) > 0).all()
     torch.testing.assert_close(found, torch.cat(expected), rtol=1e-3, atol=1e-7)
-    assert all(parameter.grad is None and parameter.requires_grad for parameter in network.parameters())
+    assert all(
+        parameter.grad is None and parameter.requires_grad for parameter in network.parameters()
+    )
 
 
 def test_grad_cam_without_attention_has_a_closed_form():
     # each 2x2 window passes the classifier's weight / windows to one place: on average w / (windows * 4) = w / places
     network, images = straddling("none")
     with torch.no_grad():
-        block5 = network.backbone[:LAST_RELU + 1](images)                               # [3, 512, 4, 6]
+        block5 = network.backbone[: LAST_RELU + 1](images)  # [3, 512, 4, 6]
         sign = torch.where(network(images).logits > 0, 1.0, -1.0)[:, :, None, None]
     weights = network.classifier.weight[0, :512].detach().view(1, 512, 1, 1)
     expected = (sign * (weights * block5).sum(dim=1, keepdim=True) / 24).relu()
-    torch.testing.assert_close(attribution.grad_cam(network, images)[0], expected, rtol=1e-3, atol=1e-7)
+    torch.testing.assert_close(
+        attribution.grad_cam(network, images)[0], expected, rtol=1e-3, atol=1e-7
+    )
 
 
 def test_the_output_beside_grad_cam_is_that_of_the_network_in_evaluation_mode():
@@ -64,12 +75,16 @@ def test_the_output_beside_grad_cam_is_that_of_the_network_in_evaluation_mode():
     network.train()
     found = attribution.grad_cam(network, images[:1])[1]
     assert not network.training
-    assert not attribution.logit_of(network, [])(images[:1]).requires_grad, "no graph for the weights"
+    assert not attribution.logit_of(network, [])(images[:1]).requires_grad, (
+        "no graph for the weights"
+    )
     with torch.no_grad():
         torch.testing.assert_close(tuple(found), tuple(network(images[:1])))
 
 
-@pytest.mark.parametrize("method", [attribution.grad_cam, attribution.integrated_gradients, attribution.occlusion])
+@pytest.mark.parametrize(
+    "method", [attribution.grad_cam, attribution.integrated_gradients, attribution.occlusion]
+)
 def test_several_logits_are_refused(method):
     with pytest.raises(ValueError, match="one logit, not 2"):
         method(AttnVGG(2), torch.randn(1, 3, 32, 32))
@@ -112,7 +127,9 @@ def test_integrated_gradients_are_complete(linear):
     sign = torch.where(logits > 0, 1.0, -1.0)
     found = attribution.integrated_gradients(network, images)
     assert found.shape == (6, 1, 3, 4) and not found.requires_grad
-    torch.testing.assert_close(found.sum(dim=(1, 2, 3)), (sign * (logits - baseline)).squeeze(1), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(
+        found.sum(dim=(1, 2, 3)), (sign * (logits - baseline)).squeeze(1), rtol=1e-3, atol=1e-3
+    )
     assert (found < 0).any(), "signed"
 
 
@@ -121,24 +138,32 @@ def test_integrated_gradients_of_a_linear_network_are_weight_times_pixel():
     images = both_calls(network)
     pixels = images.clone().requires_grad_()
     logits = network(pixels).logits
-    weights = torch.autograd.grad(logits.sum(), pixels)[0]                              # the same for all
+    weights = torch.autograd.grad(logits.sum(), pixels)[0]  # the same for all
     for number, image in enumerate(images):
         part = (weights[number] * image).sum(dim=0) * (1 if logits[number] > 0 else -1)  # [H, W]
-        expected = [[part[y:y + 16, x:x + 16].sum().item() for x in range(0, 64, 16)] for y in range(0, 48, 16)]
-        found = attribution.integrated_gradients(network, images[number:number + 1])[0, 0]
+        expected = [
+            [part[y : y + 16, x : x + 16].sum().item() for x in range(0, 64, 16)]
+            for y in range(0, 48, 16)
+        ]
+        found = attribution.integrated_gradients(network, images[number : number + 1])[0, 0]
         torch.testing.assert_close(found, torch.tensor(expected), rtol=1e-3, atol=1e-4)
 
 
 def test_integrated_gradients_of_the_real_network_come_near_completeness_with_more_steps():
     network, images = straddling("softmax")
     with torch.no_grad():
-        for layer in network.backbone:  # as it starts, it is linear along the path from 0: any number of steps is exact
+        for layer in (
+            network.backbone
+        ):  # as it starts, it is linear along the path from 0: any number of steps is exact
             if isinstance(layer, torch.nn.BatchNorm2d):
                 layer.bias.normal_(std=0.3)
         images = images[:1, :, :, :64]
         logits, baseline = network(images).logits, network(torch.zeros(1, 3, 64, 64)).logits
     wanted = torch.where(logits > 0, 1.0, -1.0) * (logits - baseline)
-    sums = [attribution.integrated_gradients(network, images, steps=steps).sum(dim=(1, 2, 3)) for steps in (2, 32)]
+    sums = [
+        attribution.integrated_gradients(network, images, steps=steps).sum(dim=(1, 2, 3))
+        for steps in (2, 32)
+    ]
     gaps = [(one - wanted[:, 0]).abs().mean() for one in sums]
     assert gaps[1] < gaps[0] / 2 and gaps[1] < 0.1 * wanted.abs().mean()
 
@@ -150,21 +175,22 @@ def test_occlusion_equals_a_plain_loop(linear):
     found = attribution.occlusion(network, images)
     assert found.shape == (6, 1, 3, 4) and not found.requires_grad
     for number in range(6):
-        image, sums, times = images[number:number + 1], torch.zeros(3, 4), torch.zeros(3, 4)
+        image, sums, times = images[number : number + 1], torch.zeros(3, 4), torch.zeros(3, 4)
         with torch.no_grad():
             whole = network(image).logits.item()
-            for row in range(2):                                                        # squares of 2 x 2 cells
+            for row in range(2):  # squares of 2 x 2 cells
                 for column in range(3):
                     hidden = image.clone()
-                    hidden[:, :, 16 * row:16 * row + 32, 16 * column:16 * column + 32] = 0
+                    hidden[:, :, 16 * row : 16 * row + 32, 16 * column : 16 * column + 32] = 0
                     fall = (1 if whole > 0 else -1) * (whole - network(hidden).logits.item())
-                    sums[row:row + 2, column:column + 2] += fall
-                    times[row:row + 2, column:column + 2] += 1
+                    sums[row : row + 2, column : column + 2] += fall
+                    times[row : row + 2, column : column + 2] += 1
         torch.testing.assert_close(found[number, 0], sums / times, rtol=1e-3, atol=1e-3)
 
 
 def test_all_methods_explain_the_called_class():
     """A network that answers by the colour of one corner: what raises its score lies there, whatever it calls."""
+
     class Corner(torch.nn.Module):
         def forward(self, images: torch.Tensor) -> Output:
             return Output(images[:, :1, :16, :16].mean(dim=(2, 3)), None, None)
@@ -184,5 +210,9 @@ def test_posthoc_maps_have_one_resolution_and_no_warning():
     assert list(found) == ["grad_cam", "integrated_gradients", "occlusion"]
     for maps in found.values():
         assert maps.shape == (3, 1, 4, 6) and (maps >= 0).all() and not maps.requires_grad
-    torch.testing.assert_close(found["grad_cam"], attribution.grad_cam(network, images)[0], rtol=1e-4, atol=1e-7)
-    assert all(parameter.grad is None and parameter.requires_grad for parameter in network.parameters())
+    torch.testing.assert_close(
+        found["grad_cam"], attribution.grad_cam(network, images)[0], rtol=1e-4, atol=1e-7
+    )
+    assert all(
+        parameter.grad is None and parameter.requires_grad for parameter in network.parameters()
+    )

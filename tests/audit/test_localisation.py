@@ -23,37 +23,53 @@ SIZES = [(1, 1, 5, 7), (4, 1, 6, 3), (2, 1, 8, 8), (3, 1, 1, 9)]
 
 def by_loop(grid: list[list[float]], mask: list[list[float]]) -> dict[str, float]:
     """The figures of one map and one mask in plain Python; a constant map is left as it is."""
-    places = [(grid[y][x], mask[y][x] >= 0.5) for y in range(len(grid)) for x in range(len(grid[0]))]
+    places = [
+        (grid[y][x], mask[y][x] >= 0.5) for y in range(len(grid)) for x in range(len(grid[0]))
+    ]
     values = [value for value, _ in places]
     high, total = max(values), sum(values)
     maxima = [lesion for value, lesion in places if value == high]
-    inside, outside = ([value for value, lesion in places if lesion == kind] for kind in (True, False))
-    pairs = [1 if ours > theirs else 0.5 if ours == theirs else 0 for ours in inside for theirs in outside]
+    inside, outside = (
+        [value for value, lesion in places if lesion == kind] for kind in (True, False)
+    )
+    pairs = [
+        1 if ours > theirs else 0.5 if ours == theirs else 0
+        for ours in inside
+        for theirs in outside
+    ]
     held, area = 0.0, 0.0
     for value in sorted(values, reverse=True):
         if held + value >= total / 2:
             area += (total / 2 - held) / value
             break
         held, area = held + value, area + 1
-    return {"hits": sum(maxima) / len(maxima), "energy": sum(value for value, lesion in places if lesion) / total,
-            "iou": iou_by_loop(grid, mask, 0.5), "concentration": area / len(places),
-            "pixel_auc": sum(pairs) / len(pairs) if pairs else float("nan")}
+    return {
+        "hits": sum(maxima) / len(maxima),
+        "energy": sum(value for value, lesion in places if lesion) / total,
+        "iou": iou_by_loop(grid, mask, 0.5),
+        "concentration": area / len(places),
+        "pixel_auc": sum(pairs) / len(pairs) if pairs else float("nan"),
+    }
 
 
 def iou_by_loop(grid: list[list[float]], mask: list[list[float]], threshold: float) -> float:
-    places = [(grid[y][x], mask[y][x] >= 0.5) for y in range(len(grid)) for x in range(len(grid[0]))]
+    places = [
+        (grid[y][x], mask[y][x] >= 0.5) for y in range(len(grid)) for x in range(len(grid[0]))
+    ]
     low, high = min(value for value, _ in places), max(value for value, _ in places)
     kept = [(value - low >= threshold * (high - low), lesion) for value, lesion in places]
-    return sum(1 for one, lesion in kept if one and lesion) / sum(1 for one, lesion in kept if one or lesion)
+    return sum(1 for one, lesion in kept if one and lesion) / sum(
+        1 for one, lesion in kept if one or lesion
+    )
 
 
 @pytest.mark.parametrize("shape", SIZES)
 @pytest.mark.parametrize("levels", [2, 4, 1000])
 def test_figures_equal_a_plain_loop_with_and_without_ties(shape, levels):
     generator = torch.Generator().manual_seed(levels + shape[2])
-    maps = torch.randint(0, levels, shape, generator=generator) / 8                     # few levels: many ties
+    maps = torch.randint(0, levels, shape, generator=generator) / 8  # few levels: many ties
     maps[:, :, 0, 0], maps[:, :, 0, 1] = 0, levels / 8
-    maps += (levels > 2) / 4                                                            # a smallest value of 0, or not
+    maps += (levels > 2) / 4  # a smallest value of 0, or not
     masks = torch.rand(shape, generator=generator)
     masks[:, :, -1, -1] = 1
     found = localisation.localise(maps, masks)
@@ -61,11 +77,15 @@ def test_figures_equal_a_plain_loop_with_and_without_ties(shape, levels):
         expected = by_loop(maps[number, 0].tolist(), masks[number, 0].tolist())
         for figure in localisation.FIGURES:
             assert found[figure].shape == (shape[0],)
-            assert found[figure][number].item() == pytest.approx(expected[figure], abs=1e-12, nan_ok=True), figure
+            assert found[figure][number].item() == pytest.approx(
+                expected[figure], abs=1e-12, nan_ok=True
+            ), figure
         ious = localisation.overlap(maps, masks, localisation.THRESHOLDS)[number]
         assert len(ious) == len(localisation.THRESHOLDS)
         for threshold, one in zip(localisation.THRESHOLDS, ious.tolist(), strict=True):
-            assert one == pytest.approx(iou_by_loop(maps[number, 0].tolist(), masks[number, 0].tolist(), threshold))
+            assert one == pytest.approx(
+                iou_by_loop(maps[number, 0].tolist(), masks[number, 0].tolist(), threshold)
+            )
 
 
 @pytest.mark.parametrize("levels", [3, 1000])
@@ -112,18 +132,25 @@ def test_figures_do_not_depend_on_the_scale_of_the_map():
 
 
 def test_an_empty_mask_leaves_concentration_alone():
-    found = localisation.localise(torch.eye(4)[None, None].repeat(2, 1, 1, 1), torch.stack([torch.zeros(1, 4, 4),
-                                                                                    torch.ones(1, 4, 4)]))
+    found = localisation.localise(
+        torch.eye(4)[None, None].repeat(2, 1, 1, 1),
+        torch.stack([torch.zeros(1, 4, 4), torch.ones(1, 4, 4)]),
+    )
     for figure in ("hits", "energy", "iou"):
         assert found[figure].isnan().tolist() == [True, False]
     assert found["concentration"].tolist() == [0.125, 0.125]
     assert found["pixel_auc"].isnan().all(), "no lesion, and nothing but lesion: no pair to compare"
 
 
-@pytest.mark.parametrize(("maps", "masks"), [
-    (torch.full((1, 1, 4, 4), -0.1), torch.ones(1, 1, 4, 4)),
-    (torch.full((1, 1, 4, 4), torch.nan), torch.ones(1, 1, 4, 4)),
-    (torch.ones(1, 1, 2, 2), torch.ones(1, 1, 4, 4))], ids=["negative", "nan", "shapes"])
+@pytest.mark.parametrize(
+    ("maps", "masks"),
+    [
+        (torch.full((1, 1, 4, 4), -0.1), torch.ones(1, 1, 4, 4)),
+        (torch.full((1, 1, 4, 4), torch.nan), torch.ones(1, 1, 4, 4)),
+        (torch.ones(1, 1, 2, 2), torch.ones(1, 1, 4, 4)),
+    ],
+    ids=["negative", "nan", "shapes"],
+)
 def test_maps_that_cannot_be_read_are_refused(maps, masks):
     with pytest.raises(ValueError, match="maps of 0 or more"):
         localisation.localise(maps, masks)
@@ -134,7 +161,7 @@ def test_the_centred_gaussian():
     assert grid.shape == (8, 12)
     torch.testing.assert_close(grid, grid.flip(0, 1))
     for y, x in ((0, 0), (2, 11), (4, 5)):
-        away = (((y + 0.5) / 8 - 0.5) ** 2 + ((x + 0.5) / 12 - 0.5) ** 2) / (2 * 0.25 ** 2)
+        away = (((y + 0.5) / 8 - 0.5) ** 2 + ((x + 0.5) / 12 - 0.5) ** 2) / (2 * 0.25**2)
         assert grid[y, x].item() == pytest.approx(np.exp(-away), rel=1e-5)
 
 
@@ -147,15 +174,16 @@ def test_sobel_is_the_gradient_of_the_grey_photograph():
     for picture, edges in zip(colours, found[:, 0].numpy(), strict=True):
         grey = 0.299 * picture[0] + 0.587 * picture[1] + 0.114 * picture[2]
         across, down = (ndimage.sobel(grey, axis=axis, mode="mirror") for axis in (1, 0))
-        np.testing.assert_allclose(edges, np.sqrt(across ** 2 + down ** 2), atol=1e-5)
-        a, b, c = grey[2:5, 3:6].T                                                      # columns, by hand
+        np.testing.assert_allclose(edges, np.sqrt(across**2 + down**2), atol=1e-5)
+        a, b, c = grey[2:5, 3:6].T  # columns, by hand
         d, e, f = grey[2:5, 3:6]
         by_hand = [(c - a) @ (1, 2, 1), (f - d) @ (1, 2, 1)]
         assert edges[3, 4] == pytest.approx(np.hypot(*by_hand), abs=1e-5)
     step = torch.zeros(1, 3, 6, 8)
-    step[:, :, :, 4:] = 1                                                               # two columns touch the edge
-    assert (localisation.sobel(step, {"mean": (0, 0, 0), "std": (1, 1, 1)})[0, 0] > 0.1).any(dim=0).tolist() == [
-        False, False, False, True, True, False, False, False]
+    step[:, :, :, 4:] = 1  # two columns touch the edge
+    assert (localisation.sobel(step, {"mean": (0, 0, 0), "std": (1, 1, 1)})[0, 0] > 0.1).any(
+        dim=0
+    ).tolist() == [False, False, False, True, True, False, False, False]
 
 
 def test_dark_is_otsus_guess_on_the_photograph_as_it_was_before_normalisation():
@@ -163,7 +191,9 @@ def test_dark_is_otsus_guess_on_the_photograph_as_it_was_before_normalisation():
     pixels = np.random.default_rng(0).integers(150, 200, (2, 32, 64, 3), dtype=np.uint8)
     pixels[0, 10:20, 30:50], pixels[1, 4:9, 20:40] = 60, 90
     mean, std = (np.array(config[name]) for name in ("mean", "std"))
-    found = localisation.dark(torch.from_numpy((pixels / 255 - mean) / std).permute(0, 3, 1, 2).float(), config)
+    found = localisation.dark(
+        torch.from_numpy((pixels / 255 - mean) / std).permute(0, 3, 1, 2).float(), config
+    )
     assert found.shape == (2, 1, 32, 64) and set(found.unique().tolist()) == {0, 1}
     for one, picture in zip(found[:, 0].numpy(), pixels, strict=True):
         assert np.array_equal(one, otsu(picture) / 255)
@@ -183,17 +213,27 @@ def test_an_untrained_network_follows_from_its_seed_and_disturbs_no_other_draw()
     images, config = torch.randn(2, 3, 32, 64), {"mean": (0.5,) * 3, "std": (0.2,) * 3}
     found = localisation.unlearned(one, images, config)
     assert {name: list(grid.shape) for name, grid in found.items()} == {
-        "sobel": [2, 1, 32, 64], "otsu": [2, 1, 32, 64], "random_pool3": [2, 1, 4, 8], "random_pool4": [2, 1, 2, 4]}
+        "sobel": [2, 1, 32, 64],
+        "otsu": [2, 1, 32, 64],
+        "random_pool3": [2, 1, 4, 8],
+        "random_pool4": [2, 1, 2, 4],
+    }
     with torch.no_grad():
         assert torch.equal(found["random_pool4"], one(images).pool4_map)
-    assert list(localisation.unlearned(localisation.untrained(AttnVGG(attention="none")), images, config)) == ["sobel", "otsu"]
+    assert list(
+        localisation.unlearned(localisation.untrained(AttnVGG(attention="none")), images, config)
+    ) == ["sobel", "otsu"]
 
 
 def test_shifted_crops_lie_in_all_corners_and_stay_inside():
     geometry = localisation.shifted(400, 3).geometry
     scale, offset = geometry[:, :, :2], geometry[:, :, 2]
-    assert torch.equal(scale, (localisation.SHIFT * torch.eye(2)).expand(400, 2, 2)), "neither turned nor flipped"
-    torch.testing.assert_close(offset.abs(), torch.full((400, 2), 1 - localisation.SHIFT))    # to the edges, not beyond
+    assert torch.equal(scale, (localisation.SHIFT * torch.eye(2)).expand(400, 2, 2)), (
+        "neither turned nor flipped"
+    )
+    torch.testing.assert_close(
+        offset.abs(), torch.full((400, 2), 1 - localisation.SHIFT)
+    )  # to the edges, not beyond
     corners, counts = offset.sign().unique(dim=0, return_counts=True)
     assert len(corners) == 4 and counts.min() > 70
     assert torch.equal(geometry, localisation.shifted(400, 3).geometry)
@@ -202,28 +242,45 @@ def test_shifted_crops_lie_in_all_corners_and_stay_inside():
 
 def test_the_best_threshold_is_that_of_a_plain_search():
     generator, tables = torch.Generator().manual_seed(2), {}
-    maps = {"sharp": torch.rand(6, 1, 5, 8, generator=generator) ** 4, "flat": torch.ones(6, 1, 5, 8),
-            "even": torch.rand(6, 1, 5, 8, generator=generator)}
+    maps = {
+        "sharp": torch.rand(6, 1, 5, 8, generator=generator) ** 4,
+        "flat": torch.ones(6, 1, 5, 8),
+        "even": torch.rand(6, 1, 5, 8, generator=generator),
+    }
     masks = (maps["sharp"] + 0.1 * torch.rand(6, 1, 5, 8, generator=generator) > 0.2).float()
     for name, grid in maps.items():
         ious = localisation.overlap(grid, masks, localisation.THRESHOLDS)
-        tables[name] = pd.DataFrame(ious.numpy(), columns=[f"iou_{t:.2f}" for t in localisation.THRESHOLDS]).assign(map=name)
-    gone = tables["sharp"].iloc[:1].assign(**{f"iou_{t:.2f}": np.nan for t in localisation.THRESHOLDS})  # without a mask
+        tables[name] = pd.DataFrame(
+            ious.numpy(), columns=[f"iou_{t:.2f}" for t in localisation.THRESHOLDS]
+        ).assign(map=name)
+    gone = (
+        tables["sharp"].iloc[:1].assign(**{f"iou_{t:.2f}": np.nan for t in localisation.THRESHOLDS})
+    )  # without a mask
     found = localisation.choose_thresholds(pd.concat([*tables.values(), gone], ignore_index=True))
     for name, grid in maps.items():
-        means = {threshold: sum(iou_by_loop(one.tolist(), mask.tolist(), threshold)
-                                for one, mask in zip(grid[:, 0], masks[:, 0], strict=True)) / 6
-                 for threshold in localisation.THRESHOLDS}
+        means = {
+            threshold: sum(
+                iou_by_loop(one.tolist(), mask.tolist(), threshold)
+                for one, mask in zip(grid[:, 0], masks[:, 0], strict=True)
+            )
+            / 6
+            for threshold in localisation.THRESHOLDS
+        }
         assert means[found[name]] == pytest.approx(max(means.values())), name
     assert found["flat"] == 0 < found["sharp"] < 0.5
     assert localisation.choose_thresholds(gone) == {}
 
 
 def test_paired_takes_differences_photograph_by_photograph():
-    table = made_up({"attention_pool4": 0.6, "uniform": 0.5}, noise=0.1).sample(frac=1, random_state=0)
+    table = made_up({"attention_pool4": 0.6, "uniform": 0.5}, noise=0.1).sample(
+        frac=1, random_state=0
+    )
     table.loc[(table["map"] == "uniform") & (table["row"] < 4), "energy"] = np.nan
     found = localisation.paired(table, "energy", "attention_pool4", "uniform")
-    values = {(name, row): one for name, row, one in zip(table["map"], table["row"], table["energy"], strict=True)}
+    values = {
+        (name, row): one
+        for name, row, one in zip(table["map"], table["row"], table["energy"], strict=True)
+    }
     differences = [values["attention_pool4", row] - values["uniform", row] for row in range(4, 40)]
     assert (found["value"], found["n"]) == (pytest.approx(sum(differences) / 36), 36)
     assert localisation.paired(table, "energy", "attention_pool4", "grad_cam") is None
@@ -239,25 +296,49 @@ def test_cost_equals_published_counts_and_a_sum_over_layers():
     ours, vgg = cost(AttnVGG), cost(vgg16_bn)
     assert (ours["parameters"], vgg["parameters"]) == (15_183_683, 138_365_992)
     assert vgg["multiply-adds"] == work + 25088 * 4096 + 4096 * 4096 + 4096 * 1000
-    blocks = sum(256 * (local * place + 512 * 49 + place) for local, place in ((256, 784), (512, 196)))
+    blocks = sum(
+        256 * (local * place + 512 * 49 + place) for local, place in ((256, 784), (512, 196))
+    )
     assert ours["multiply-adds"] == work + blocks + 1280
 
 
-def made_up(energies: dict[str, float], *, noise: float = 0.0, mean: float = 0.02, more: float = 0.0) -> pd.DataFrame:
+def made_up(
+    energies: dict[str, float], *, noise: float = 0.0, mean: float = 0.02, more: float = 0.0
+) -> pd.DataFrame:
     """Rows as `measure` gives them: 40 photographs, half melanoma, each its own group."""
     rng, parts = np.random.default_rng(0), []
     target = np.arange(40) % 2
     for name, energy in energies.items():
         spread = rng.normal(size=40)
-        parts.append(pd.DataFrame({
-            "row": np.arange(40), "group": np.arange(40), "target": target, "map": name, "hits": 0.5, "iou": 0.5,
-            "pixel_auc": energy,
-            "energy": energy + noise * (spread - spread.mean()), "zero": False, "mean": mean + more * target,
-            "concentration": {"attention_pool3": 0.3, "attention_pool4": 0.2}.get(name, 0.4)}))
+        parts.append(
+            pd.DataFrame(
+                {
+                    "row": np.arange(40),
+                    "group": np.arange(40),
+                    "target": target,
+                    "map": name,
+                    "hits": 0.5,
+                    "iou": 0.5,
+                    "pixel_auc": energy,
+                    "energy": energy + noise * (spread - spread.mean()),
+                    "zero": False,
+                    "mean": mean + more * target,
+                    "concentration": {"attention_pool3": 0.3, "attention_pool4": 0.2}.get(
+                        name, 0.4
+                    ),
+                }
+            )
+        )
     return pd.concat(parts, ignore_index=True)
 
 
-GOOD = {"attention_pool3": 0.4, "attention_pool4": 0.8, "grad_cam": 0.5, "centre": 0.6, "uniform": 0.3}
+GOOD = {
+    "attention_pool3": 0.4,
+    "attention_pool4": 0.8,
+    "grad_cam": 0.5,
+    "centre": 0.6,
+    "uniform": 0.3,
+}
 EXPLAINS, POSTHOC, DIFFUSE, LESION, BENIGN, AUC, PARAMETERS, WORK = range(8)
 
 
@@ -269,16 +350,26 @@ def verdicts(*arguments, **more) -> list[str]:
 
 def test_claims_hold_where_the_numbers_say_so():
     auc = {"value": 0.05, "low": 0.01, "high": 0.09, "n": 40}
-    slow = made_up({"attention_pool4": 0.8, "integrated_gradients": 0.7, "occlusion": 0.6}, noise=0.01)
-    found = verdicts(made_up(GOOD, noise=0.05, more=0.01), "sigmoid", auc, shifted=made_up(GOOD), posthoc=slow)
-    assert found == ["holds"] * 7 + ["does not hold"]                                   # multiply-adds
+    slow = made_up(
+        {"attention_pool4": 0.8, "integrated_gradients": 0.7, "occlusion": 0.6}, noise=0.01
+    )
+    found = verdicts(
+        made_up(GOOD, noise=0.05, more=0.01), "sigmoid", auc, shifted=made_up(GOOD), posthoc=slow
+    )
+    assert found == ["holds"] * 7 + ["does not hold"]  # multiply-adds
 
 
-@pytest.mark.parametrize(("claim", "change"), [
-    (EXPLAINS, {"energies": GOOD | {"grad_cam": 0.9}}), (LESION, {"energies": GOOD | {"attention_pool4": 0.55}}),
-    (LESION, {"energies": GOOD | {"uniform": 0.9, "centre": 0.1}}), (BENIGN, {"more": -0.01}),
-    (EXPLAINS, {"energies": GOOD | {"grad_cam": 0.79}, "noise": 0.2})],                 # above, and within noise
-    ids=["below Grad-CAM", "below the centre", "below chance", "more on benign", "within noise"])
+@pytest.mark.parametrize(
+    ("claim", "change"),
+    [
+        (EXPLAINS, {"energies": GOOD | {"grad_cam": 0.9}}),
+        (LESION, {"energies": GOOD | {"attention_pool4": 0.55}}),
+        (LESION, {"energies": GOOD | {"uniform": 0.9, "centre": 0.1}}),
+        (BENIGN, {"more": -0.01}),
+        (EXPLAINS, {"energies": GOOD | {"grad_cam": 0.79}, "noise": 0.2}),
+    ],  # above, and within noise
+    ids=["below Grad-CAM", "below the centre", "below chance", "more on benign", "within noise"],
+)
 def test_claims_do_not_hold_where_the_numbers_say_so(claim, change):
     found = verdicts(made_up(**({"energies": GOOD, "more": 0.01} | change)), "sigmoid", None)
     assert found[claim] == "does not hold"
@@ -292,13 +383,21 @@ def test_a_better_energy_with_a_worse_ranking_does_not_explain_better():
 
 @pytest.mark.parametrize("better", ["integrated_gradients", "occlusion"])
 def test_one_better_method_is_enough_against_attention(better):
-    slow = made_up({"attention_pool4": 0.8, "integrated_gradients": 0.1, "occlusion": 0.1} | {better: 0.9})
+    slow = made_up(
+        {"attention_pool4": 0.8, "integrated_gradients": 0.1, "occlusion": 0.1} | {better: 0.9}
+    )
     assert verdicts(made_up(GOOD), "softmax", posthoc=slow)[POSTHOC] == "does not hold"
 
 
 def test_a_map_that_only_lies_in_the_middle_does_not_sit_on_the_lesion():
-    assert verdicts(made_up(GOOD), "softmax", shifted=made_up(GOOD | {"centre": 0.3}))[LESION] == "holds"
-    assert verdicts(made_up(GOOD), "softmax", shifted=made_up(GOOD | {"centre": 0.9}))[LESION] == "does not hold"
+    assert (
+        verdicts(made_up(GOOD), "softmax", shifted=made_up(GOOD | {"centre": 0.3}))[LESION]
+        == "holds"
+    )
+    assert (
+        verdicts(made_up(GOOD), "softmax", shifted=made_up(GOOD | {"centre": 0.9}))[LESION]
+        == "does not hold"
+    )
 
 
 def test_an_auc_gain_within_its_interval_does_not_hold():
@@ -308,7 +407,7 @@ def test_an_auc_gain_within_its_interval_does_not_hold():
 
 def test_softmax_cannot_minimise_its_activation():
     table = made_up(GOOD, mean=1 / 36)
-    table["mean"] += 1e-9 * table["target"]                                             # rounding is no finding
+    table["mean"] += 1e-9 * table["target"]  # rounding is no finding
     assert verdicts(table, "softmax")[BENIGN] == "does not hold"
 
 
@@ -318,7 +417,7 @@ def test_claims_without_attention_masks_or_control_are_not_measured():
     none = "not measured in this run"
     assert verdicts(made_up(rest), "none", control) == [none] * 6 + ["holds", "does not hold"]
     blind = verdicts(made_up(GOOD).assign(energy=np.nan, pixel_auc=np.nan), "softmax")
-    assert blind[:AUC + 1] == [none, none, "holds", none, "does not hold", none]
+    assert blind[: AUC + 1] == [none, none, "holds", none, "does not hold", none]
 
 
 @pytest.fixture
@@ -332,20 +431,40 @@ def tiny(tmp_path):
     pixels = rng.integers(0, 255, (7, 40, 40, 3), dtype=np.uint8)
     fill(tmp_path / "pixels.npy", pixels.shape, pixels.__getitem__, "photographs")
     fill(tmp_path / "masks.npy", masks.shape, masks.__getitem__, "masks")
-    used = pd.DataFrame({"split": ["train", "val"] + ["test"] * 5, "group": [0, 1, 2, 2, 3, 4, 5],
-                         "target": [0, 1, 0, 0, 1, 0, 1]})
+    used = pd.DataFrame(
+        {
+            "split": ["train", "val"] + ["test"] * 5,
+            "group": [0, 1, 2, 2, 3, 4, 5],
+            "target": [0, 1, 0, 0, 1, 0, 1],
+        }
+    )
     config = {"view": 1.0, "image_size": 32, "mean": (0.5, 0.5, 0.5), "std": (0.2, 0.2, 0.2)}
 
     def photographs(masked: bool = True) -> Photographs:
-        return Photographs({"file": tmp_path / "pixels.npy", "masks_file": tmp_path / "masks.npy" if masked else ""},
-                           torch.device("cpu"))
+        return Photographs(
+            {
+                "file": tmp_path / "pixels.npy",
+                "masks_file": tmp_path / "masks.npy" if masked else "",
+            },
+            torch.device("cpu"),
+        )
+
     return photographs, used, config
 
 
-def measure(network: AttnVGG, photographs: Photographs, used: pd.DataFrame, config: dict, **more) -> pd.DataFrame:
+def measure(
+    network: AttnVGG, photographs: Photographs, used: pd.DataFrame, config: dict, **more
+) -> pd.DataFrame:
     """`audit.measure` of the test photographs."""
     rows = np.flatnonzero(used["split"] == "test")
-    return localisation.measure(lambda images: localisation.maps_of(network, images), photographs, used, config, rows=rows, **more)
+    return localisation.measure(
+        lambda images: localisation.maps_of(network, images),
+        photographs,
+        used,
+        config,
+        rows=rows,
+        **more,
+    )
 
 
 @pytest.mark.parametrize(("view", "left"), [(1.0, {2, 3, 5, 6}), (0.6, {2, 3, 6})])
@@ -374,7 +493,7 @@ def test_measured_figures_are_those_of_the_enlarged_maps(tiny):
     found = measured.loc[("attention_pool3", 6)]
     for figure in localisation.FIGURES:
         assert found[figure] == pytest.approx(expected[figure], abs=1e-4)
-    assert found["mean"] == pytest.approx(1 / 16)                                       # 4 x 4 places share a sum of 1
+    assert found["mean"] == pytest.approx(1 / 16)  # 4 x 4 places share a sum of 1
 
 
 def test_localisation_has_the_keys_of_the_contract(tiny):
@@ -383,7 +502,10 @@ def test_localisation_has_the_keys_of_the_contract(tiny):
     assert list(found) == ["attention_pool3", "attention_pool4", "grad_cam", "centre", "uniform"]
     for one in found.values():
         assert {"hits", "energy", "iou", "concentration", "n"} <= set(one)
-        assert all(one[f"{figure}_low"] <= one[figure] <= one[f"{figure}_high"] for figure in localisation.FIGURES)
+        assert all(
+            one[f"{figure}_low"] <= one[figure] <= one[f"{figure}_high"]
+            for figure in localisation.FIGURES
+        )
     assert json.loads(json.dumps(found)) == found
     uniform = found["uniform"]
     assert uniform["hits"] == uniform["energy"] == uniform["iou"]
@@ -394,14 +516,16 @@ def test_localisation_without_attention_and_without_masks(tiny):
     network = AttnVGG(attention="none")
     found = localisation.localisation(measure(network, photographs(), used, config))
     assert list(found) == ["grad_cam", "centre", "uniform"]
-    assert localisation.localisation(measure(network, photographs(masked=False), used, config)) == {}
+    assert (
+        localisation.localisation(measure(network, photographs(masked=False), used, config)) == {}
+    )
 
 
 def test_a_grad_cam_of_zeros_is_counted(tiny):
     photographs, used, config = tiny
     network = AttnVGG(attention="none")
-    torch.nn.init.constant_(network.classifier.weight, -1.0)                            # against melanoma everywhere
-    torch.nn.init.constant_(network.classifier.bias, 1e6)                               # and yet called melanoma
+    torch.nn.init.constant_(network.classifier.weight, -1.0)  # against melanoma everywhere
+    torch.nn.init.constant_(network.classifier.bias, 1e6)  # and yet called melanoma
     found = localisation.localisation(measure(network, photographs(), used, config))
     assert found["grad_cam"]["zero"] == found["grad_cam"]["n"] == 4
     assert found["centre"]["zero"] == 0
@@ -417,22 +541,39 @@ def test_crops_are_seen_through_their_own_draws(tiny):
     def look(images: torch.Tensor) -> dict[str, torch.Tensor]:
         seen.append(images)
         return {"bright": (images - images.amin())[:, :1]}
-    measured = localisation.measure(look, photographs(), used, config, rows=rows, draws=draws, batch_size=3)
+
+    measured = localisation.measure(
+        look, photographs(), used, config, rows=rows, draws=draws, batch_size=3
+    )
     images, expected = torch.cat(seen), []
     cache = photographs()
     for number, row in enumerate(rows):
         pixels, masks = cache.take(np.array([row]))
-        offset = draws.geometry[number, :, 2]                                           # x, y
+        offset = draws.geometry[number, :, 2]  # x, y
         grid = ((torch.arange(32) + 0.5) / 32 * 2 - 1) * localisation.SHIFT
-        y, x = torch.meshgrid((grid + offset[1] + 1) * 20 - 0.5, (grid + offset[0] + 1) * 20 - 0.5, indexing="ij")
-        for source, found in ((pixels[0, :, :, 0] / 255, images[number, 0] * 0.2 + 0.5), (masks[0] / 255, None)):
-            value = ndimage.map_coordinates(source.double().numpy(), [y.numpy(), x.numpy()], order=1, mode="reflect")
+        y, x = torch.meshgrid(
+            (grid + offset[1] + 1) * 20 - 0.5, (grid + offset[0] + 1) * 20 - 0.5, indexing="ij"
+        )
+        for source, found in (
+            (pixels[0, :, :, 0] / 255, images[number, 0] * 0.2 + 0.5),
+            (masks[0] / 255, None),
+        ):
+            value = ndimage.map_coordinates(
+                source.double().numpy(), [y.numpy(), x.numpy()], order=1, mode="reflect"
+            )
             if found is not None:
                 np.testing.assert_allclose(found, value, atol=1e-4)
         expected.append((value >= 0.5).mean())
     assert measured["row"].tolist() == rows.tolist()
-    uniform = localisation.measure(lambda images: {"uniform": torch.ones(1, 1, 32, 32)}, photographs(), used, config,
-                            rows=rows, draws=draws, batch_size=3)
+    uniform = localisation.measure(
+        lambda images: {"uniform": torch.ones(1, 1, 32, 32)},
+        photographs(),
+        used,
+        config,
+        rows=rows,
+        draws=draws,
+        batch_size=3,
+    )
     assert uniform["energy"].fillna(0).tolist() == pytest.approx(expected)
     assert len(set(expected)) > 2
 
@@ -445,8 +586,15 @@ def test_localisation_gains_the_best_threshold_of_validation(tiny):
     rows = measured[(measured["map"] == "attention_pool3") & measured["energy"].notna()]
     one = found["attention_pool3"]
     assert one["threshold"] == 0.15 and one["iou_best"] == pytest.approx(rows["iou_0.15"].mean())
-    assert one["iou_best_low"] <= one["iou_best"] <= one["iou_best_high"] and one["iou_best"] != one["iou"]
-    assert found["centre"]["iou_best"] == found["centre"]["iou"] == pytest.approx(found["centre"]["iou"])
+    assert (
+        one["iou_best_low"] <= one["iou_best"] <= one["iou_best_high"]
+        and one["iou_best"] != one["iou"]
+    )
+    assert (
+        found["centre"]["iou_best"]
+        == found["centre"]["iou"]
+        == pytest.approx(found["centre"]["iou"])
+    )
     assert "iou_best" not in found["uniform"] and json.dumps(found)
 
 

@@ -50,9 +50,13 @@ def test_without_changes_it_is_the_series_network(images, attention):
 
 def test_a_detached_guide_reads_and_does_not_teach(images):
     found, plain = (gradients(build(detached=detached), images) for detached in (True, False))
-    torch.testing.assert_close(found["attention3.guide_projection.weight"], plain["attention3.guide_projection.weight"])
+    torch.testing.assert_close(
+        found["attention3.guide_projection.weight"], plain["attention3.guide_projection.weight"]
+    )
     assert not torch.allclose(found["backbone.40.weight"], plain["backbone.40.weight"])
-    alone = gradients(build(detached=True, alone=True), images)  # then nothing else teaches the last block
+    alone = gradients(
+        build(detached=True, alone=True), images
+    )  # then nothing else teaches the last block
     assert alone["backbone.40.weight"] is None and alone["backbone.30.weight"].abs().sum() > 0
 
 
@@ -63,7 +67,10 @@ def test_attended_vectors_alone_reach_the_classifier(images):
     with torch.no_grad():
         network(images)
         _, _, vector3, _, vector4 = network.look(images)
-    assert torch.equal(seen[0], torch.cat([vector3, vector4], dim=1)) and seen[0].shape == (4, 256 + 512)
+    assert torch.equal(seen[0], torch.cat([vector3, vector4], dim=1)) and seen[0].shape == (
+        4,
+        256 + 512,
+    )
 
 
 def test_before_pooling_maps_have_twice_the_side(images):
@@ -81,7 +88,9 @@ def test_mirrored_padding_hides_where_the_photograph_ends():
     assert edged.std(dim=(2, 3)).max() > 0.01  # with zeros around it the edge shows
 
 
-def test_the_second_loss_is_the_distance_between_a_map_and_that_of_the_turned_photograph(images, monkeypatch):
+def test_the_second_loss_is_the_distance_between_a_map_and_that_of_the_turned_photograph(
+    images, monkeypatch
+):
     images = images[..., :64]
     monkeypatch.setattr(torch, "randint", lambda *_: torch.tensor(5))
     network = build(turned=0.3).train()
@@ -106,13 +115,22 @@ def test_the_second_loss_is_the_distance_between_a_map_and_that_of_the_turned_ph
 
 def test_a_sigmoid_map_starts_where_it_is_told(images):
     with torch.no_grad():
-        low, plain = (build(attention="sigmoid", start=start).eval()(images).pool4_map for start in (0.1, 0.0))
+        low, plain = (
+            build(attention="sigmoid", start=start).eval()(images).pool4_map for start in (0.1, 0.0)
+        )
     torch.testing.assert_close(low.logit(), plain.logit() + np.log(0.1 / 0.9), rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize(("name", "changes", "maps"), [
-    ("no attention", {}, []), ("attended vectors alone", {"alone": True}, ["attention_pool3", "attention_pool4"])])
-def test_a_network_is_trained_and_measured_on_the_test_photographs_with_a_mask(made, name, changes, maps):
+@pytest.mark.parametrize(
+    ("name", "changes", "maps"),
+    [
+        ("no attention", {}, []),
+        ("attended vectors alone", {"alone": True}, ["attention_pool3", "attention_pool4"]),
+    ],
+)
+def test_a_network_is_trained_and_measured_on_the_test_photographs_with_a_mask(
+    made, name, changes, maps
+):
     split = made.split.copy()
     bare = split.index[(split["split"] == "test") & (split["mask"] != "")][:3]
     split.loc[bare, "mask"] = ""
@@ -121,17 +139,29 @@ def test_a_network_is_trained_and_measured_on_the_test_photographs_with_a_mask(m
     assert set(test["image_id"]) == set(made.used["image_id"].iloc[made.test])
     assert found["auc"]["auc"] == pytest.approx(roc_auc_score(test["target"], test["logit"]))
     for where in ("whole", "shifted"):
-        assert list(found["localisation"][where]) == [*maps, "grad_cam", "centre", "uniform", "otsu"]
-    rows = [row for row in made.test if made.used["image_id"][row] not in set(split["image_id"][bare])]
+        assert list(found["localisation"][where]) == [
+            *maps,
+            "grad_cam",
+            "centre",
+            "uniform",
+            "otsu",
+        ]
+    rows = [
+        row for row in made.test if made.used["image_id"][row] not in set(split["image_id"][bare])
+    ]
     uniform = found["localisation"]["whole"]["uniform"]
     assert uniform["n"] == len(rows) == len(made.test) - 3
-    assert uniform["energy"] == pytest.approx(np.mean(made.photographs().masks[rows] > 127), abs=0.02)
+    assert uniform["energy"] == pytest.approx(
+        np.mean(made.photographs().masks[rows] > 127), abs=0.02
+    )
     assert json.loads(json.dumps(found))["changes"] == changes
 
 
 @pytest.mark.parametrize(("masked", "count"), [(False, 40), (True, 10)])
 def test_photographs_without_a_mask_are_left_out_where_asked(photographs, masked, count):
-    split, cached = real_photographs.prepare(photographs, SMALL, {"benign": 0, "split_seed": 42}, masked=masked)
+    split, cached = real_photographs.prepare(
+        photographs, SMALL, {"benign": 0, "split_seed": 42}, masked=masked
+    )
     assert len(split) == len(cached.masks) == count and (split["mask"] != "").sum() == 10
 
 
@@ -140,49 +170,91 @@ def test_beside_the_networks_stand_the_baselines_that_see_no_lesion(made, tmp_pa
     dataset = json.loads((made.prepare("blind") / "dataset.json").read_text())
     lines = real_photographs.blind(dataset, made.split).splitlines()
     table = baselines(dataset, made.split)
-    expected = {name: roc_auc_score(table["target"], table[name]) for name in table if name.endswith("only")}
+    expected = {
+        name: roc_auc_score(table["target"], table[name]) for name in table if name.endswith("only")
+    }
     assert "source only" in expected and len(lines) == 2 + len(expected)
     assert [line.split(" (")[0] for line in lines[2:]] == [
-        f"| {name} | {auc:.3f}".replace("| 0.", "| .") for name, auc in expected.items()]
+        f"| {name} | {auc:.3f}".replace("| 0.", "| .") for name, auc in expected.items()
+    ]
 
 
 def put(folder, network: str, seed: int, logits: list[float], energy: float) -> None:
     """What `measure` would leave, of four test photographs."""
     figures = {"hits": 1 - energy, "energy": energy, "iou": energy / 2}
-    looks = {name: figures for name in real_photographs.MAPS if network != "no attention" or name == "grad_cam"}
+    looks = {
+        name: figures
+        for name in real_photographs.MAPS
+        if network != "no attention" or name == "grad_cam"
+    }
     looks |= {name: {"hits": 0.75, "energy": 0.25, "iou": 0.2} for name in real_photographs.BESIDE}
-    test = {"image_id": list("abcd"), "group": list("abcd"), "source": list("STST"), "target": [1, 1, 0, 0],
-            "logit": logits}
+    test = {
+        "image_id": list("abcd"),
+        "group": list("abcd"),
+        "source": list("STST"),
+        "target": [1, 1, 0, 0],
+        "logit": logits,
+    }
     settings = dataclasses.asdict(dataclasses.replace(SMALL, seed=seed))
-    (folder / f"{network}-{seed}.json").write_text(json.dumps({
-        "format": 1, "network": network, "seed": seed, "settings": settings, "test": test,
-        "localisation": {"whole": looks, "shifted": looks}}))
+    (folder / f"{network}-{seed}.json").write_text(
+        json.dumps(
+            {
+                "format": 1,
+                "network": network,
+                "seed": seed,
+                "settings": settings,
+                "test": test,
+                "localisation": {"whole": looks, "shifted": looks},
+            }
+        )
+    )
 
 
 def test_the_tables_have_a_figure_for_each_seed_and_pairs_with_the_same_seed(tmp_path):
-    put(tmp_path, "softmax", 1, [1, 2, 0, 3], 0.5)       # AUC 0.5
-    put(tmp_path, "softmax", 0, [3, 2, 1, 0], 0.125)     # 1
+    put(tmp_path, "softmax", 1, [1, 2, 0, 3], 0.5)  # AUC 0.5
+    put(tmp_path, "softmax", 0, [3, 2, 1, 0], 0.125)  # 1
     put(tmp_path, "detached guide", 0, [3, 1, 2, 0], 0.75)  # 0.75: a quarter less
-    put(tmp_path, "no attention", 1, [3, 2, 1, 0], 0.25)    # 1: softmax has half less with this seed
-    scores, looks = (part.splitlines() for part in real_photographs.tables(
-        real_photographs.load(tmp_path, list("abcd"))).split("\n\n"))
-    assert scores[0] == ("| network | seeds | AUC (95%) | within source | less no attention (95%) | "
-                         "less softmax (95%) |")
+    put(tmp_path, "no attention", 1, [3, 2, 1, 0], 0.25)  # 1: softmax has half less with this seed
+    scores, looks = (
+        part.splitlines()
+        for part in real_photographs.tables(real_photographs.load(tmp_path, list("abcd"))).split(
+            "\n\n"
+        )
+    )
+    assert scores[0] == (
+        "| network | seeds | AUC (95%) | within source | less no attention (95%) | "
+        "less softmax (95%) |"
+    )
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in scores[2:]]
-    assert [line[:2] for line in cells] == [["no attention", "1"], ["softmax", "0, 1"], ["detached guide", "0"]]
+    assert [line[:2] for line in cells] == [
+        ["no attention", "1"],
+        ["softmax", "0, 1"],
+        ["detached guide", "0"],
+    ]
     assert [one.split(" (")[0] for one in cells[1][2].split("), ")] == ["1.000", ".500"]
-    assert [line[3] for line in cells] == ["1.000", "1.000, .500", "1.000"]  # of a with c, and of b with d
+    assert [line[3] for line in cells] == [
+        "1.000",
+        "1.000, .500",
+        "1.000",
+    ]  # of a with c, and of b with d
     assert [[cell.split(" (")[0] for cell in line[4:]] for line in cells] == [
-        ["", "+0.500"], ["-0.500", ""], ["", "-0.250"]]
-    assert looks[2:5] == ["| no attention | Grad-CAM | .750 | .250 | .125 | .750 | .250 |",
-                          "| softmax | pool-3 | .875, .500 | .125, .500 | .062, .250 | .875, .500 | .125, .500 |",
-                          "| softmax | pool-4 | .875, .500 | .125, .500 | .062, .250 | .875, .500 | .125, .500 |"]
+        ["", "+0.500"],
+        ["-0.500", ""],
+        ["", "-0.250"],
+    ]
+    assert looks[2:5] == [
+        "| no attention | Grad-CAM | .750 | .250 | .125 | .750 | .250 |",
+        "| softmax | pool-3 | .875, .500 | .125, .500 | .062, .250 | .875, .500 | .125, .500 |",
+        "| softmax | pool-4 | .875, .500 | .125, .500 | .062, .250 | .875, .500 | .125, .500 |",
+    ]
     assert [line.split(" | ")[1] for line in looks[-3:]] == list(real_photographs.BESIDE.values())
 
 
 def test_networks_tested_on_different_photographs_are_not_compared(tmp_path):
     put(tmp_path, "softmax", 0, [3, 2, 1, 0], 0.5)
-    with pytest.raises(SystemExit, match="softmax-0.json was tested on 4 photographs and not on these 3"):
+    with pytest.raises(
+        SystemExit, match="softmax-0.json was tested on 4 photographs and not on these 3"
+    ):
         real_photographs.load(tmp_path, list("abc"))
 
 

@@ -44,14 +44,20 @@ def flat(tmp_path):
 
 def pairs_auc(targets, scores) -> float:
     """Of all pairs of a positive and a negative, the share in order."""
-    won = [float(a > b) + 0.5 * float(a == b) for a in scores[targets == 1] for b in scores[targets == 0]]
+    won = [
+        float(a > b) + 0.5 * float(a == b)
+        for a in scores[targets == 1]
+        for b in scores[targets == 0]
+    ]
     return float(np.mean(won))
 
 
 def test_a_step_of_the_tutorial_is_that_of_its_equations(batch):
     images, targets, start = batch
     network, twin = copy.deepcopy(start), copy.deepcopy(start).train()
-    value, auc = loops.tutorial_epoch(network, [(images, targets)], torch.optim.Adam(network.parameters(), lr=1e-4))
+    value, auc = loops.tutorial_epoch(
+        network, [(images, targets)], torch.optim.Adam(network.parameters(), lr=1e-4)
+    )
     logits = twin(images).logits[:, 0]
     expected = 0.25 * sigmoid_focal_loss(logits, targets, alpha=-1, gamma=2, reduction="mean")
     expected.backward()
@@ -60,15 +66,19 @@ def test_a_step_of_the_tutorial_is_that_of_its_equations(batch):
     networks = (network.named_parameters(), twin.parameters(), start.parameters())
     for (name, new), by_hand, old in zip(*networks, strict=True):
         torch.testing.assert_close(new.grad, by_hand.grad, rtol=1e-3, atol=1e-6, msg=name)
-        torch.testing.assert_close(new, old - 1e-4 * new.grad / (new.grad.abs() + 1e-8), rtol=0, atol=1e-6, msg=name)
+        torch.testing.assert_close(
+            new, old - 1e-4 * new.grad / (new.grad.abs() + 1e-8), rtol=0, atol=1e-6, msg=name
+        )
 
 
 def test_peer_and_ours_take_the_same_step_four_times_as_steep(batch):
     images, targets, start = batch
     gradients, scaler = [], torch.amp.GradScaler("cpu", enabled=False)
-    for step in (loops.tutorial_step,
-                 lambda *given: loops.mixed_step(*given, scaler, torch.float32),
-                 lambda *given: loops.mixed_step(*given, scaler, torch.float32, focal_loss)):
+    for step in (
+        loops.tutorial_step,
+        lambda *given: loops.mixed_step(*given, scaler, torch.float32),
+        lambda *given: loops.mixed_step(*given, scaler, torch.float32, focal_loss),
+    ):
         network = copy.deepcopy(start).train()
         step(network, images, targets, torch.optim.SGD(network.parameters(), lr=1e-3))
         assert not torch.equal(network.classifier.weight, start.classifier.weight)
@@ -84,8 +94,8 @@ def test_what_the_tutorial_prints_is_the_auc_of_its_last_batch():
 
     network = Echo(1, 1, bias=False)
     torch.nn.init.ones_(network.weight)
-    first = torch.tensor([[1.0], [2.0], [3.0], [4.0]]), torch.tensor([1.0, 1, 0, 0])    # AUC 0
-    last = torch.tensor([[1.0], [2.0], [3.0], [4.0]]), torch.tensor([0.0, 1, 0, 1])     # AUC 3 / 4
+    first = torch.tensor([[1.0], [2.0], [3.0], [4.0]]), torch.tensor([1.0, 1, 0, 0])  # AUC 0
+    last = torch.tensor([[1.0], [2.0], [3.0], [4.0]]), torch.tensor([0.0, 1, 0, 1])  # AUC 3 / 4
     optimiser = torch.optim.SGD(network.parameters(), lr=0.0)
     assert loops.tutorial_epoch(network, [first, last], optimiser)[1] == pytest.approx(0.75)
     assert loops.tutorial_epoch(network, [last, first], optimiser)[1] == pytest.approx(0.0)
@@ -95,17 +105,35 @@ def test_all_three_normalise_alike(flat):
     expected = (torch.tensor(COLOUR) / 255 - torch.tensor(loops.MEAN)) / torch.tensor(loops.STD)
     cpu, targets = torch.device("cpu"), np.array([0, 1, 0, 1, 1])
     seen = []
-    for loader in (loops.tutorial_loader(flat, targets, 64, 2, cpu),
-                   torch.utils.data.DataLoader(loops.PeerPhotographs(flat, targets, 64), batch_size=2)):
+    for loader in (
+        loops.tutorial_loader(flat, targets, 64, 2, cpu),
+        torch.utils.data.DataLoader(loops.PeerPhotographs(flat, targets, 64), batch_size=2),
+    ):
         images, labels = zip(*loops.peer_batches(loader, cpu), strict=True)
-        assert [tuple(one.shape) for one in images] == [(2, 3, 64, 64), (2, 3, 64, 64), (1, 3, 64, 64)]
-        assert torch.cat(labels).dtype == torch.float32 and sorted(torch.cat(labels).tolist()) == [0, 0, 1, 1, 1]
+        assert [tuple(one.shape) for one in images] == [
+            (2, 3, 64, 64),
+            (2, 3, 64, 64),
+            (1, 3, 64, 64),
+        ]
+        assert torch.cat(labels).dtype == torch.float32 and sorted(torch.cat(labels).tolist()) == [
+            0,
+            0,
+            1,
+            1,
+            1,
+        ]
         assert images[0].is_contiguous(memory_format=torch.channels_last)
-        seen += [torch.cat(images)[:, :, 32, 32]]                                       # corners may be turned out
+        seen += [torch.cat(images)[:, :, 32, 32]]  # corners may be turned out
     pixels = torch.tensor(COLOUR, dtype=torch.uint8).expand(5, 73, 73, 3)
-    seen += [augment.transform(pixels, augment.plain(5), 64, mean=loops.MEAN, std=loops.STD)[:, :, 32, 32]]
+    seen += [
+        augment.transform(pixels, augment.plain(5), 64, mean=loops.MEAN, std=loops.STD)[
+            :, :, 32, 32
+        ]
+    ]
     for middle in seen:
-        torch.testing.assert_close(middle, expected.expand(5, 3), rtol=0, atol=0.03)    # JPEG: a step of 1 is 0.017
+        torch.testing.assert_close(
+            middle, expected.expand(5, 3), rtol=0, atol=0.03
+        )  # JPEG: a step of 1 is 0.017
     given = loops.peer_loader(flat, targets, 64, 2, cpu)
     assert (given.num_workers, given.persistent_workers) == (os.cpu_count(), True)
 
@@ -117,7 +145,11 @@ def test_our_batches_hold_each_row_once(tmp_path):
     photographs.device, photographs.resident = torch.device("cpu"), False
     photographs.pixels, photographs.masks = pixels, None
     rows = np.array([1, 2, 4, 5, 7, 8])
-    found = list(loops.our_batches(Settings(recipe="tutorial", image_size=32, batch_size=4), photographs, rows))
+    found = list(
+        loops.our_batches(
+            Settings(recipe="tutorial", image_size=32, batch_size=4), photographs, rows
+        )
+    )
     assert [tuple(one.shape) for one in found] == [(3, 3, 32, 32)] * 2
     red = torch.cat(found)[:, 0, 16, 16] * loops.STD[0] + loops.MEAN[0]
     assert sorted((red * 255).round().int().tolist()) == [20 * row for row in rows]
@@ -126,8 +158,10 @@ def test_our_batches_hold_each_row_once(tmp_path):
 def test_the_convolutions_are_those_of_the_network(batch):
     def shapes(run, layers) -> list:
         found = []
-        hooks = [layer.register_forward_hook(lambda layer, given, _: found.append(tuple(given[0].shape)))
-                 for layer in layers]
+        hooks = [
+            layer.register_forward_hook(lambda layer, given, _: found.append(tuple(given[0].shape)))
+            for layer in layers
+        ]
         run()
         for hook in hooks:
             hook.remove()
@@ -145,7 +179,11 @@ def test_the_chosen_rows(photographs):
     assert split["split"].value_counts().to_dict() == {"train": 20, "val": 2, "test": 3}
     assert set(split.loc[split["split"] == "val", "target"]) == {0, 1}
     assert set(split.loc[split["split"] == "train", "target"]) == {0, 1}
-    assert split["image_id"].is_unique and (split["kept"] == 1).all() and split.index.tolist() == list(range(25))
+    assert (
+        split["image_id"].is_unique
+        and (split["kept"] == 1).all()
+        and split.index.tolist() == list(range(25))
+    )
     assert split["image_id"].tolist() == loops.choose(photographs, 40, 4)["image_id"][:25].tolist()
     with pytest.raises(ValueError, match="5 photographs are not a batch of 4 and two"):
         loops.choose(photographs, 5, 4)
@@ -175,12 +213,18 @@ print(between - before, held() - between)
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says what a process holds for itself")
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="only Linux says what a process holds for itself"
+)
 def test_memory_is_what_a_process_holds_and_not_what_it_maps(tmp_path):
     """In a process of its own: one that has run for long takes what it freed before, and holds no more."""
     np.save(tmp_path / "pixels.npy", np.ones(60_000_000, np.uint8))
-    done = subprocess.run([sys.executable, "-c", HOLDING, str(PROJECT), str(tmp_path / "pixels.npy")], check=True,
-                          capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", HOLDING, str(PROJECT), str(tmp_path / "pixels.npy")],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
     mapping, ballast = map(int, done.stdout.split())
     assert abs(mapping) < 20e6 < 50e6 < ballast < 80e6
 
@@ -188,8 +232,14 @@ def test_memory_is_what_a_process_holds_and_not_what_it_maps(tmp_path):
 def test_bench_leaves_every_figure(folders):
     def run(*options: str) -> str:
         # one core: two threads that spin wait long for each other where other programs run
-        return subprocess.run([sys.executable, "bench/speed.py", *options], cwd=PROJECT, check=True, text=True,
-                              capture_output=True, preexec_fn=one_core).stdout
+        return subprocess.run(
+            [sys.executable, "bench/speed.py", *options],
+            cwd=PROJECT,
+            check=True,
+            text=True,
+            capture_output=True,
+            preexec_fn=one_core,
+        ).stdout
 
     def one_core() -> None:
         if hasattr(os, "sched_setaffinity"):
@@ -197,8 +247,22 @@ def test_bench_leaves_every_figure(folders):
 
     shown = run("--count", "40", "--image-size", "32", "--batch-size", "4", "--rounds", "1")
     bench = json.loads((folders.runs / "bench.json").read_text(encoding="utf-8"))
-    assert set(bench) == {"format", "cache", "batches", "step", "end_to_end", "share_of_step", "convolutions",
-                          "peak_memory", "growth", "rounds", "machine", "parameters", "command", "seconds"}
+    assert set(bench) == {
+        "format",
+        "cache",
+        "batches",
+        "step",
+        "end_to_end",
+        "share_of_step",
+        "convolutions",
+        "peak_memory",
+        "growth",
+        "rounds",
+        "machine",
+        "parameters",
+        "command",
+        "seconds",
+    }
     for figure in ("cache", "batches", "step", "end_to_end"):
         row = bench[figure]
         assert min(row[name] for name in ("ours", "tutorial", "peer")) > 0

@@ -12,9 +12,11 @@ PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH = 24, 1, 2
 
 def full_disk(size: int):
     """No file grows beyond `size` bytes: what a write meets on a full disk, as EFBIG instead of ENOSPC."""
+
     def limit() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # the error, not the signal
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
     return limit
 
 

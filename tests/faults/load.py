@@ -22,8 +22,11 @@ import psutil
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 PICTURES = 300
-BOUNDS = {"01": (60, 2.5, 250), "02": (80, 3.0, 250)}  # seconds, GB and open files that are too many; on two cores
-                                                        # 15 s, 1.6 GB, 96 and 18 s, 1.8 GB, 103 were measured
+BOUNDS = {
+    "01": (60, 2.5, 250),
+    "02": (80, 3.0, 250),
+}  # seconds, GB and open files that are too many; on two cores
+# 15 s, 1.6 GB, 96 and 18 s, 1.8 GB, 103 were measured
 
 
 def write_folder(folder: Path, table: Path) -> int:
@@ -51,40 +54,80 @@ def watch(process: subprocess.Popen) -> tuple[float, float, int]:
             return time.perf_counter() - started, memory / 1e9, files
         except subprocess.TimeoutExpired:
             found = []
-            for one in (psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)):
+            for one in (
+                psutil.Process(process.pid),
+                *psutil.Process(process.pid).children(recursive=True),
+            ):
                 try:
-                    found.append((one.memory_info().rss, one.num_fds() if hasattr(one, "num_fds") else 0))
+                    found.append(
+                        (one.memory_info().rss, one.num_fds() if hasattr(one, "num_fds") else 0)
+                    )
                 except psutil.Error:  # it has just ended
                     continue
             if found:
-                memory, files = (max(most, sum(one)) for most, one in zip((memory, files), zip(*found, strict=True),
-                                                                          strict=True))
+                memory, files = (
+                    max(most, sum(one))
+                    for most, one in zip((memory, files), zip(*found, strict=True), strict=True)
+                )
 
 
 def main() -> int:
     data = Path(os.environ.get("ATTENTION_TEST_DATA") or PROJECT.parent / "shared" / "data")
     table = data / "marking-full.csv.gz"
     if not table.is_file():
-        print(f"load: nothing was measured, the whole table is not in {data}; ATTENTION_TEST_DATA names another folder")
+        print(
+            f"load: nothing was measured, the whole table is not in {data}; ATTENTION_TEST_DATA names another folder"
+        )
         return 0
     failed = []
     with tempfile.TemporaryDirectory() as place:
         place = Path(place)
         rows = write_folder(place / "set", table)
-        variables = {**os.environ, "ATTENTION_DATA": str(place / "data"), "ATTENTION_RUNS": str(place / "runs")}
-        command = [sys.executable, "-m", "helpers.run", "--run", "load", "--dataset", str(place / "set"),
-                   "-p", "benign", "0", "-p", "image_size", "32", "--only"]
+        variables = {
+            **os.environ,
+            "ATTENTION_DATA": str(place / "data"),
+            "ATTENTION_RUNS": str(place / "runs"),
+        }
+        command = [
+            sys.executable,
+            "-m",
+            "helpers.run",
+            "--run",
+            "load",
+            "--dataset",
+            str(place / "set"),
+            "-p",
+            "benign",
+            "0",
+            "-p",
+            "image_size",
+            "32",
+            "--only",
+        ]
         for notebook, bounds in BOUNDS.items():
-            with subprocess.Popen([*command, notebook], cwd=PROJECT, env=variables, stdout=subprocess.PIPE,
-                                  stderr=subprocess.STDOUT, text=True) as process:
+            with subprocess.Popen(
+                [*command, notebook],
+                cwd=PROJECT,
+                env=variables,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            ) as process:
                 found = watch(process)
                 output = process.stdout.read()
-            print(f"load: {notebook}, {rows:,} rows: {found[0]:.0f} s, {found[1]:.2f} GB, {found[2]} open files")
+            print(
+                f"load: {notebook}, {rows:,} rows: {found[0]:.0f} s, {found[1]:.2f} GB, {found[2]} open files"
+            )
             if process.returncode:
                 print(output)
                 return 1
-            failed += [f"{notebook}: {one:.2f} {what}, expected less than {bound}" for one, bound, what in
-                       zip(found, bounds, ("seconds", "GB", "open files"), strict=True) if one >= bound]
+            failed += [
+                f"{notebook}: {one:.2f} {what}, expected less than {bound}"
+                for one, bound, what in zip(
+                    found, bounds, ("seconds", "GB", "open files"), strict=True
+                )
+                if one >= bound
+            ]
     print("\n".join(failed) or "load: all within bounds")
     return bool(failed)
 

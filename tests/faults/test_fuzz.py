@@ -31,21 +31,27 @@ def damage(content: bytes, kind: str, rng: np.random.Generator) -> bytes:
     if kind == "two of them":
         one, two = rng.choice(KINDS[:-1], 2)
         return damage(damage(content, str(one), rng), str(two), rng)
-    changed, end = bytearray(content), max(1, min(len(content), 700) if kind == "header" else len(content))
-    at, length = int(rng.integers(end)), int(rng.integers(1, 1 + min(2000, max(1, len(content) // 8))))
+    changed, end = (
+        bytearray(content),
+        max(1, min(len(content), 700) if kind == "header" else len(content)),
+    )
+    at, length = (
+        int(rng.integers(end)),
+        int(rng.integers(1, 1 + min(2000, max(1, len(content) // 8)))),
+    )
     if kind in ("flip", "header"):
         for place in rng.integers(end, size=rng.integers(1, 9)):
-            changed[place:place + 1] = rng.bytes(1)
+            changed[place : place + 1] = rng.bytes(1)
     elif kind == "cut":
         del changed[at:]
     elif kind == "insert":
         changed[at:at] = rng.bytes(length)
     elif kind == "delete":
-        del changed[at:at + length]
+        del changed[at : at + length]
     elif kind == "duplicate":
-        changed[at:at] = changed[at:at + length]
+        changed[at:at] = changed[at : at + length]
     elif kind == "zero":
-        changed[at:at + length] = bytes(len(changed[at:at + length]))
+        changed[at : at + length] = bytes(len(changed[at : at + length]))
     return bytes(changed)
 
 
@@ -55,7 +61,10 @@ def damage_text(content: bytes, kind: str, rng: np.random.Generator) -> bytes:
         return damage(content, kind, rng)
     lines = content.split(b"\n")
     at = int(rng.integers(len(lines) - 1))
-    cell, cells = rng.choice([b"", b"NA", b'"', b"=1+1", b"0.5", b"\xe9", b"a,b", b"\r"]), lines[at].split(b",")
+    cell, cells = (
+        rng.choice([b"", b"NA", b'"', b"=1+1", b"0.5", b"\xe9", b"a,b", b"\r"]),
+        lines[at].split(b","),
+    )
     if kind in ("flip", "header", "insert"):
         cells[rng.integers(len(cells))] = bytes(cell)
         lines[at] = b",".join(cells)
@@ -66,7 +75,7 @@ def damage_text(content: bytes, kind: str, rng: np.random.Generator) -> bytes:
     elif kind == "zero":
         lines[at] = b""
     else:
-        lines = lines[:at + 1]
+        lines = lines[: at + 1]
     return b"\n".join(lines)
 
 
@@ -74,13 +83,24 @@ def sources(folder: Path) -> tuple[list[bytes], bytes, str]:
     """Photographs to damage, a table, and what the photographs are: real where there are any, else drawn."""
     from helpers.photographs.sample import make_sample
 
-    data = Path(os.environ.get("ATTENTION_TEST_DATA") or PROJECT.parent / "shared" / "data") / "melanoma-512.zip"
+    data = (
+        Path(os.environ.get("ATTENTION_TEST_DATA") or PROJECT.parent / "shared" / "data")
+        / "melanoma-512.zip"
+    )
     make_sample(folder / "set", count=40, side=32 if data.is_file() else 96)
     table = (folder / "set" / "marking.csv").read_bytes()
     if not data.is_file():
-        return [path.read_bytes() for path in sorted(folder.rglob("SAMPLE*.jpg"))], table, "drawn (no real ones here)"
+        return (
+            [path.read_bytes() for path in sorted(folder.rglob("SAMPLE*.jpg"))],
+            table,
+            "drawn (no real ones here)",
+        )
     with zipfile.ZipFile(data) as zipped:
-        return [zipped.read(name) for name in sorted(zipped.namelist())[:60] if name.endswith(".jpg")], table, "real"
+        return (
+            [zipped.read(name) for name in sorted(zipped.namelist())[:60] if name.endswith(".jpg")],
+            table,
+            "real",
+        )
 
 
 def photograph_case(content: bytes, changed: bytes, kind: str, path: Path) -> str:
@@ -91,11 +111,16 @@ def photograph_case(content: bytes, changed: bytes, kind: str, path: Path) -> st
 
     path.write_bytes(changed)
     ended = []
-    for read in (lambda: reading.load(path, side=1), lambda: reading.load(path),
-                 lambda: explorer.read_photograph(path)):
+    for read in (
+        lambda: reading.load(path, side=1),
+        lambda: reading.load(path),
+        lambda: explorer.read_photograph(path),
+    ):
         try:
             pixels = read()
-            assert pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3, pixels.shape
+            assert pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3, (
+                pixels.shape
+            )
             ended.append("decoded")
         except ValueError as error:
             assert path.name in str(error), error
@@ -156,17 +181,26 @@ def run_cases(seed: int, first: int, count: int, folder: Path) -> None:
 
 def fuzz(first: int, count: int, folder: Path) -> Counter:
     """Run cases in a child; how many of each kind ended how. Fails with the number of a case that did not end well."""
-    done = subprocess.run([sys.executable, __file__, *map(str, (SEED, first, count, folder))], capture_output=True,
-                          text=True, timeout=30 + count / 10, check=False)
+    done = subprocess.run(
+        [sys.executable, __file__, *map(str, (SEED, first, count, folder))],
+        capture_output=True,
+        text=True,
+        timeout=30 + count / 10,
+        check=False,
+    )
     lines = [line.split(maxsplit=1) for line in done.stdout.splitlines()]
-    assert not done.returncode, f"seed {SEED}, case {lines[-1][1] if lines else '?'}:\n{done.stderr[-3000:]}"
+    assert not done.returncode, (
+        f"seed {SEED}, case {lines[-1][1] if lines else '?'}:\n{done.stderr[-3000:]}"
+    )
     begun = [rest.split(maxsplit=2)[1] for word, rest in lines if word == "case"]
     ended = [rest for word, rest in lines if word == "ended"]
     assert len(begun) == len(ended) == count
     found = Counter(zip(begun, ended, strict=True))
-    print(f"\nseed {SEED}, cases {first} to {first + count - 1}, photographs {lines[0][1]}: "
-          + ", ".join(f"{' '.join(key)} {number}" for key, number in sorted(found.items()))
-          + f"; caught by their checksum: {found['photograph', 'decoded'] + found['photograph', 'refused']}")
+    print(
+        f"\nseed {SEED}, cases {first} to {first + count - 1}, photographs {lines[0][1]}: "
+        + ", ".join(f"{' '.join(key)} {number}" for key, number in sorted(found.items()))
+        + f"; caught by their checksum: {found['photograph', 'decoded'] + found['photograph', 'refused']}"
+    )
     return found
 
 
@@ -179,19 +213,32 @@ def test_two_hundred_damaged_files(tmp_path):
 @pytest.mark.long
 def test_two_thousand_damaged_files(tmp_path):
     found = fuzz(200, 2000, tmp_path)
-    assert found["photograph", "decoded"] > 200, "so many changes a folder used in place would not show"
+    assert found["photograph", "decoded"] > 200, (
+        "so many changes a folder used in place would not show"
+    )
 
 
-@pytest.mark.parametrize("fault", [
-    "import os; os.abort()", *(pytest.param(fault, marks=pytest.mark.long)
-                               for fault in ("while True: pass", "raise KeyError('x')"))])
-def test_a_crash_a_hang_and_a_foreign_error_are_reported_with_the_case(fault, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "import os; os.abort()",
+        *(
+            pytest.param(fault, marks=pytest.mark.long)
+            for fault in ("while True: pass", "raise KeyError('x')")
+        ),
+    ],
+)
+def test_a_crash_a_hang_and_a_foreign_error_are_reported_with_the_case(
+    fault, tmp_path, monkeypatch
+):
     """The watch itself: a child whose reader aborts, hangs or raises what is not ours."""
     child = tmp_path / "child.py"
-    child.write_text(f"import sys; sys.path[:0] = [{str(PROJECT)!r}, {str(Path(__file__).parent)!r}]\n"
-                     "import test_fuzz\nfrom helpers.photographs import reading as pixel_cache\ntest_fuzz.LIMIT = 1\n"
-                     f"def load(*arguments, **named):\n    {fault}\npixel_cache.load = load\n"
-                     "test_fuzz.run_cases(*map(int, sys.argv[1:4]), test_fuzz.Path(sys.argv[4]))\n")
+    child.write_text(
+        f"import sys; sys.path[:0] = [{str(PROJECT)!r}, {str(Path(__file__).parent)!r}]\n"
+        "import test_fuzz\nfrom helpers.photographs import reading as pixel_cache\ntest_fuzz.LIMIT = 1\n"
+        f"def load(*arguments, **named):\n    {fault}\npixel_cache.load = load\n"
+        "test_fuzz.run_cases(*map(int, sys.argv[1:4]), test_fuzz.Path(sys.argv[4]))\n"
+    )
     monkeypatch.setitem(globals(), "__file__", str(child))
     with pytest.raises(AssertionError, match=f"seed {SEED}, case 8 photograph"):
         fuzz(8, 2, tmp_path)

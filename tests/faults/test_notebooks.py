@@ -35,8 +35,13 @@ SAME = ("predictions.csv", "history.csv", "metrics.json")
 
 def start(*arguments: str, **how) -> subprocess.Popen:
     environment = {**os.environ, "PYTHONPATH": str(workspace.PROJECT)}
-    return subprocess.Popen([sys.executable, "-m", "helpers.run", *arguments], text=True, stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE, **{"cwd": workspace.PROJECT, "env": environment} | how)
+    return subprocess.Popen(
+        [sys.executable, "-m", "helpers.run", *arguments],
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        **{"cwd": workspace.PROJECT, "env": environment} | how,
+    )
 
 
 def ended(*arguments: str, **how) -> SimpleNamespace:
@@ -47,8 +52,17 @@ def ended(*arguments: str, **how) -> SimpleNamespace:
 
 # out of order, elsewhere
 
-@pytest.mark.parametrize("number, names", [("02", "01_download.ipynb"), *(
-    pytest.param(number, "01_download.ipynb", marks=pytest.mark.long) for number in ("04", "05", "06"))])
+
+@pytest.mark.parametrize(
+    "number, names",
+    [
+        ("02", "01_download.ipynb"),
+        *(
+            pytest.param(number, "01_download.ipynb", marks=pytest.mark.long)
+            for number in ("04", "05", "06")
+        ),
+    ],
+)
 def test_a_notebook_before_its_turn_names_the_one_to_run(number, names, folders):
     done = ended("--run", "empty", "--only", number)
     assert done.code == 1 and f"run {names} first" in done.err, done.err
@@ -65,13 +79,19 @@ def test_after_01_and_02_the_next_name_04(made, folders):
 @pytest.mark.long
 @pytest.mark.parametrize("place", ["", "notebooks", "notebooks/deeper", "helpers"])
 def test_a_notebook_runs_from_any_folder_of_the_project(place, folders, tmp_path):
-    papermill.execute_notebook(workspace.PROJECT / "notebooks" / "01_download.ipynb", tmp_path / "01.ipynb",
-                               cwd=workspace.PROJECT / place, progress_bar=False, log_output=False)
+    papermill.execute_notebook(
+        workspace.PROJECT / "notebooks" / "01_download.ipynb",
+        tmp_path / "01.ipynb",
+        cwd=workspace.PROJECT / place,
+        progress_bar=False,
+        log_output=False,
+    )
     assert (folders.runs / "sample" / "dataset.json").is_file()
     assert not (workspace.PROJECT / place / "image-classification-with-attention").exists()
 
 
 # two at once, and locks that last no longer than the writing
+
 
 @pytest.mark.long
 def test_two_series_at_once_in_one_folder_leave_what_one_leaves(folders):
@@ -86,18 +106,28 @@ def test_two_series_at_once_in_one_folder_leave_what_one_leaves(folders):
         _, err = process.communicate(timeout=300)
         assert process.returncode == 0, err
     for name in ("dataset.json", "split.csv", "cache.json", *SAME):
-        assert (folders.runs / "alone" / name).read_bytes() == (folders.runs / "shared" / name).read_bytes(), name
-    left = [path for path in [*folders.data.rglob(".*"), *folders.runs.rglob(".*")] if path.suffix != ".lock"]
+        assert (folders.runs / "alone" / name).read_bytes() == (
+            folders.runs / "shared" / name
+        ).read_bytes(), name
+    left = [
+        path
+        for path in [*folders.data.rglob(".*"), *folders.runs.rglob(".*")]
+        if path.suffix != ".lock"
+    ]
     assert not left, "nothing half written lies about"
 
 
 @pytest.mark.long
 def test_05_runs_while_the_kernel_of_04_is_alive(made, folders):
     made.prepare("run")
-    notebook = papermill.iorw.load_notebook_node(str(workspace.PROJECT / "notebooks" / "04_train.ipynb"))
+    notebook = papermill.iorw.load_notebook_node(
+        str(workspace.PROJECT / "notebooks" / "04_train.ipynb")
+    )
     values = {"run": "run", "image_size": 32, "epochs": 1, "device": "cpu"}
     notebook = papermill.parameterize.parameterize_notebook(notebook, values)
-    client = NotebookClient(notebook, resources={"metadata": {"path": str(workspace.PROJECT / "notebooks")}})
+    client = NotebookClient(
+        notebook, resources={"metadata": {"path": str(workspace.PROJECT / "notebooks")}}
+    )
     with client.setup_kernel():
         for index, cell in enumerate(notebook.cells):
             client.execute_cell(cell, index)
@@ -110,13 +140,23 @@ def test_05_runs_while_the_kernel_of_04_is_alive(made, folders):
 
 def test_who_waits_says_so_and_a_dead_writer_holds_nothing(tmp_path):
     path = tmp_path / "made"
-    program = ("import sys\nfrom pathlib import Path\nfrom helpers import workspace\n"
-               "with workspace.locked(Path(sys.argv[1])):\n    print('mine', flush=True)\n    sys.stdin.read()\n")
-    how = {"cwd": workspace.PROJECT, "stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    program = (
+        "import sys\nfrom pathlib import Path\nfrom helpers import workspace\n"
+        "with workspace.locked(Path(sys.argv[1])):\n    print('mine', flush=True)\n    sys.stdin.read()\n"
+    )
+    how = {
+        "cwd": workspace.PROJECT,
+        "stdin": subprocess.PIPE,
+        "stdout": subprocess.PIPE,
+        "text": True,
+    }
     first = subprocess.Popen([sys.executable, "-c", program, str(path)], **how)
     assert first.stdout.readline() == "mine\n"
     second = subprocess.Popen([sys.executable, "-c", program, str(path)], **how)
-    assert second.stdout.readline() == f"another process is writing {path}: this one goes on when that is done\n"
+    assert (
+        second.stdout.readline()
+        == f"another process is writing {path}: this one goes on when that is done\n"
+    )
     first.kill()
     assert second.stdout.readline() == "mine\n"
     second.communicate("")
@@ -125,11 +165,20 @@ def test_who_waits_says_so_and_a_dead_writer_holds_nothing(tmp_path):
 
 # parameters that came through no command of ours
 
-@pytest.mark.parametrize("values, words", [
-    ({"split_seed": "many"}, "split_seed is 'many', expected int"), ({"run": 5}, "run is 5, expected str"),
-    ({"unusable": True}, "unusable is True, expected float"), ({"unusable": 2.0}, "unusable is 0 to 1, not 2.0"),
-    ({"split_seed": 1.5}, "split_seed is 1.5, expected int"), ({"split_seed": -1}, "split_seed is 0 to"),
-    ({"dataset": None}, "dataset is None, expected str"), ({"unusable": float("nan")}, "unusable is 0 to 1, not nan")])
+
+@pytest.mark.parametrize(
+    "values, words",
+    [
+        ({"split_seed": "many"}, "split_seed is 'many', expected int"),
+        ({"run": 5}, "run is 5, expected str"),
+        ({"unusable": True}, "unusable is True, expected float"),
+        ({"unusable": 2.0}, "unusable is 0 to 1, not 2.0"),
+        ({"split_seed": 1.5}, "split_seed is 1.5, expected int"),
+        ({"split_seed": -1}, "split_seed is 0 to"),
+        ({"dataset": None}, "dataset is None, expected str"),
+        ({"unusable": float("nan")}, "unusable is 0 to 1, not nan"),
+    ],
+)
 def test_values_are_checked_against_the_cell_that_notes_their_types(values, words):
     cells = nbformat.read(workspace.PROJECT / "notebooks" / "01_download.ipynb", as_version=4).cells
     declared = next(cell.source for cell in cells if "parameters" in cell.metadata.get("tags", ()))
@@ -141,39 +190,71 @@ def test_values_are_checked_against_the_cell_that_notes_their_types(values, word
 
 
 def test_every_notebook_checks_its_parameters_before_it_does_anything():
-    for path in [*parameters.NOTEBOOKS, *(workspace.PROJECT / "notebooks" / "deeper").glob("*.ipynb")]:
-        code = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
-        number = next(n for n, cell in enumerate(code) if "parameters" in cell.metadata.get("tags", ()))
+    for path in [
+        *parameters.NOTEBOOKS,
+        *(workspace.PROJECT / "notebooks" / "deeper").glob("*.ipynb"),
+    ]:
+        code = [
+            cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"
+        ]
+        number = next(
+            n for n, cell in enumerate(code) if "parameters" in cell.metadata.get("tags", ())
+        )
         assert code[number + 1].source.startswith("parameters.check_here(globals())\n"), path
 
 
-@pytest.mark.parametrize("notebook, values, words", [
-    ("01_download", {"unusable": "few"}, "unusable is 'few', expected float"),
-    *(pytest.param(*one, marks=pytest.mark.long) for one in [
-        ("01_download", {"run": "../elsewhere"}, "run is the name of one folder"),
-        ("02_preprocess", {"image_size": 100}, "image_size is a multiple of 32, not 100"),
-        ("02_preprocess", {"benign": -1}, "benign is 0 or more, not -1"),
-        ("03_attention_model", {"dropout": "half"}, "dropout is 'half', expected float"),
-        ("03_attention_model", {"attention": "loud"}, "loud"),
-        ("04_train", {"epochs": 2.5}, "epochs is 2.5, expected int"),
-        ("04_train", {"precision": "fp8"}, "precision is 'auto', 'fp32', 'bf16' or 'fp16', not 'fp8'"),
-        ("05_visualize_attention", {"device": "cuda:7"}, "device 'cuda:7' is not available here"),
-        ("06_audit", {"posthoc": 0}, "posthoc is 1 or more, not 0"),
-        ("06_audit", {"seed": True}, "seed is True, expected int")])])
+@pytest.mark.parametrize(
+    "notebook, values, words",
+    [
+        ("01_download", {"unusable": "few"}, "unusable is 'few', expected float"),
+        *(
+            pytest.param(*one, marks=pytest.mark.long)
+            for one in [
+                ("01_download", {"run": "../elsewhere"}, "run is the name of one folder"),
+                ("02_preprocess", {"image_size": 100}, "image_size is a multiple of 32, not 100"),
+                ("02_preprocess", {"benign": -1}, "benign is 0 or more, not -1"),
+                ("03_attention_model", {"dropout": "half"}, "dropout is 'half', expected float"),
+                ("03_attention_model", {"attention": "loud"}, "loud"),
+                ("04_train", {"epochs": 2.5}, "epochs is 2.5, expected int"),
+                (
+                    "04_train",
+                    {"precision": "fp8"},
+                    "precision is 'auto', 'fp32', 'bf16' or 'fp16', not 'fp8'",
+                ),
+                (
+                    "05_visualize_attention",
+                    {"device": "cuda:7"},
+                    "device 'cuda:7' is not available here",
+                ),
+                ("06_audit", {"posthoc": 0}, "posthoc is 1 or more, not 0"),
+                ("06_audit", {"seed": True}, "seed is True, expected int"),
+            ]
+        ),
+    ],
+)
 def test_papermill_alone_ends_with_the_sentence(notebook, values, words, folders, tmp_path):
     with pytest.raises(papermill.exceptions.PapermillExecutionError) as found:
-        papermill.execute_notebook(workspace.PROJECT / "notebooks" / f"{notebook}.ipynb", tmp_path / "out.ipynb",
-                                   values, cwd=workspace.PROJECT / "notebooks", progress_bar=False, log_output=False)
+        papermill.execute_notebook(
+            workspace.PROJECT / "notebooks" / f"{notebook}.ipynb",
+            tmp_path / "out.ipynb",
+            values,
+            cwd=workspace.PROJECT / "notebooks",
+            progress_bar=False,
+            log_output=False,
+        )
     assert found.value.ename == "ValueError" and words in found.value.evalue
 
 
 # files that are not of one another, or of another version
 
+
 def change(path: Path, **values) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
 
-@pytest.mark.parametrize("fault", ["01 again", "another split", "fewer photographs", "another cache"])
+@pytest.mark.parametrize(
+    "fault", ["01 again", "another split", "fewer photographs", "another cache"]
+)
 def test_half_of_another_run_is_told(fault, made, folders):
     folder = made.prepare("run")
     batches.open_prepared(folder, CPU)
@@ -182,7 +263,9 @@ def test_half_of_another_run_is_told(fault, made, folders):
     elif fault == "another split":
         made.split.iloc[::-1].to_csv(folder / "split.csv", index=False)
     elif fault == "fewer photographs":
-        made.split.assign(kept=[0, *made.split["kept"][1:]]).to_csv(folder / "split.csv", index=False)
+        made.split.assign(kept=[0, *made.split["kept"][1:]]).to_csv(
+            folder / "split.csv", index=False
+        )
     else:
         change(folder / "cache.json", key="0123456789abcdef")
     with pytest.raises(ValueError, match="are not of one another.*Run 02_preprocess.ipynb again"):
@@ -199,13 +282,19 @@ def finished(made, fitted, folders) -> Path:
     return folder
 
 
-READ = {"dataset.json": lambda folder: batches.open_prepared(folder, CPU),
-        "split.csv": lambda folder: batches.open_prepared(folder, CPU),
-        "cache.json": lambda folder: batches.open_prepared(folder, CPU),
-        "model.pt": lambda folder: checkpoint.load_checkpoint(folder / "model.pt", CPU),
-        "predictions.csv": checkpoint.read_predictions,
-        "metrics.json": lambda folder: workspace.read_json(folder / "metrics.json", "04_train.ipynb")}
-MAKES = {"dataset.json": "01_download.ipynb", "split.csv": "02_preprocess.ipynb", "cache.json": "02_preprocess.ipynb"}
+READ = {
+    "dataset.json": lambda folder: batches.open_prepared(folder, CPU),
+    "split.csv": lambda folder: batches.open_prepared(folder, CPU),
+    "cache.json": lambda folder: batches.open_prepared(folder, CPU),
+    "model.pt": lambda folder: checkpoint.load_checkpoint(folder / "model.pt", CPU),
+    "predictions.csv": checkpoint.read_predictions,
+    "metrics.json": lambda folder: workspace.read_json(folder / "metrics.json", "04_train.ipynb"),
+}
+MAKES = {
+    "dataset.json": "01_download.ipynb",
+    "split.csv": "02_preprocess.ipynb",
+    "cache.json": "02_preprocess.ipynb",
+}
 
 
 @pytest.mark.parametrize("name", READ)
@@ -238,13 +327,16 @@ def test_05_and_06_refuse_a_network_of_another_split(made, folders, finished):
 
 # kernels and runs that are killed (a kernel that dies: tests/test_run.py)
 
+
 def kernels(process: subprocess.Popen) -> list[psutil.Process]:
     children = psutil.Process(process.pid).children(recursive=True)
     return [one for one in children if "ipykernel" in " ".join(one.cmdline())]
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("blow, code", [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGKILL, -9)])
+@pytest.mark.parametrize(
+    "blow, code", [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGKILL, -9)]
+)
 def test_a_killed_series_leaves_no_kernel_and_goes_on_to_the_same_end(blow, code, made, folders):
     """The kernel of 04 is in the midst of training when the series that started it is killed."""
     for name in ("whole", "killed"):
@@ -268,7 +360,9 @@ def test_a_killed_series_leaves_no_kernel_and_goes_on_to_the_same_end(blow, code
     stored = (folders.runs / "killed" / "04_train.ipynb").read_text()
     assert "goes on after epoch" in stored
     for name in SAME:
-        assert (folders.runs / "whole" / name).read_bytes() == (folders.runs / "killed" / name).read_bytes(), name
+        assert (folders.runs / "whole" / name).read_bytes() == (
+            folders.runs / "killed" / name
+        ).read_bytes(), name
 
 
 def test_a_series_that_cannot_write_says_so_and_exits_1(folders):
@@ -276,15 +370,29 @@ def test_a_series_that_cannot_write_says_so_and_exits_1(folders):
     folders.runs.chmod(0o555)
     done = ended("--run", "new", "--only", "01", preexec_fn=limits.no_overrides)
     folders.runs.chmod(0o755)
-    assert done.code == 1 and "cannot be written" in done.err and "ATTENTION_RUNS" in done.err, done.err
+    assert done.code == 1 and "cannot be written" in done.err and "ATTENTION_RUNS" in done.err, (
+        done.err
+    )
     assert "Traceback" not in done.err
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("size", [2_000, 3_000, 100_000])  # of the photographs, of the notebook, of its figures
+@pytest.mark.parametrize(
+    "size", [2_000, 3_000, 100_000]
+)  # of the photographs, of the notebook, of its figures
 def test_a_full_disk_ends_the_notebook_with_the_sentence(size, folders):
     done = ended("--run", "new", "--only", "01", preexec_fn=limits.full_disk(size))
-    assert done.code == 1 and "Traceback" not in done.err and "the file may not grow so large" in done.err, done.err
+    assert (
+        done.code == 1
+        and "Traceback" not in done.err
+        and "the file may not grow so large" in done.err
+    ), done.err
     assert ended("--run", "new", "--only", "01").code == 0
-    assert len(read_marking(Path(json.loads(
-        (folders.runs / "new" / "dataset.json").read_text())["csv"]))) == 600
+    assert (
+        len(
+            read_marking(
+                Path(json.loads((folders.runs / "new" / "dataset.json").read_text())["csv"])
+            )
+        )
+        == 600
+    )

@@ -35,7 +35,11 @@ SPECIAL = "it is a folder, a pipe or a device, not a file"
 
 def picture(W: int = 64, H: int = 48, seed: int = 0) -> Image.Image:
     """Smooth colours, redder than blue."""
-    colours = np.random.default_rng(seed).integers((120, 60, 20), (250, 190, 120), (6, 8, 3)).astype(np.uint8)
+    colours = (
+        np.random.default_rng(seed)
+        .integers((120, 60, 20), (250, 190, 120), (6, 8, 3))
+        .astype(np.uint8)
+    )
     return Image.fromarray(colours).resize((W, H), Image.Resampling.BICUBIC)
 
 
@@ -58,35 +62,61 @@ def put(folder: Path, name: str, content: bytes) -> Path:
 def without_adobe(jpeg: bytes) -> bytes:
     """A JPEG without its APP14 segment, which says that CMYK is stored inverted."""
     at = jpeg.index(b"\xff\xee")
-    return jpeg[:at] + jpeg[at + 2 + struct.unpack(">H", jpeg[at + 2:at + 4])[0]:]
+    return jpeg[:at] + jpeg[at + 2 + struct.unpack(">H", jpeg[at + 2 : at + 4])[0] :]
 
 
 def saying(jpeg: bytes, W: int, H: int) -> bytes:
     """A JPEG whose header says another size."""
     at = re.search(b"\xff[\xc0\xc2]\0\x11\x08", jpeg).end()
-    return jpeg[:at] + struct.pack(">HH", H, W) + jpeg[at + 4:]
+    return jpeg[:at] + struct.pack(">HH", H, W) + jpeg[at + 4 :]
 
 
 # kinds of file, all named .jpg
 
 READ = {
-    "PNG": encoded(picture(), "PNG"), "WebP": encoded(picture(), "WEBP", quality=95), "BMP": encoded(picture(), "BMP"),
+    "PNG": encoded(picture(), "PNG"),
+    "WebP": encoded(picture(), "WEBP", quality=95),
+    "BMP": encoded(picture(), "BMP"),
     "a progressive JPEG": encoded(picture(), "JPEG", quality=95, progressive=True),
-    "a telephone's JPEG of two pictures": encoded(picture(), "MPO", save_all=True, append_images=[picture(seed=1)]),
+    "a telephone's JPEG of two pictures": encoded(
+        picture(), "MPO", save_all=True, append_images=[picture(seed=1)]
+    ),
     "a palette": encoded(picture().quantize(256), "PNG"),
     "a layer of transparency": encoded(picture().convert("RGBA"), "PNG"),
     "CMYK as Adobe inverts it": encoded(picture().convert("CMYK"), "JPEG", quality=95),
-    "CMYK that does not say so": without_adobe(encoded(picture().convert("CMYK"), "JPEG", quality=95)),
-    "more behind its end": encoded(picture(), "JPEG", quality=95) + 500 * b"more"}
+    "CMYK that does not say so": without_adobe(
+        encoded(picture().convert("CMYK"), "JPEG", quality=95)
+    ),
+    "more behind its end": encoded(picture(), "JPEG", quality=95) + 500 * b"more",
+}
 REFUSED = {
     **{f"an animated {kind}": (animation(kind), "it is animated") for kind in ("PNG", "WEBP")},
-    **{kind: (encoded(picture(), kind), NO_PHOTOGRAPH) for kind in ("GIF", "TIFF", "PPM", "EPS", "PDF", "JPEG2000")},
+    **{
+        kind: (encoded(picture(), kind), NO_PHOTOGRAPH)
+        for kind in ("GIF", "TIFF", "PPM", "EPS", "PDF", "JPEG2000")
+    },
     "an animated GIF": (animation("GIF"), NO_PHOTOGRAPH),
-    "15 pixels a side": (encoded(picture(15, 64), "PNG"), "15 x 64 pixels; expected 16 a side to 80,000,000 in all"),
-    "2,000,000 x 20": (encoded(Image.new("1", (2_000_000, 20)), "PNG"), "it is damaged or cut short"),
-    "a JPEG that says 20,000 x 20,000": (saying(encoded(picture(), "JPEG"), 20_000, 20_000), "its header says more"),
-    "a JPEG that says 10,000 x 9,000": (saying(encoded(picture(), "JPEG"), 10_000, 9_000), "10000 x 9000 pixels; exp"),
-    "cut and filled with zeros": (encoded(picture(), "JPEG")[:900] + bytes(5000), "it is damaged or cut short")}
+    "15 pixels a side": (
+        encoded(picture(15, 64), "PNG"),
+        "15 x 64 pixels; expected 16 a side to 80,000,000 in all",
+    ),
+    "2,000,000 x 20": (
+        encoded(Image.new("1", (2_000_000, 20)), "PNG"),
+        "it is damaged or cut short",
+    ),
+    "a JPEG that says 20,000 x 20,000": (
+        saying(encoded(picture(), "JPEG"), 20_000, 20_000),
+        "its header says more",
+    ),
+    "a JPEG that says 10,000 x 9,000": (
+        saying(encoded(picture(), "JPEG"), 10_000, 9_000),
+        "10000 x 9000 pixels; exp",
+    ),
+    "cut and filled with zeros": (
+        encoded(picture(), "JPEG")[:900] + bytes(5000),
+        "it is damaged or cut short",
+    ),
+}
 
 
 @pytest.mark.parametrize("kind", READ)
@@ -111,10 +141,13 @@ def test_what_is_no_still_photograph_of_a_usual_size_is_refused(kind, tmp_path):
 def test_a_jpeg_that_ends_early_and_says_so_is_known_by_its_checksum_alone(tmp_path):
     """An end marker in the middle, as a repair leaves it: a decoder fills the rest with grey and calls it whole."""
     whole = encoded(picture(), "JPEG", quality=95)
-    path = put(tmp_path, "x.jpg", whole[:len(whole) // 2] + b"\xff\xd9")
-    assert reading.find_unusable([path], {}) == {}, "a folder used in place: nobody knows what it was"
+    path = put(tmp_path, "x.jpg", whole[: len(whole) // 2] + b"\xff\xd9")
+    assert reading.find_unusable([path], {}) == {}, (
+        "a folder used in place: nobody knows what it was"
+    )
     assert reading.find_unusable([path], {path: zlib.crc32(whole)}) == {
-        "x": f"{path} cannot be decoded: its bytes are not those that were unpacked"}
+        "x": f"{path} cannot be decoded: its bytes are not those that were unpacked"
+    }
 
 
 # what is no file, and what may not be read: in a child, which would otherwise wait for ever or be killed
@@ -135,10 +168,23 @@ print(json.dumps([found, said, memory() - before]))
 """
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the most memory is read from Linux's /proc")
+@pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="the most memory is read from Linux's /proc"
+)
 def test_what_is_no_file_is_neither_waited_for_nor_read_without_end(tmp_path):
     """Pipe, socket, device, links to nothing and to itself, no right to read, 100 GB of holes, 400 million pixels."""
-    names = ("pipe", "socket", "device", "nothing", "itself", "forbidden", "holes", "pixels", "folder", 260 * "x")
+    names = (
+        "pipe",
+        "socket",
+        "device",
+        "nothing",
+        "itself",
+        "forbidden",
+        "holes",
+        "pixels",
+        "folder",
+        260 * "x",
+    )
     path = {name: tmp_path / f"{name}.jpg" for name in names}
     os.mkfifo(path["pipe"])
     with socket.socket(socket.AF_UNIX) as bound:
@@ -151,24 +197,40 @@ def test_what_is_no_file_is_neither_waited_for_nor_read_without_end(tmp_path):
         file.truncate(100 * 10**9)
     put(tmp_path, "pixels.jpg", saying(encoded(picture(), "JPEG"), 20_000, 20_000))
     path["folder"].mkdir()
-    done = subprocess.run([sys.executable, "-c", CHILD, *map(str, path.values())], cwd=workspace.PROJECT,
-                          capture_output=True, text=True, timeout=60, preexec_fn=limits.no_overrides, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD, *map(str, path.values())],
+        cwd=workspace.PROJECT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        preexec_fn=limits.no_overrides,
+        check=False,
+    )
     assert not done.returncode, done.stderr
     found, said, memory = json.loads(done.stdout)
     reasons = {name: found[name].partition("cannot be decoded: ")[2] for name in names}
     print(f"\n{memory:.0f} MiB more than before at most")
     assert reasons == {
-        "pipe": SPECIAL, "socket": SPECIAL, "device": SPECIAL, "folder": SPECIAL, "forbidden": "Permission denied",
-        "nothing": "No such file or directory", "itself": "Too many levels of symbolic links",
+        "pipe": SPECIAL,
+        "socket": SPECIAL,
+        "device": SPECIAL,
+        "folder": SPECIAL,
+        "forbidden": "Permission denied",
+        "nothing": "No such file or directory",
+        "itself": "Too many levels of symbolic links",
         260 * "x": "File name too long",
         "holes": "100,000,000,000 bytes, more than 80,000,000 pixels take",
-        "pixels": "its header says more than 80,000,000 pixels"}
-    assert set(said) == set(names) and all(said[name].startswith("photograph: ") for name in names[:-1]), said
+        "pixels": "its header says more than 80,000,000 pixels",
+    }
+    assert set(said) == set(names) and all(
+        said[name].startswith("photograph: ") for name in names[:-1]
+    ), said
     assert "forbidden.jpg cannot be read (Permission denied)" in said["forbidden"]
     assert memory < 100
 
 
 # through 01 and 02
+
 
 @pytest.fixture
 def folder(photographs, tmp_path) -> Path:
@@ -185,11 +247,18 @@ def test_few_of_other_kinds_are_left_out_and_the_rest_is_cached(folder):
         (images / name).unlink()
     os.mkfifo(images / "X_11.jpg")
     (images / "X_15.jpg").mkdir()
-    with pytest.raises(ValueError, match="4 of 40 photographs .*; `unusable` allows 9.9%. The first: .*X_3.jpg cannot"):
+    with pytest.raises(
+        ValueError,
+        match="4 of 40 photographs .*; `unusable` allows 9.9%. The first: .*X_3.jpg cannot",
+    ):
         sources.find_dataset(str(folder), unusable=0.099)
     found = sources.find_dataset(str(folder), unusable=0.1)
     assert [reason.partition("decoded: ")[2] for reason in found["unusable"].values()] == [
-        NO_PHOTOGRAPH, "it is animated", SPECIAL, SPECIAL]
+        NO_PHOTOGRAPH,
+        "it is animated",
+        SPECIAL,
+        SPECIAL,
+    ]
     cache = build_cache(found, make_split(found), image_size=28)
     assert len(cache["rows"]) == 36 and not set(cache["rows"]) & set(found["unusable"])
 
@@ -215,8 +284,11 @@ def test_a_photograph_that_goes_after_01_stops_02_with_its_name(folder):
     split = make_split(found)
     (folder / "images" / "X_5.jpg").unlink()
     (folder / "images" / "X_6.jpg").write_bytes(encoded(picture(), "GIF"))
-    with pytest.raises(ValueError, match="2 of 40 photographs cannot be used, the first: .*X_5.jpg cannot be decoded: "
-                                         "No such file.* 01_download.ipynb finds and leaves out what is unusable: run"):
+    with pytest.raises(
+        ValueError,
+        match="2 of 40 photographs cannot be used, the first: .*X_5.jpg cannot be decoded: "
+        "No such file.* 01_download.ipynb finds and leaves out what is unusable: run",
+    ):
         build_cache(found, split, image_size=28)
 
 
@@ -224,14 +296,23 @@ def test_a_photograph_that_goes_after_01_stops_02_with_its_name(folder):
 
 MASK = np.pad(np.full((20, 30), 255, np.uint8), 14)
 BAD_MASKS = {
-    "cut short": (encoded(Image.fromarray(MASK), "PNG")[:-30], "cannot be decoded: it is damaged or cut short"),
+    "cut short": (
+        encoded(Image.fromarray(MASK), "PNG")[:-30],
+        "cannot be decoded: it is damaged or cut short",
+    ),
     "empty": (b"", "cannot be decoded: it is empty"),
     "text": (b"lesion", f"cannot be decoded: {NO_PHOTOGRAPH}"),
     "all black": (encoded(Image.fromarray(0 * MASK), "PNG"), "marks nothing: every pixel is 0"),
-    "transparency alone": (encoded(Image.merge("LA", [Image.fromarray(0 * MASK), Image.fromarray(MASK)]), "PNG"),
-                           "marks nothing: every pixel is 0"),
+    "transparency alone": (
+        encoded(Image.merge("LA", [Image.fromarray(0 * MASK), Image.fromarray(MASK)]), "PNG"),
+        "marks nothing: every pixel is 0",
+    ),
     "animated": (animation("PNG"), "cannot be decoded: it is animated"),
-    "too large": (encoded(Image.new("1", (20_000, 20_000)), "PNG"), "cannot be decoded: its header says more than")}
+    "too large": (
+        encoded(Image.new("1", (20_000, 20_000)), "PNG"),
+        "cannot be decoded: its header says more than",
+    ),
+}
 
 
 @pytest.mark.parametrize("kind", [*BAD_MASKS, "a pipe", "gone"])
@@ -245,29 +326,40 @@ def test_a_mask_that_cannot_be_used_is_named_with_what_to_do(kind, folder):
     if kind == "a pipe":
         os.mkfifo(path)
     todo = r"Replace or delete them \(a photograph needs no mask\) and run 02_preprocess again"
-    with pytest.raises(ValueError, match=f"1 of 40 masks cannot be used, the first: .*{path.name}.*{reason}.* {todo}"):
+    with pytest.raises(
+        ValueError,
+        match=f"1 of 40 masks cannot be used, the first: .*{path.name}.*{reason}.* {todo}",
+    ):
         build_cache(found, split, image_size=28)
     path.unlink(missing_ok=True)  # what the sentence says
     again = make_split(found)
     assert again["mask"][4] == "" and build_cache(found, again, image_size=28)["masks_file"]
 
 
-@pytest.mark.parametrize("kind", ["another size", "another shape", "red", "1 of 255", "one bit", "a palette"])
+@pytest.mark.parametrize(
+    "kind", ["another size", "another shape", "red", "1 of 255", "one bit", "a palette"]
+)
 def test_a_mask_of_another_size_or_kind_is_the_same_mask(kind, tmp_path):
     """It is squashed to the square as its photograph is, and what is not black is lesion."""
-    plain = reading.decode_mask(put(tmp_path, "plain.png", encoded(Image.fromarray(MASK), "PNG")), 48)
+    plain = reading.decode_mask(
+        put(tmp_path, "plain.png", encoded(Image.fromarray(MASK), "PNG")), 48
+    )
     H, W = MASK.shape
     image = Image.fromarray(MASK)
-    image = {"another size": lambda: image.resize((4 * W, 4 * H), 0),
-             "another shape": lambda: image.resize((3 * W, H), 0),
-             "red": lambda: Image.merge("RGB", [image, *2 * [Image.fromarray(0 * MASK)]]),
-             "1 of 255": lambda: Image.fromarray(MASK // 255), "one bit": lambda: image.convert("1"),
-             "a palette": lambda: image.convert("P")}[kind]()
+    image = {
+        "another size": lambda: image.resize((4 * W, 4 * H), 0),
+        "another shape": lambda: image.resize((3 * W, H), 0),
+        "red": lambda: Image.merge("RGB", [image, *2 * [Image.fromarray(0 * MASK)]]),
+        "1 of 255": lambda: Image.fromarray(MASK // 255),
+        "one bit": lambda: image.convert("1"),
+        "a palette": lambda: image.convert("P"),
+    }[kind]()
     other = reading.decode_mask(put(tmp_path, "other.png", encoded(image, "PNG")), 48)
     assert np.abs(plain.astype(int) - other).max() <= 1 and 0 < plain.mean() < 255
 
 
 # one photograph of the reader's own, in 05
+
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
 def test_an_animated_photograph_of_the_readers_own_is_refused(kind, tmp_path):

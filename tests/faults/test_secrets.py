@@ -21,24 +21,51 @@ from test_server import QUICK, cut, gone, of_length, says, stall
 
 from helpers import workspace
 
-KINDS = ("KAGGLE_API_TOKEN", "access_token", "access_token.txt", "KAGGLE_KEY", "kaggle.json", "XDG",
-         "KAGGLE_CONFIG_DIR", "OAuth", "OAuth, old")
+KINDS = (
+    "KAGGLE_API_TOKEN",
+    "access_token",
+    "access_token.txt",
+    "KAGGLE_KEY",
+    "kaggle.json",
+    "XDG",
+    "KAGGLE_CONFIG_DIR",
+    "OAuth",
+    "OAuth, old",
+)
 CREDENTIALS = {"access_token", "access_token.txt", "kaggle.json", "credentials.json"}
 TURNED_DOWN = f"Kaggle did not accept the credentials in {{}}, so {NAME} was not downloaded: they are mistyped"
 
 
 # spoilt credentials
 
-@pytest.mark.parametrize("name, content, said", [
-    ("kaggle.json", "{", "neither text nor JSON"), ("kaggle.json", "", "empty"),
-    ("kaggle.json", json.dumps({"username": USER}), "no JSON object with username and key"),
-    ("kaggle.json", json.dumps({"username": 5, "key": None}), "no JSON object with username and key"),
-    ("kaggle.json", b"\xff\xfe\x00", "neither text nor JSON"), ("kaggle.json", None, "Is a directory"),
-    ("credentials.json", "[", "neither text nor JSON"), ("credentials.json", "[]", "no JSON object with refresh_token"),
-    ("credentials.json", json.dumps({"refresh_token": ""}), "no JSON object with refresh_token"),
-    ("credentials.json", None, "Is a directory"),
-    ("access_token", "", "empty"), ("access_token.txt", " \n", "empty"), ("access_token", None, "Is a directory"),
-    ("access_token", b"\xff\xfe\x00", "neither text nor JSON")])
+
+@pytest.mark.parametrize(
+    "name, content, said",
+    [
+        ("kaggle.json", "{", "neither text nor JSON"),
+        ("kaggle.json", "", "empty"),
+        ("kaggle.json", json.dumps({"username": USER}), "no JSON object with username and key"),
+        (
+            "kaggle.json",
+            json.dumps({"username": 5, "key": None}),
+            "no JSON object with username and key",
+        ),
+        ("kaggle.json", b"\xff\xfe\x00", "neither text nor JSON"),
+        ("kaggle.json", None, "Is a directory"),
+        ("credentials.json", "[", "neither text nor JSON"),
+        ("credentials.json", "[]", "no JSON object with refresh_token"),
+        (
+            "credentials.json",
+            json.dumps({"refresh_token": ""}),
+            "no JSON object with refresh_token",
+        ),
+        ("credentials.json", None, "Is a directory"),
+        ("access_token", "", "empty"),
+        ("access_token.txt", " \n", "empty"),
+        ("access_token", None, "Is a directory"),
+        ("access_token", b"\xff\xfe\x00", "neither text nor JSON"),
+    ],
+)
 def test_a_spoilt_file_is_named_with_what_is_wrong(name, content, said, reader, tiny_zip):
     path = reader.home / ".kaggle" / name
     path.parent.mkdir()
@@ -60,10 +87,16 @@ def test_one_spoilt_file_does_not_hide_a_good_one(reader, tiny_zip):
     token = reader.home / ".kaggle" / "access_token"
     token.touch(mode=0o600)
     with LoopbackKaggle(tiny_zip) as server:
-        assert reader.run(server, f"print('at', download.fetch({NAME + '/2'!r}).name)").last == f"at {SLUG}@2"
+        assert (
+            reader.run(server, f"print('at', download.fetch({NAME + '/2'!r}).name)").last
+            == f"at {SLUG}@2"
+        )
         token.unlink()
         token.mkdir()
-        assert TURNED_DOWN.format("~/.kaggle/access_token (Is a directory) and kaggle.json") in reader.run(server).last
+        assert (
+            TURNED_DOWN.format("~/.kaggle/access_token (Is a directory) and kaggle.json")
+            in reader.run(server).last
+        )
 
 
 @pytest.mark.parametrize("kind", ["kaggle.json", "access_token"])
@@ -75,7 +108,9 @@ def test_a_file_that_others_may_read_is_told_and_used(kind, reader, tiny_zip):
     with LoopbackKaggle(tiny_zip) as server:
         result = reader.run(server)
     assert result.output.splitlines() == [
-        f"other users of this machine may read your {kind}: hide it with chmod 600", f"at {SLUG}"]
+        f"other users of this machine may read your {kind}: hide it with chmod 600",
+        f"at {SLUG}",
+    ]
     assert path.stat().st_mode & 0o777 == 0o644
 
 
@@ -87,18 +122,31 @@ def test_a_file_that_the_reader_may_not_read_is_named(kind, folders, tiny_zip, t
     path.chmod(0)
     with LoopbackKaggle(tiny_zip) as server:
         result = subprocess.run(
-            [sys.executable, "-c", f"from helpers import download\ndownload.fetch({NAME!r})"], text=True,
+            [sys.executable, "-c", f"from helpers import download\ndownload.fetch({NAME!r})"],
+            text=True,
             env={**os.environ, "ATTENTION_HEADLESS": "1", **server.environment(tmp_path)},
-            cwd=workspace.PROJECT, preexec_fn=limits.no_overrides, capture_output=True, timeout=60)
+            cwd=workspace.PROJECT,
+            preexec_fn=limits.no_overrides,
+            capture_output=True,
+            timeout=60,
+        )
         assert "DownloadDataset" not in server.names()
     place = path.name if kind == "kaggle.json" else f"~/.kaggle/{path.name}"
-    assert TURNED_DOWN.format(f"{place} (Permission denied)") in result.stderr and result.returncode == 1
+    assert (
+        TURNED_DOWN.format(f"{place} (Permission denied)") in result.stderr
+        and result.returncode == 1
+    )
 
 
-@pytest.mark.parametrize("kind, plan, place", [
-    ("KAGGLE_API_TOKEN", {"status": 401}, "KAGGLE_API_TOKEN"), ("kaggle.json", {"status": 401}, "kaggle.json"),
-    ("OAuth", {"status": 401}, "~/.kaggle/credentials.json"),
-    ("OAuth, old", {"oauth": 401}, "~/.kaggle/credentials.json")])
+@pytest.mark.parametrize(
+    "kind, plan, place",
+    [
+        ("KAGGLE_API_TOKEN", {"status": 401}, "KAGGLE_API_TOKEN"),
+        ("kaggle.json", {"status": 401}, "kaggle.json"),
+        ("OAuth", {"status": 401}, "~/.kaggle/credentials.json"),
+        ("OAuth, old", {"oauth": 401}, "~/.kaggle/credentials.json"),
+    ],
+)
 def test_credentials_that_ended_are_told(kind, plan, place, reader, tiny_zip):
     """At the download; and when the client asks for a new access token, where it deletes its own file."""
     with LoopbackKaggle(tiny_zip, **plan) as server:
@@ -115,11 +163,18 @@ def test_a_token_longer_than_a_path_is_not_shown(reader, tiny_zip):
 
 # secrets
 
+
 def forms() -> set[str]:
     """Each secret as it is, as in a Basic header, in base64 alone, and in an address; and the signed address."""
     plain = {*SECRETS, *(f"{USER}:{secret}" for secret in SECRETS)}
     coded = {base64.b64encode(secret.encode()).decode().rstrip("=") for secret in plain}
-    return {*plain, *coded, *map(urllib.parse.quote_plus, {*plain, *coded}), "storage.localhost", "signature="}
+    return {
+        *plain,
+        *coded,
+        *map(urllib.parse.quote_plus, {*plain, *coded}),
+        "storage.localhost",
+        "signature=",
+    }
 
 
 def show(text: bytes, where) -> None:
@@ -130,7 +185,12 @@ def show(text: bytes, where) -> None:
 
 def search(*places: Path) -> int:
     """Look into every file but those of credentials; returns how many there were."""
-    paths = [path for place in places for path in place.rglob("*") if path.is_file() and path.name not in CREDENTIALS]
+    paths = [
+        path
+        for place in places
+        for path in place.rglob("*")
+        if path.is_file() and path.name not in CREDENTIALS
+    ]
     for path in paths:
         show(path.read_bytes(), path)
     return len(paths)
@@ -153,16 +213,26 @@ except Exception as error:
 FULL = "sys.path.insert(0, 'tests/faults')\nimport limits\nlimits.full_disk(2 << 20)()\n"
 FAILURES = {
     "gone": ({"faults": (gone,)}, ""),  # what the client prints then holds the signed address
-    "401": ({"status": 401}, ""), "403": ({"status": 403}, ""), "404": ({"status": 404}, ""),
-    "429": ({"status": 429, "headers": {"Retry-After": "9"}}, ""), "500": ({"status": 500}, ""),
-    "cuts": ({"cuts": (5,) * 50}, ""), "stall": ({"faults": (stall,) * 9}, "download.PATIENCE = 0.1\n"),
-    "over": ({"faults": (cut, says(403))}, ""), "trouble": ({"faults": (cut, *[says(500)] * 50)}, ""),
-    "length": ({"faults": (of_length(99),)}, ""), "no zip": ({"faults": (of_length(-99),)}, ""), "full": ({}, FULL)}
+    "401": ({"status": 401}, ""),
+    "403": ({"status": 403}, ""),
+    "404": ({"status": 404}, ""),
+    "429": ({"status": 429, "headers": {"Retry-After": "9"}}, ""),
+    "500": ({"status": 500}, ""),
+    "cuts": ({"cuts": (5,) * 50}, ""),
+    "stall": ({"faults": (stall,) * 9}, "download.PATIENCE = 0.1\n"),
+    "over": ({"faults": (cut, says(403))}, ""),
+    "trouble": ({"faults": (cut, *[says(500)] * 50)}, ""),
+    "length": ({"faults": (of_length(99),)}, ""),
+    "no zip": ({"faults": (of_length(-99),)}, ""),
+    "full": ({}, FULL),
+}
 ROTATED = [(failure, KINDS[number % len(KINDS)]) for number, failure in enumerate(FAILURES)][::2]
 ALL = [(failure, kind) for failure in FAILURES for kind in KINDS if (failure, kind) not in ROTATED]
 
 
-@pytest.mark.parametrize("failure, kind", ROTATED + [pytest.param(*one, marks=pytest.mark.long) for one in ALL])
+@pytest.mark.parametrize(
+    "failure, kind", ROTATED + [pytest.param(*one, marks=pytest.mark.long) for one in ALL]
+)
 def test_no_failure_tells_a_secret(failure, kind, reader, tiny_zip, folders):
     """Neither in what is shown, nor in a file, nor in an exception, those behind it and the variables of their frames.
 
@@ -170,23 +240,38 @@ def test_no_failure_tells_a_secret(failure, kind, reader, tiny_zip, folders):
     """
     plan, before = FAILURES[failure]
     with LoopbackKaggle(tiny_zip, **plan) as server:
-        result = reader.run(server, QUICK + before + TELL, **sign_in(reader.home, kind), ATTENTION_HEADLESS="")
-    assert result.status == 1 and "KaggleFailed" in result.last and "owner = 'shonenkov'" in result.output
+        result = reader.run(
+            server, QUICK + before + TELL, **sign_in(reader.home, kind), ATTENTION_HEADLESS=""
+        )
+    assert (
+        result.status == 1
+        and "KaggleFailed" in result.last
+        and "owner = 'shonenkov'" in result.output
+    )
     show(result.output.encode(), "the output")
     search(folders.data, reader.home)
     sent = json.dumps(server.requests)  # the secrets were at work
-    assert any(secret in sent for secret in (TOKEN, OAUTH, base64.b64encode(f"{USER}:{KEY}".encode()).decode()))
+    assert any(
+        secret in sent
+        for secret in (TOKEN, OAUTH, base64.b64encode(f"{USER}:{KEY}".encode()).decode())
+    )
 
 
-NOTEBOOKS = [("KAGGLE_API_TOKEN", {"faults": (cut, says(403))}, "KaggleFailed"),
-             *((kind, {}, None) for kind in KINDS if kind != "kaggle.json"),
-             ("kaggle.json", {"status": 403}, "KaggleFailed"), ("OAuth", {"faults": (of_length(-99),)}, "KaggleFailed"),
-             ("KAGGLE_KEY", {"status": 500}, "KaggleFailed"), ("OAuth, old", {"oauth": 401}, "KaggleFailed")]
+NOTEBOOKS = [
+    ("KAGGLE_API_TOKEN", {"faults": (cut, says(403))}, "KaggleFailed"),
+    *((kind, {}, None) for kind in KINDS if kind != "kaggle.json"),
+    ("kaggle.json", {"status": 403}, "KaggleFailed"),
+    ("OAuth", {"faults": (of_length(-99),)}, "KaggleFailed"),
+    ("KAGGLE_KEY", {"status": 500}, "KaggleFailed"),
+    ("OAuth, old", {"oauth": 401}, "KaggleFailed"),
+]
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("kind, plan, error", NOTEBOOKS)
-def test_the_notebook_tells_no_secret(kind, plan, error, notebook, tiny_zip, folders, monkeypatch, capfd):
+def test_the_notebook_tells_no_secret(
+    kind, plan, error, notebook, tiny_zip, folders, monkeypatch, capfd
+):
     """Through papermill: the executed notebook, dataset.json, everything under data, runs and home, both streams."""
     for name, value in sign_in(notebook.home, kind).items():
         monkeypatch.setenv(name, value)

@@ -55,7 +55,10 @@ def whole(reader, archive: Path) -> None:
 
 # cuts and lengths
 
-@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(1, 6))])
+
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(1, 6))]
+)
 def test_ten_cuts_in_a_row_end_in_a_whole_set(seed, fetch, reader, tiny_zip):
     """The client tries six times, then the sentence; the next run goes on from what arrived."""
     print("seed", seed)
@@ -76,23 +79,31 @@ def test_cuts_without_an_end_keep_what_arrived(fetch, reader, tiny_zip):
     with LoopbackKaggle(tiny_zip, cuts=cuts) as server:
         for _ in range(2):
             refused(fetch(server), STOPPED.format("ConnectionError|ChunkedEncodingError"))
-            assert tiny_zip.read_bytes().startswith(kept(reader)) and len(kept(reader)) >= len(arrived)
+            assert tiny_zip.read_bytes().startswith(kept(reader)) and len(kept(reader)) >= len(
+                arrived
+            )
             arrived = kept(reader)
     assert len(arrived) >= MIB and len(server.requests) < 20 and not reader.folder.exists()
 
 
 def of_length(more: int):
     """An answer that says `more` bytes than it could have, and ends where the zip or what it said ends."""
+
     def fault(handler, start):
         content = handler.server.kaggle.content[start:]
         handler.send_zip(start, len(content) + more)
-        handler.wfile.write(content[:len(content) + more] if more < 0 else content)
+        handler.wfile.write(content[: len(content) + more] if more < 0 else content)
+
     return fault
 
 
-@pytest.mark.parametrize("more, sentence", [(1000, STOPPED.format("ValueError")),
-                                            (-1000, REMOVED.format("File is not a zip file"))])
-def test_a_wrong_length_is_noticed_and_the_next_run_has_the_set(more, sentence, fetch, reader, tiny_zip):
+@pytest.mark.parametrize(
+    "more, sentence",
+    [(1000, STOPPED.format("ValueError")), (-1000, REMOVED.format("File is not a zip file"))],
+)
+def test_a_wrong_length_is_noticed_and_the_next_run_has_the_set(
+    more, sentence, fetch, reader, tiny_zip
+):
     with LoopbackKaggle(tiny_zip, faults=(of_length(more),)) as server:
         refused(fetch(server), sentence)
         assert not reader.folder.exists()
@@ -108,8 +119,12 @@ def test_a_page_in_place_of_the_zip_is_removed(fetch, reader, tiny_zip):
         handler.send_header("Content-Length", str(len(content)))
         handler.end_headers()
         handler.wfile.write(content)
+
     with LoopbackKaggle(tiny_zip, faults=(page,)) as server:
-        refused(fetch(server), REMOVED.format("File is not a zip file") + ".*your network may put a page of its own")
+        refused(
+            fetch(server),
+            REMOVED.format("File is not a zip file") + ".*your network may put a page of its own",
+        )
         assert files(reader.folder.parent) == set()
         assert fetch(server).last == f"at {SLUG}"
     whole(reader, tiny_zip)
@@ -117,10 +132,14 @@ def test_a_page_in_place_of_the_zip_is_removed(fetch, reader, tiny_zip):
 
 # the server refuses, or has trouble
 
+
 def test_too_many_requests_are_told_and_not_repeated(fetch, reader, tiny_zip):
     with LoopbackKaggle(tiny_zip, status=429, headers={"Retry-After": "17"}) as server:
         result = fetch(server)
-    refused(result, r"too many requests from here \(error 429, it asks to wait 17 seconds\).* did not arrive\. Wait")
+    refused(
+        result,
+        r"too many requests from here \(error 429, it asks to wait 17 seconds\).* did not arrive\. Wait",
+    )
     assert server.names() == ["DownloadDataset"] and "waits" not in result.output
 
 
@@ -133,7 +152,7 @@ def cut(handler, start):
     """An answer that breaks off after one and a half MiB, and soon when it goes on from a later byte."""
     content = handler.server.kaggle.content
     handler.send_zip(start, len(content) - start)
-    handler.wfile.write(content[start:start + (1000 if start else 3 * MIB // 2)])
+    handler.wfile.write(content[start : start + (1000 if start else 3 * MIB // 2)])
 
 
 def gone(handler, start):
@@ -144,10 +163,17 @@ def gone(handler, start):
     handler.server.server_close()
 
 
-@pytest.mark.parametrize("status, sentence", [
-    (429, r"\(error 429, it asks to wait 999999 seconds\)"), (403, r"Kaggle does not give .* run this again"),
-    pytest.param(410, STOPPED.format("error 410, .* 999999 seconds"), marks=pytest.mark.long)])
-def test_a_refusal_after_a_cut_is_not_written_over_what_arrived(status, sentence, fetch, reader, tiny_zip):
+@pytest.mark.parametrize(
+    "status, sentence",
+    [
+        (429, r"\(error 429, it asks to wait 999999 seconds\)"),
+        (403, r"Kaggle does not give .* run this again"),
+        pytest.param(410, STOPPED.format("error 410, .* 999999 seconds"), marks=pytest.mark.long),
+    ],
+)
+def test_a_refusal_after_a_cut_is_not_written_over_what_arrived(
+    status, sentence, fetch, reader, tiny_zip
+):
     """403 and 410: what a signed address says when its time is over; the next run asks for a new one."""
     faults = (cut, says(status, **{"Retry-After": "999999"}))
     with LoopbackKaggle(tiny_zip, faults=faults) as server:
@@ -160,10 +186,14 @@ def test_a_refusal_after_a_cut_is_not_written_over_what_arrived(status, sentence
     whole(reader, tiny_zip)
 
 
-@pytest.mark.parametrize("plan, asked", [
-    ({"refusals": (500,)}, ["DownloadDataset"] * 2 + ["zip"]),
-    ({"refusals": (502, 503, 504)}, ["DownloadDataset"] * 4 + ["zip"]),
-    ({"faults": (cut, says(500), says(503), says(500))}, ["DownloadDataset"] + ["zip"] * 5)])
+@pytest.mark.parametrize(
+    "plan, asked",
+    [
+        ({"refusals": (500,)}, ["DownloadDataset"] * 2 + ["zip"]),
+        ({"refusals": (502, 503, 504)}, ["DownloadDataset"] * 4 + ["zip"]),
+        ({"faults": (cut, says(500), says(503), says(500))}, ["DownloadDataset"] + ["zip"] * 5),
+    ],
+)
 def test_a_servers_passing_trouble_is_waited_for(plan, asked, fetch, reader, tiny_zip):
     with LoopbackKaggle(tiny_zip, **plan) as server:
         assert fetch(server).last == f"at {SLUG}"
@@ -176,7 +206,10 @@ def test_a_servers_lasting_trouble_is_told_after_four_requests(fetch, tiny_zip):
         result = fetch(server)
     refused(result, STOPPED.format("error 500, .* 999999 seconds"))
     assert server.names() == ["DownloadDataset"] * 4
-    assert [line for line in result.output.splitlines() if "waits" in line] == ["waits 1", "waits 2"]
+    assert [line for line in result.output.splitlines() if "waits" in line] == [
+        "waits 1",
+        "waits 2",
+    ]
 
 
 def test_a_server_that_goes_away_in_the_middle(fetch, reader, tiny_zip):
@@ -186,6 +219,7 @@ def test_a_server_that_goes_away_in_the_middle(fetch, reader, tiny_zip):
 
 
 # nothing comes
+
 
 def silent(handler, start):
     """No answer, not even its head."""
@@ -199,11 +233,20 @@ def stall(handler, start):
     handler.server.kaggle.closing.wait(20)
 
 
-@pytest.mark.parametrize("plan, sentence, arrived", [
-    ({"status": STALL}, STOPPED.format("ReadTimeout"), None),
-    ({"faults": (silent,)}, STOPPED.format("ReadTimeout"), None),
-    ({"faults": (stall,) * 6}, STOPPED.format("ConnectionError"), MIB),
-    pytest.param({"faults": (stall, *[silent] * 5)}, STOPPED.format("ReadTimeout"), MIB, marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "plan, sentence, arrived",
+    [
+        ({"status": STALL}, STOPPED.format("ReadTimeout"), None),
+        ({"faults": (silent,)}, STOPPED.format("ReadTimeout"), None),
+        ({"faults": (stall,) * 6}, STOPPED.format("ConnectionError"), MIB),
+        pytest.param(
+            {"faults": (stall, *[silent] * 5)},
+            STOPPED.format("ReadTimeout"),
+            MIB,
+            marks=pytest.mark.long,
+        ),
+    ],
+)
 def test_a_stalled_connection_ends_in_a_sentence(plan, sentence, arrived, fetch, reader, tiny_zip):
     started = time.monotonic()
     with LoopbackKaggle(tiny_zip, **plan) as server:
@@ -234,7 +277,7 @@ def test_a_disk_that_fills_while_downloading(fetch, reader, tiny_zip):
     with LoopbackKaggle(tiny_zip) as server:
         result = fetch(server, FULL.format(2 * MIB + 5))
         refused(result, STOPPED.format("the file may not grow so large"))
-        assert kept(reader) == tiny_zip.read_bytes()[:2 * MIB + 5]
+        assert kept(reader) == tiny_zip.read_bytes()[: 2 * MIB + 5]
         assert fetch(server).last == f"at {SLUG}"
     assert server.requests[-1]["headers"]["Range"] == f"bytes={2 * MIB + 5}-"
     whole(reader, tiny_zip)
@@ -248,7 +291,10 @@ def test_a_disk_that_fills_while_unpacking(fetch, reader, tiny_zip, tmp_path):
     with LoopbackKaggle(archive) as server:
         result = fetch(server, FULL.format(5 * MIB))
         assert result.status == 1
-        assert f"CannotWrite: {reader.folder} cannot be written: the file may not grow so large" in result.last
+        assert (
+            f"CannotWrite: {reader.folder} cannot be written: the file may not grow so large"
+            in result.last
+        )
         assert "Make room, or set ATTENTION_DATA" in result.last
         assert kept(reader) == archive.read_bytes() and not reader.folder.exists()
         assert fetch(server).last == f"at {SLUG}"
@@ -259,8 +305,10 @@ def test_a_disk_that_fills_while_unpacking(fetch, reader, tiny_zip, tmp_path):
 def test_a_readers_own_zip_on_a_disk_that_fills(reader, tiny_zip, folders, tmp_path):
     code = f"\nfrom helpers import archives\nprint('at', archives.open_folder({str(tiny_zip)!r}, 'dataset').name)"
     with LoopbackKaggle(tiny_zip) as server:
-        assert "may not grow so large. What was there before is as it was" in reader.run(
-            server, FULL.format(2 * MIB) + code).last
+        assert (
+            "may not grow so large. What was there before is as it was"
+            in reader.run(server, FULL.format(2 * MIB) + code).last
+        )
         assert files(folders.data) == set()
         assert reader.run(server, code).last.startswith("at tiny-")
 
@@ -283,6 +331,7 @@ assert os.waitpid(other, 0)[1] == 0
 
 def test_two_processes_that_fetch_at_once_ask_once(reader, tiny_zip, tmp_path):
     """The zip is held back until the second process has said that it waits."""
+
     def later(handler, start):
         for _ in range(400):
             if "another process is writing" in (tmp_path / "output.txt").read_text():
@@ -291,11 +340,18 @@ def test_two_processes_that_fetch_at_once_ask_once(reader, tiny_zip, tmp_path):
         content = handler.server.kaggle.content
         handler.send_zip(start, len(content))
         handler.wfile.write(content)
+
     with LoopbackKaggle(tiny_zip, faults=(later,)) as server:
         result = reader.run(server, BOTH.format(FETCH), **sign_in(reader.home, "KAGGLE_KEY"))
     assert result.status == 0 and server.names() == ["DownloadDataset", "zip"]
-    said = [f"another process is writing {reader.folder}: this one goes on when that is done", f"at {SLUG}", "unpacks"]
-    assert [result.output.count(words) for words in said] == [1, 2, 1], result.output  # lines of two may run together
+    said = [
+        f"another process is writing {reader.folder}: this one goes on when that is done",
+        f"at {SLUG}",
+        "unpacks",
+    ]
+    assert [result.output.count(words) for words in said] == [1, 2, 1], (
+        result.output
+    )  # lines of two may run together
     whole(reader, tiny_zip)
 
 
@@ -305,5 +361,7 @@ def test_two_processes_that_unpack_at_once_unpack_once(reader, tiny_zip, folders
         result = reader.run(server, BOTH.format(code))
     assert result.status == 0
     folder = next(path for path in (folders.data / "raw").iterdir() if path.is_dir())
-    assert [result.output.count(words) for words in (f"at {folder.name}", "unpacks")] == [2, 1], result.output
+    assert [result.output.count(words) for words in (f"at {folder.name}", "unpacks")] == [2, 1], (
+        result.output
+    )
     assert sum(path.is_file() for path in folder.rglob("*")) == 40 * 2 + 4

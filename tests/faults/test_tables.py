@@ -29,7 +29,7 @@ PLAIN = "\n".join(LINES) + "\n"
 
 def changed(row: int, line: str) -> str:
     """The plain table with another line in place of X_<row>'s."""
-    return "\n".join([*LINES[:row + 1], line, *LINES[row + 2:]]) + "\n"
+    return "\n".join([*LINES[: row + 1], line, *LINES[row + 2 :]]) + "\n"
 
 
 def columns(*names: str) -> str:
@@ -40,7 +40,9 @@ def columns(*names: str) -> str:
 
 READ = {
     "columns in another order": columns("source", "target", "image_id", "patient_id"),
-    "further columns": columns("sex", "patient_id", "image_id", "target", "source", "benign_malignant"),
+    "further columns": columns(
+        "sex", "patient_id", "image_id", "target", "source", "benign_malignant"
+    ),
     "targets as floats": PLAIN.replace(",0,", ",0.0,").replace(",1,", ",1.,"),
     "spaces around targets": PLAIN.replace(",0,", ", 0 ,"),
     "a byte order mark": PLAIN.encode("utf-8-sig"),
@@ -48,9 +50,14 @@ READ = {
     "CR alone": PLAIN.replace("\n", "\r"),
     "CR CR LF": PLAIN.replace("\n", "\r\r\n"),
     "empty lines": PLAIN.replace("\n", "\n\n"),
-    "cells in quotes": "\n".join(",".join(f'"{cell}"' for cell in line.split(",")) for line in LINES)}
+    "cells in quotes": "\n".join(
+        ",".join(f'"{cell}"' for cell in line.split(",")) for line in LINES
+    ),
+}
 EXPECTED = "missing or standing twice: name each once in the first line, with commas between"
-FOREIGN = r"is damaged or not UTF-8 \(Latin-1 or UTF-16, perhaps\): see line {}\. Save it as 'CSV UTF-8'"
+FOREIGN = (
+    r"is damaged or not UTF-8 \(Latin-1 or UTF-16, perhaps\): see line {}\. Save it as 'CSV UTF-8'"
+)
 ID = "image_id is up to 100 letters, digits, '_' and '-', no '-' first"
 SOURCE = "source is up to 100 characters that do not begin as a spreadsheet's formula"
 REFUSED = {
@@ -60,35 +67,75 @@ REFUSED = {
     "a column missing": (columns("patient_id", "image_id", "source"), f"; target {EXPECTED}"),
     "a column renamed": (PLAIN.replace("image_id", "image_name"), f"; image_id {EXPECTED}"),
     "a column in capitals": (PLAIN.replace("image_id", "Image_ID"), f"; image_id {EXPECTED}"),
-    "a space before a column's name": (PLAIN.replace("image_id", " image_id"), f"; image_id {EXPECTED}"),
-    "a column twice": (columns("target", "patient_id", "image_id", "target", "source"), f"; target {EXPECTED}"),
-    "semicolons": (PLAIN.replace(",", ";"), f"patient_id;image_id;target;source; patient_id, image_id, .* {EXPECTED}"),
+    "a space before a column's name": (
+        PLAIN.replace("image_id", " image_id"),
+        f"; image_id {EXPECTED}",
+    ),
+    "a column twice": (
+        columns("target", "patient_id", "image_id", "target", "source"),
+        f"; target {EXPECTED}",
+    ),
+    "semicolons": (
+        PLAIN.replace(",", ";"),
+        f"patient_id;image_id;target;source; patient_id, image_id, .* {EXPECTED}",
+    ),
     "tabs": (PLAIN.replace(",", "\t"), EXPECTED),
     "no header": (PLAIN.partition("\n")[2], EXPECTED),
     "a web page": ("<!DOCTYPE html>\n<html>\n</html>\n", EXPECTED),
     "a comment above": ("# from a friend\n" + PLAIN, "line 2: 4 cells, where the first line has 1"),
-    "an id twice": (PLAIN + LINES[5] + "\n", "1 image ids are empty or stand twice, the first 'X_4'"),
-    "ids that differ in capitals": (changed(4, "P_2,x_5,0,S"), "stand twice, the first 'X_5' .*capitals alone"),
+    "an id twice": (
+        PLAIN + LINES[5] + "\n",
+        "1 image ids are empty or stand twice, the first 'X_4'",
+    ),
+    "ids that differ in capitals": (
+        changed(4, "P_2,x_5,0,S"),
+        "stand twice, the first 'X_5' .*capitals alone",
+    ),
     "an id missing": (changed(4, "P_2,,0,S"), "1 image ids are empty or stand twice"),
     "the header again": (PLAIN + PLAIN, "target is 0 or 1; 1 rows differ, the first 'target'"),
-    "targets as words": (PLAIN.replace(",0,", ",benign,"), "target is 0 or 1; 20 rows differ, the first 'benign'"),
+    "targets as words": (
+        PLAIN.replace(",0,", ",benign,"),
+        "target is 0 or 1; 20 rows differ, the first 'benign'",
+    ),
     "a target of 2": (changed(4, "P_2,X_4,2,S"), "target is 0 or 1; 1 rows differ, the first '2'"),
-    "a target of 0.5": (changed(4, "P_2,X_4,0.5,S"), "target is 0 or 1; 1 rows differ, the first '0.5'"),
-    "a target of NaN": (changed(4, "P_2,X_4,NaN,S"), "target is 0 or 1; 1 rows differ, the first ''"),
-    "a target of 400 digits": (changed(4, f"P_2,X_4,{'9' * 400},S"), "target is 0 or 1; 1 rows differ, the first '999"),
-    "an age in words": (PLAIN.replace("source", "source,age_approx").replace("S\n", "S,old\n").replace("T\n", "T,9\n"),
-                        "age_approx is a number, or empty; 20 rows differ, the first 'old'"),
+    "a target of 0.5": (
+        changed(4, "P_2,X_4,0.5,S"),
+        "target is 0 or 1; 1 rows differ, the first '0.5'",
+    ),
+    "a target of NaN": (
+        changed(4, "P_2,X_4,NaN,S"),
+        "target is 0 or 1; 1 rows differ, the first ''",
+    ),
+    "a target of 400 digits": (
+        changed(4, f"P_2,X_4,{'9' * 400},S"),
+        "target is 0 or 1; 1 rows differ, the first '999",
+    ),
+    "an age in words": (
+        PLAIN.replace("source", "source,age_approx")
+        .replace("S\n", "S,old\n")
+        .replace("T\n", "T,9\n"),
+        "age_approx is a number, or empty; 20 rows differ, the first 'old'",
+    ),
     "Latin-1": (changed(4, "P_2,X_4,0,Klinik Zürich").encode("latin-1"), FOREIGN.format(6)),
     "UTF-16": (PLAIN.encode("utf-16"), FOREIGN.format(1)),
     "UTF-16 without its mark": (PLAIN.encode("utf-16-le"), FOREIGN.format(1)),
     "a NUL byte": (changed(4, "P\0_2,X_4,0,S"), FOREIGN.format(6)),
     "a row of NUL bytes": (changed(4, 20 * "\0"), FOREIGN.format(6)),
     "a zip": (b"PK\x03\x04" + bytes(range(256)), FOREIGN.format(1)),
-    "an unclosed quote": (changed(4, 'P_2,"X_4,0,S'), "line 41: unexpected end of data. Are its quotes closed"),
-    "a newline in an id": (changed(4, 'P_2,"X_4\n",0,S'), f"{ID}; 1 rows differ, the first 'X_4.n'"),
+    "an unclosed quote": (
+        changed(4, 'P_2,"X_4,0,S'),
+        "line 41: unexpected end of data. Are its quotes closed",
+    ),
+    "a newline in an id": (
+        changed(4, 'P_2,"X_4\n",0,S'),
+        f"{ID}; 1 rows differ, the first 'X_4.n'",
+    ),
     "a newline in a source": (changed(4, 'P_2,X_4,0,"S\nT"'), SOURCE),
     "a cell too many": (changed(4, "P_2,X_4,0,S,"), "line 6: 5 cells, where the first line has 4"),
-    "a comma at each row's end": (PLAIN.replace("S\n", "S,\n").replace("T\n", "T,\n"), "line 2: 5 cells"),
+    "a comma at each row's end": (
+        PLAIN.replace("S\n", "S,\n").replace("T\n", "T,\n"),
+        "line 2: 5 cells",
+    ),
     "a cell too few": (changed(4, "P_2,X_4,0"), "line 6: 3 cells, where the first line has 4"),
     "a table cut off": (PLAIN[:-4], "line 41: 3 cells, where the first line has 4"),
     "a formula as id": (changed(4, "P_2,=HYPERLINK(1),0,S"), ID),
@@ -97,9 +144,15 @@ REFUSED = {
     "an id of 101 letters": (changed(4, f"P_2,{101 * 'X'},0,S"), ID),
     "a source of 101 letters": (changed(4, f"P_2,X_4,0,{101 * 'S'}"), SOURCE),
     "spaces around an id": (changed(4, "P_2, X_4 ,0,S"), f"{ID}; 1 rows differ, the first ' X_4 '"),
-    **{f"{name!r} as id": (changed(4, f"P_2,{name},0,S"), ID)
-       for name in ("../X_4", "/etc/passwd", "..", "C:X_4", "a\\X_4", "X_4.jpg")},
-    **{f"a source that begins with {sign!r}": (changed(4, f"P_2,X_4,0,{sign}1"), SOURCE) for sign in "=+-@\t"}}
+    **{
+        f"{name!r} as id": (changed(4, f"P_2,{name},0,S"), ID)
+        for name in ("../X_4", "/etc/passwd", "..", "C:X_4", "a\\X_4", "X_4.jpg")
+    },
+    **{
+        f"a source that begins with {sign!r}": (changed(4, f"P_2,X_4,0,{sign}1"), SOURCE)
+        for sign in "=+-@\t"
+    },
+}
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +161,9 @@ def shared(tmp_path_factory) -> Path:
     place = tmp_path_factory.mktemp("tables")
     (place / "images").mkdir()
     for row in range(40):
-        cv2.imwrite(str(place / "images" / f"X_{row}.jpg"), np.full((24, 24, 3), (90, 120, 180), np.uint8))
+        cv2.imwrite(
+            str(place / "images" / f"X_{row}.jpg"), np.full((24, 24, 3), (90, 120, 180), np.uint8)
+        )
     return place
 
 
@@ -158,7 +213,10 @@ def test_other_alphabets_and_long_ids_are_read(shared, folders, tmp_path):
     split = make_split(found)
     split.to_csv(folder / "split.csv", index=False)
     again = read_split(folder / "split.csv")
-    assert again["image_id"][4:6].tolist() == ["Ä_4", long] and again["source"][4] == "Klinik Zürich 皮膚"
+    assert (
+        again["image_id"][4:6].tolist() == ["Ä_4", long]
+        and again["source"][4] == "Klinik Zürich 皮膚"
+    )
     assert found["unusable"] == {}
 
 
@@ -176,8 +234,12 @@ def test_one_class_and_one_source(folder):
 def test_what_is_no_file_is_no_table(place, folder, tmp_path):
     """As marking.csv, `ids` and `pairs` alike; a pipe is not waited for."""
     path = tmp_path / "list.csv"
-    {"nothing": lambda: None, "a folder": path.mkdir, "a pipe": lambda: os.mkfifo(path),
-     "a broken link": lambda: path.symlink_to("gone")}[place]()
+    {
+        "nothing": lambda: None,
+        "a folder": path.mkdir,
+        "a pipe": lambda: os.mkfifo(path),
+        "a broken link": lambda: path.symlink_to("gone"),
+    }[place]()
     dataset = {"csv": str(put(folder, PLAIN)), "ids": "", "masks_folder": ""}
     message = "expected a csv at .*(list.csv|gone), found (nothing|a folder or pipe)$"
     with pytest.raises(FileNotFoundError, match=message):
@@ -188,12 +250,18 @@ def test_what_is_no_file_is_no_table(place, folder, tmp_path):
         read_table({**dataset, "csv": path})
 
 
-@pytest.mark.parametrize("content, message", [
-    ("", "has no rows"), ("image_id\n", "has no rows"),
-    ("name\nX_1\n", f"list.csv has the columns name; image_id {EXPECTED}"),
-    ("image_id;source\nX_1;S\n", f"image_id {EXPECTED}"), ("X_1\nX_2\n", "list.csv has the columns X_1; image_id"),
-    ("image_id\nX_1,\n", "line 2: 2 cells, where the first line has 1"),
-    ("image_id\nX_1\n\xe9\n".encode("latin-1"), FOREIGN.format(3))])
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ("", "has no rows"),
+        ("image_id\n", "has no rows"),
+        ("name\nX_1\n", f"list.csv has the columns name; image_id {EXPECTED}"),
+        ("image_id;source\nX_1;S\n", f"image_id {EXPECTED}"),
+        ("X_1\nX_2\n", "list.csv has the columns X_1; image_id"),
+        ("image_id\nX_1,\n", "line 2: 2 cells, where the first line has 1"),
+        ("image_id\nX_1\n\xe9\n".encode("latin-1"), FOREIGN.format(3)),
+    ],
+)
 def test_a_list_of_ids_that_is_none_is_refused(content, message, folder):
     path = folder / "list.csv"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -202,14 +270,20 @@ def test_a_list_of_ids_that_is_none_is_refused(content, message, folder):
     assert str(raised.value).startswith(str(path))
 
 
-@pytest.mark.parametrize("content, message", [
-    ("", "has no rows"), ("one,two\n", "has no rows"),
-    ("X_1,X_2\nX_3,X_4\n", "needs a first line that names its two columns, and ids of"),
-    ("one,two\nY_1,Y_2\n", "needs a first line that names its two columns, and ids of"),
-    ("one;two\nX_1;X_2\n", "needs a first line that names its two columns, and ids of"),
-    ("one\nX_1\n", r"pairs has the columns \['one'\], expected two"),
-    ("one,two\nX_1,X_2\nX_3\n", "line 3: 1 cells, where the first line has 2"),
-    ("one,two\nX_1,X_2\0\n", FOREIGN.format(2)), ("one,two\nX_1,X_\xe9\n".encode("latin-1"), FOREIGN.format(2))])
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ("", "has no rows"),
+        ("one,two\n", "has no rows"),
+        ("X_1,X_2\nX_3,X_4\n", "needs a first line that names its two columns, and ids of"),
+        ("one,two\nY_1,Y_2\n", "needs a first line that names its two columns, and ids of"),
+        ("one;two\nX_1;X_2\n", "needs a first line that names its two columns, and ids of"),
+        ("one\nX_1\n", r"pairs has the columns \['one'\], expected two"),
+        ("one,two\nX_1,X_2\nX_3\n", "line 3: 1 cells, where the first line has 2"),
+        ("one,two\nX_1,X_2\0\n", FOREIGN.format(2)),
+        ("one,two\nX_1,X_\xe9\n".encode("latin-1"), FOREIGN.format(2)),
+    ],
+)
 def test_pairs_that_are_none_are_refused(content, message, folder):
     path = folder / "pairs.csv"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -225,10 +299,14 @@ def test_pairs_with_unknown_ids_link_the_others(folder):
     assert group["X_0"] == group["X_38"] != group["X_4"]
 
 
-@pytest.mark.parametrize("spoil, message", [
-    (lambda content: content[:100], "cannot be unpacked .*end-of-stream.*: copy it again"),
-    (lambda content: b"no gzip", "cannot be unpacked .*gzip"),
-    (lambda content: content[:40] + bytes(40) + content[80:], "cannot be unpacked")])
+@pytest.mark.parametrize(
+    "spoil, message",
+    [
+        (lambda content: content[:100], "cannot be unpacked .*end-of-stream.*: copy it again"),
+        (lambda content: b"no gzip", "cannot be unpacked .*gzip"),
+        (lambda content: content[:40] + bytes(40) + content[80:], "cannot be unpacked"),
+    ],
+)
 def test_a_damaged_gz_is_refused(spoil, message, folder):
     path = folder / "table.csv.gz"
     path.write_bytes(spoil(gzip.compress(PLAIN.encode())))
@@ -240,8 +318,23 @@ def test_a_damaged_gz_is_refused(spoil, message, folder):
 def test_a_table_that_may_not_be_read_is_named_by_the_command(folder):
     """A real process without root's override of modes."""
     put(folder, PLAIN).chmod(0)
-    done = subprocess.run([sys.executable, "-m", "helpers.preprocess", str(folder / "marking.csv"), "--out",
-                           str(folder / "split.csv")], cwd=workspace.PROJECT, capture_output=True, text=True,
-                          timeout=60, preexec_fn=limits.no_overrides, check=False)
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "helpers.preprocess",
+            str(folder / "marking.csv"),
+            "--out",
+            str(folder / "split.csv"),
+        ],
+        cwd=workspace.PROJECT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        preexec_fn=limits.no_overrides,
+        check=False,
+    )
     assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert f"Permission denied: '{folder / 'marking.csv'}'" in done.stderr.replace("PosixPath(", "").replace(")", "")
+    assert f"Permission denied: '{folder / 'marking.csv'}'" in done.stderr.replace(
+        "PosixPath(", ""
+    ).replace(")", "")

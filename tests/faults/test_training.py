@@ -28,14 +28,34 @@ from helpers.training.settings import Settings
 from tests.faults import limits
 
 CPU = torch.device("cpu")
-COMMAND = [sys.executable, "-m", "helpers.train", "-p", "image_size", "32", "-p", "batch_size", "12", "-p", "device",
-           "cpu", "-p", "epochs"]
+COMMAND = [
+    sys.executable,
+    "-m",
+    "helpers.train",
+    "-p",
+    "image_size",
+    "32",
+    "-p",
+    "batch_size",
+    "12",
+    "-p",
+    "device",
+    "cpu",
+    "-p",
+    "epochs",
+]
 SAME = ("predictions.csv", "history.csv", "metrics.json")  # what equal runs leave byte for byte
 
 
 def start(run: str, epochs: int, *more: str, **how) -> subprocess.Popen:
-    return subprocess.Popen([*COMMAND, str(epochs), "--run", run, *more], cwd=workspace.PROJECT, text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, **how)
+    return subprocess.Popen(
+        [*COMMAND, str(epochs), "--run", run, *more],
+        cwd=workspace.PROJECT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        **how,
+    )
 
 
 def ended(run: str, epochs: int, *more: str, **how) -> SimpleNamespace:
@@ -54,19 +74,26 @@ def trained(made, folders, fitted) -> Path:
     """The folder of a run that is trained."""
     folder = made.prepare("run")
     predictions = predict_held_out(fitted, made.split, made.photographs()).assign(probability=0.5)
-    checkpoint.write_results(folder, fitted, predictions, {"calibration": {"slope": 1.0, "intercept": 0.0},
-                                                      "threshold": 0.5})
+    checkpoint.write_results(
+        folder,
+        fitted,
+        predictions,
+        {"calibration": {"slope": 1.0, "intercept": 0.0}, "threshold": 0.5},
+    )
     return folder
 
 
 # numbers and batches
+
 
 @pytest.mark.long
 def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_network(trained):
     before = contents(trained)
     done = ended("run", 2, "-p", "learning_rate", "1e30", "-p", "recipe", "tutorial")
     assert done.code == 1
-    assert re.search(r"epoch 1, batch [12] of \d+: the loss is not finite; lower learning_rate", done.err), done.err
+    assert re.search(
+        r"epoch 1, batch [12] of \d+: the loss is not finite; lower learning_rate", done.err
+    ), done.err
     assert contents(trained) == before
 
 
@@ -92,15 +119,19 @@ def test_one_class_on_a_side_is_named(side, target, made, folders):
 
 # checkpoints
 
+
 def test_a_checkpoint_of_another_model_is_refused(fitted, tmp_path):
     ours = {"state_dict": fitted.network.state_dict(), "config": fitted.config}
-    others = [ours | {"state_dict": torchvision.models.vgg16_bn().state_dict()},
-              ours | {"state_dict": torchvision.models.resnet18().state_dict()},
-              ours | {"state_dict": AttnVGG(2).state_dict()},
-              ours | {"state_dict": {}}, {"config": fitted.config},
-              ours | {"config": {**fitted.config, "attention": "none"}},
-              ours | {"config": {**fitted.config, "attention": "loud"}},
-              ours | {"config": {name: one for name, one in fitted.config.items() if name != "classes"}}]
+    others = [
+        ours | {"state_dict": torchvision.models.vgg16_bn().state_dict()},
+        ours | {"state_dict": torchvision.models.resnet18().state_dict()},
+        ours | {"state_dict": AttnVGG(2).state_dict()},
+        ours | {"state_dict": {}},
+        {"config": fitted.config},
+        ours | {"config": {**fitted.config, "attention": "none"}},
+        ours | {"config": {**fitted.config, "attention": "loud"}},
+        ours | {"config": {name: one for name, one in fitted.config.items() if name != "classes"}},
+    ]
     for number, content in enumerate(others):
         checkpoint.save(content, tmp_path / "model.pt")
         with pytest.raises(ValueError, match="of another model: run 04_train.ipynb again"):
@@ -114,32 +145,42 @@ def test_a_checkpoint_cut_anywhere_is_refused(fitted, tmp_path):
     whole = path.stat().st_size
     for length in sorted((chance.randrange(whole) for _ in range(40)), reverse=True):
         os.truncate(path, length)
-        with pytest.raises(ValueError, match="cannot be read as a checkpoint: run 04_train.ipynb again"):
+        with pytest.raises(
+            ValueError, match="cannot be read as a checkpoint: run 04_train.ipynb again"
+        ):
             checkpoint.load_checkpoint(path, CPU)
 
 
 def test_a_network_is_not_shown_a_split_that_it_was_not_trained_on(trained, made):
     checkpoint.load_checkpoint(trained / "model.pt", CPU, split=made.split)
-    other = made.split.assign(split=made.split["split"].map({"train": "test", "test": "train", "val": "val"}))
+    other = made.split.assign(
+        split=made.split["split"].map({"train": "test", "test": "train", "val": "val"})
+    )
     with pytest.raises(ValueError, match="trained on another split"):
         checkpoint.load_checkpoint(trained / "model.pt", CPU, split=other)
 
 
 # the disk
 
+
 @pytest.mark.parametrize("size", [pytest.param(0, marks=pytest.mark.long), 2_000_000])
 def test_a_full_disk_is_said_and_the_last_results_stay(size, trained):
     before = contents(trained)
     done = ended("run", 1, preexec_fn=limits.full_disk(size))
     assert done.code == 1
-    assert re.search(r"cannot be written: the file may not grow so large. What was there before is as it was. Make "
-                     "room, or set ATTENTION_RUNS", done.err), done.err
+    assert re.search(
+        r"cannot be written: the file may not grow so large. What was there before is as it was. Make "
+        "room, or set ATTENTION_RUNS",
+        done.err,
+    ), done.err
     assert contents(trained) == before and not list(trained.glob(".*.pt"))
     assert ended("run", 1).code == 0
     assert contents(trained) != before
 
 
-def test_a_disk_that_fills_between_the_files_of_a_result_changes_none(trained, fitted, made, monkeypatch):
+def test_a_disk_that_fills_between_the_files_of_a_result_changes_none(
+    trained, fitted, made, monkeypatch
+):
     """The fault is real (a folder where the last file should go), its moment is chosen by the test."""
     before = contents(trained)
     predictions = predict_held_out(fitted, made.split, made.photographs()).assign(probability=0.1)
@@ -159,8 +200,12 @@ def test_a_run_folder_that_cannot_be_written_is_named(place, made, folders):
         folder.chmod(0o755)
     else:
         (folders.runs.parent / "file").write_text("")
-        done = ended("run", 1, env={**os.environ, "ATTENTION_RUNS": str(folders.runs.parent / "file")})
-    assert done.code == 1 and "cannot be written" in done.err and "set ATTENTION_RUNS" in done.err, done.err
+        done = ended(
+            "run", 1, env={**os.environ, "ATTENTION_RUNS": str(folders.runs.parent / "file")}
+        )
+    assert (
+        done.code == 1 and "cannot be written" in done.err and "set ATTENTION_RUNS" in done.err
+    ), done.err
 
 
 @pytest.mark.long
@@ -180,6 +225,7 @@ def test_photographs_and_cache_may_be_read_only(made, folders):
 
 # the clock
 
+
 @pytest.mark.long
 def test_a_clock_that_is_set_back_changes_nothing(made, folders, tmp_path):
     """Files from the future are real; Python's clock is set back by a stand-in, since a test may not set the machine's.
@@ -189,7 +235,8 @@ def test_a_clock_that_is_set_back_changes_nothing(made, folders, tmp_path):
     (tmp_path / "sitecustomize.py").write_text(
         "import itertools, time\ncalls, real, real_ns = itertools.count(), time.time, time.time_ns\n"
         "time.time = lambda: real() - 31_536_000 * (next(calls) > 100)\n"
-        "time.time_ns = lambda: real_ns() - 31_536_000 * 10**9 * (next(calls) > 100)\n")
+        "time.time_ns = lambda: real_ns() - 31_536_000 * 10**9 * (next(calls) > 100)\n"
+    )
     for run in ("plain", "back"):
         made.prepare(run)
     future = time.time() + 400 * 86_400
@@ -200,11 +247,15 @@ def test_a_clock_that_is_set_back_changes_nothing(made, folders, tmp_path):
     assert done.code == 0, done.err
     timing = json.loads((folders.runs / "back" / "timing.json").read_text())
     assert 0 < timing["seconds"] < 120
-    first = [pd.read_csv(folders.runs / run / "history.csv")["train_loss"][0] for run in ("plain", "back")]
+    first = [
+        pd.read_csv(folders.runs / run / "history.csv")["train_loss"][0]
+        for run in ("plain", "back")
+    ]
     assert first[0] == pytest.approx(first[1], rel=0.2), "one epoch of two schedules"
 
 
 # killed
+
 
 def wait_for_line(process: subprocess.Popen, start: str) -> None:
     """Until the process prints a line that starts so."""
@@ -215,8 +266,10 @@ def wait_for_line(process: subprocess.Popen, start: str) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("blow, code, words", [(signal.SIGINT, 130, "the same command goes on"),
-                                               (signal.SIGTERM, -signal.SIGTERM, "")])
+@pytest.mark.parametrize(
+    "blow, code, words",
+    [(signal.SIGINT, 130, "the same command goes on"), (signal.SIGTERM, -signal.SIGTERM, "")],
+)
 def test_a_stopped_training_goes_on_and_ends_the_same(blow, code, words, made, folders):
     for run in ("whole", "stopped"):
         made.prepare(run)
@@ -230,7 +283,9 @@ def test_a_stopped_training_goes_on_and_ends_the_same(blow, code, words, made, f
     done = ended("stopped", 4)
     assert done.code == 0 and "goes on after epoch" in done.out
     for name in SAME:
-        assert (folders.runs / "whole" / name).read_bytes() == (folders.runs / "stopped" / name).read_bytes(), name
+        assert (folders.runs / "whole" / name).read_bytes() == (
+            folders.runs / "stopped" / name
+        ).read_bytes(), name
 
 
 @pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.long)])
@@ -252,20 +307,27 @@ def test_kill_9_at_random_moments_and_equal_predictions(kills, made, folders):
             dealt, resumed = dealt + 1, resumed + ("goes on" in out)
     done = ended("killed", kills + 2)
     assert done.code == 0
-    print(f"\n{dealt} kill -9 (seed {seed}), {resumed} starts in between went on from an epoch kept")
+    print(
+        f"\n{dealt} kill -9 (seed {seed}), {resumed} starts in between went on from an epoch kept"
+    )
     assert dealt >= 2 or kills < 2
     for name in SAME:
-        assert (folders.runs / "whole" / name).read_bytes() == (folders.runs / "killed" / name).read_bytes(), name
+        assert (folders.runs / "whole" / name).read_bytes() == (
+            folders.runs / "killed" / name
+        ).read_bytes(), name
     assert not list(folders.runs.rglob("progress.pt")) and not list(folders.runs.rglob(".*.pt"))
 
 
 def test_no_module_asks_for_the_time_of_day():
     """What holds beside the test of the clock: durations are taken with perf_counter or monotonic."""
     for path in (workspace.PROJECT / "helpers").glob("*.py"):
-        assert not re.search(r"\btime\.time\b|datetime\.now|\bst_mtime\b|getmtime", path.read_text()), path
+        assert not re.search(
+            r"\btime\.time\b|datetime\.now|\bst_mtime\b|getmtime", path.read_text()
+        ), path
 
 
 # two at once
+
 
 @pytest.mark.long
 def test_two_trainings_in_one_folder_wait_for_each_other(made, folders):
@@ -282,7 +344,9 @@ def test_two_trainings_in_one_folder_wait_for_each_other(made, folders):
         _, err = process.communicate(timeout=60)
         assert process.returncode == 0, err
     for name in SAME:
-        assert (folders.runs / "alone" / name).read_bytes() == (folders.runs / "shared" / name).read_bytes(), name
+        assert (folders.runs / "alone" / name).read_bytes() == (
+            folders.runs / "shared" / name
+        ).read_bytes(), name
 
 
 def test_settings_out_of_range_never_start(made):

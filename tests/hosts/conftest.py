@@ -28,15 +28,24 @@ cp -a "$2/." "$1/root/"
 shift 2
 exec chroot "${ROOT:?}" /usr/bin/env -i "$@"
 """
-PASSED_ON = [name for name in os.environ if name.startswith("PIP_")] + ["LANG", "OMP_NUM_THREADS", "SSL_CERT_FILE"]
+PASSED_ON = [name for name in os.environ if name.startswith("PIP_")] + [
+    "LANG",
+    "OMP_NUM_THREADS",
+    "SSL_CERT_FILE",
+]
 
 
 @pytest.fixture(scope="session")
 def remote(tmp_path_factory) -> Path:
     """This tree, as it stands, as the repository that the notebooks' first cell fetches."""
     folder = tmp_path_factory.mktemp("remote") / "repository"
-    names = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=hosts.PROJECT, check=True,
-                           capture_output=True, text=True).stdout.splitlines()
+    names = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"],
+        cwd=hosts.PROJECT,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.splitlines()
     for name in filter(lambda name: (hosts.PROJECT / name).is_file(), names):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(hosts.PROJECT / name, folder / name)
@@ -47,11 +56,16 @@ def remote(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def python():
     """A function: the Python of an environment that `make test-hosts` made, or a visible skip."""
+
     def find(name: str) -> Path:
-        binary = Path(os.environ.get(f"PYTHON_{name.upper()}") or hosts.PROJECT / f".venv-{name}" / "bin" / "python")
+        binary = Path(
+            os.environ.get(f"PYTHON_{name.upper()}")
+            or hosts.PROJECT / f".venv-{name}" / "bin" / "python"
+        )
         if not binary.exists():
             pytest.skip(f"there is no {binary}: `make test-hosts` makes it, with Python 3.13")
         return binary
+
     return find
 
 
@@ -62,7 +76,11 @@ def machine(tmp_path, remote):
     python: the host's. here: the working folder, where each .ipynb lies alone. folders: what the host has besides.
     files: a folder whose content is laid over the root. variables: the host's. parameters: of the notebooks.
     """
-    if os.name != "posix" or os.geteuid() or subprocess.run(["unshare", "-m", "true"], check=False).returncode:
+    if (
+        os.name != "posix"
+        or os.geteuid()
+        or subprocess.run(["unshare", "-m", "true"], check=False).returncode
+    ):
         pytest.skip("only root may lay a machine over this one")
 
     def run(notebooks, *, python, here, folders=(), files=None, variables=None, parameters=None):
@@ -75,24 +93,48 @@ def machine(tmp_path, remote):
             shutil.copyfile(notebook, laid / here.lstrip("/") / notebook.name)
         kernel = tmp_path / "jupyter" / "kernels" / "python3"
         kernel.mkdir(parents=True)
-        (kernel / "kernel.json").write_text(json.dumps({
-            "argv": [str(python), "-m", "ipykernel_launcher", "-f", "{connection_file}"], "display_name": "host",
-            "language": "python"}))
+        (kernel / "kernel.json").write_text(
+            json.dumps(
+                {
+                    "argv": [str(python), "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+                    "display_name": "host",
+                    "language": "python",
+                }
+            )
+        )
         environment = {
-            "PATH": f"{python.parent}:/usr/local/bin:/usr/bin:/bin", "HOME": "/root", "GIT_CONFIG_COUNT": "2",
-            "GIT_CONFIG_KEY_0": f"url.file://{remote}.insteadOf", "GIT_CONFIG_VALUE_0": opening.address(),
-            "GIT_CONFIG_KEY_1": "safe.directory", "GIT_CONFIG_VALUE_1": "*",
-            "JUPYTER_PATH": str(kernel.parent.parent), "PYTHONDONTWRITEBYTECODE": "1",
-            **{name: os.environ[name] for name in PASSED_ON if name in os.environ}, **(variables or {})}
+            "PATH": f"{python.parent}:/usr/local/bin:/usr/bin:/bin",
+            "HOME": "/root",
+            "GIT_CONFIG_COUNT": "2",
+            "GIT_CONFIG_KEY_0": f"url.file://{remote}.insteadOf",
+            "GIT_CONFIG_VALUE_0": opening.address(),
+            "GIT_CONFIG_KEY_1": "safe.directory",
+            "GIT_CONFIG_VALUE_1": "*",
+            "JUPYTER_PATH": str(kernel.parent.parent),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            **{name: os.environ[name] for name in PASSED_ON if name in os.environ},
+            **(variables or {}),
+        }
         stage = tmp_path / "stage"
         stage.mkdir()
-        words = [*(f"{name}={value}" for name, value in environment.items()), sys.executable,
-                 str(Path(__file__).with_name("play.py")), here, json.dumps(parameters or {}),
-                 *(notebook.name for notebook in notebooks)]
-        done = subprocess.run(["unshare", "--mount", "bash", "-c", STAGE, "stage", str(stage), str(laid), *words],
-                              env={**os.environ, "ROOT": f"{stage}/root"}, capture_output=True, text=True, check=False)
+        words = [
+            *(f"{name}={value}" for name, value in environment.items()),
+            sys.executable,
+            str(Path(__file__).with_name("play.py")),
+            here,
+            json.dumps(parameters or {}),
+            *(notebook.name for notebook in notebooks),
+        ]
+        done = subprocess.run(
+            ["unshare", "--mount", "bash", "-c", STAGE, "stage", str(stage), str(laid), *words],
+            env={**os.environ, "ROOT": f"{stage}/root"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
         *lines, last = done.stdout.splitlines()
         print("", *lines, sep="\n")
         return json.loads(last)
+
     return run

@@ -23,18 +23,39 @@ def main() -> None:
         declared = papermill.inspect_notebook(str(here / name))
         values = {key: value for key, value in parameters.items() if key in declared}
         started = time.monotonic()
-        executed = papermill.execute_notebook(str(here / name), str(here / f"done_{name}"), values, cwd=str(here),
-                                              kernel_name="python3", log_output=False, progress_bar=False)
+        executed = papermill.execute_notebook(
+            str(here / name),
+            str(here / f"done_{name}"),
+            values,
+            cwd=str(here),
+            kernel_name="python3",
+            log_output=False,
+            progress_bar=False,
+        )
         code = [cell for cell in executed.cells if cell.cell_type == "code"]
         shown[name] = {
             "seconds": round(time.monotonic() - started, 1),
             "opening": "".join(output.get("text", "") for output in code[0].outputs),
-            "loud": [output.text for cell in code for output in cell.outputs if output.get("name") == "stderr"],
-            "pictures": sum(kind.startswith("image/") for cell in code for output in cell.outputs
-                            for kind in output.get("data", {}))}
+            "loud": [
+                output.text
+                for cell in code
+                for output in cell.outputs
+                if output.get("name") == "stderr"
+            ],
+            "pictures": sum(
+                kind.startswith("image/")
+                for cell in code
+                for output in cell.outputs
+                for kind in output.get("data", {})
+            ),
+        }
         print(f"{name:30s} {shown[name]['seconds']:6.1f} s", flush=True)
-    files = {str(path): path.stat().st_size for folder in KEPT for path in Path(folder).rglob("*")
-             if path.is_file() and ".git" not in path.parts}
+    files = {
+        str(path): path.stat().st_size
+        for folder in KEPT
+        for path in Path(folder).rglob("*")
+        if path.is_file() and ".git" not in path.parts
+    }
     print(json.dumps({"notebooks": shown, "files": files}))
 
 

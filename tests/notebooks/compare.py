@@ -24,9 +24,21 @@ def main(arguments: list[str]) -> int:
     named = any(one.endswith(".ipynb") for one in arguments)
     notebooks = [] if named else [str(path) for path in [*parameters.NOTEBOOKS, QUICK]]
     with tempfile.TemporaryDirectory() as runs:
-        os.environ |= {"ATTENTION_HEADLESS": "1", "ATTENTION_RUNS": os.environ.get("ATTENTION_RUNS", runs)}
-        return pytest.main(["-p", "no:cacheprovider", "--nbval-lax", "--nbval-cell-timeout", "600",
-                            *notebooks, *arguments])
+        os.environ |= {
+            "ATTENTION_HEADLESS": "1",
+            "ATTENTION_RUNS": os.environ.get("ATTENTION_RUNS", runs),
+        }
+        return pytest.main(
+            [
+                "-p",
+                "no:cacheprovider",
+                "--nbval-lax",
+                "--nbval-cell-timeout",
+                "600",
+                *notebooks,
+                *arguments,
+            ]
+        )
 
 
 if __name__ == "__main__":

@@ -15,8 +15,14 @@ PROJECT = Path(__file__).resolve().parents[2]
 
 def series(environment, *arguments, folder=PROJECT):
     """`python -m helpers.run` as a reader types it."""
-    return subprocess.run([sys.executable, "-m", "helpers.run", *arguments], cwd=folder, capture_output=True, text=True,
-                          timeout=600, env={**os.environ, "PYTHONPATH": str(PROJECT), **environment})
+    return subprocess.run(
+        [sys.executable, "-m", "helpers.run", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env={**os.environ, "PYTHONPATH": str(PROJECT), **environment},
+    )
 
 
 @pytest.fixture(scope="session")
@@ -26,8 +32,29 @@ def place(tmp_path_factory):
     make_sample(folder / "small", seed=5, count=60, side=64)
     environment = {"ATTENTION_DATA": str(folder / "data"), "ATTENTION_RUNS": str(folder / "runs")}
     started = time.monotonic()
-    done = series(environment, "--run", "small", "--dataset", "small", "-p", "image_size", "64", "-p", "epochs", "1",
-                  "-p", "attention", "sigmoid", "-p", "mask_weight_pool4", "0.1", "-p", "benign", "20", folder=folder)
+    done = series(
+        environment,
+        "--run",
+        "small",
+        "--dataset",
+        "small",
+        "-p",
+        "image_size",
+        "64",
+        "-p",
+        "epochs",
+        "1",
+        "-p",
+        "attention",
+        "sigmoid",
+        "-p",
+        "mask_weight_pool4",
+        "0.1",
+        "-p",
+        "benign",
+        "20",
+        folder=folder,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     print(f"\nsix notebooks on 60 photographs: {time.monotonic() - started:.0f} s")
     return folder, environment, done.stdout

@@ -13,16 +13,26 @@ import nbformat
 
 from helpers import workspace
 
-NOTEBOOKS = [path for path in sorted((workspace.PROJECT / "notebooks").rglob("*.ipynb"))
-             if ".ipynb_checkpoints" not in path.parts]
+NOTEBOOKS = [
+    path
+    for path in sorted((workspace.PROJECT / "notebooks").rglob("*.ipynb"))
+    if ".ipynb_checkpoints" not in path.parts
+]
 BADGES = {  # a host's picture, and what opens a notebook there
-    "Open in Colab": ("https://colab.research.google.com/assets/colab-badge.svg",
-                      "https://colab.research.google.com/github/{name}/blob/main/{path}"),
-    "Open in Kaggle": ("https://kaggle.com/static/images/open-in-kaggle.svg",
-                       "https://kaggle.com/kernels/welcome?src=https://github.com/{name}/blob/main/{path}"),
-    "Run on Gradient": ("https://assets.paperspace.io/img/gradient-badge.svg",
-                        "https://console.paperspace.com/github/{name}/blob/main/{path}")}
-BOOTSTRAP = '''\
+    "Open in Colab": (
+        "https://colab.research.google.com/assets/colab-badge.svg",
+        "https://colab.research.google.com/github/{name}/blob/main/{path}",
+    ),
+    "Open in Kaggle": (
+        "https://kaggle.com/static/images/open-in-kaggle.svg",
+        "https://kaggle.com/kernels/welcome?src=https://github.com/{name}/blob/main/{path}",
+    ),
+    "Run on Gradient": (
+        "https://assets.paperspace.io/img/gradient-badge.svg",
+        "https://console.paperspace.com/github/{name}/blob/main/{path}",
+    ),
+}
+BOOTSTRAP = """\
 # The same in every notebook: find the helpers above it, or fetch them; then install what is missing here.
 import os
 import subprocess
@@ -44,20 +54,24 @@ sys.path.insert(0, str(project))
 from helpers import hosts  # noqa: E402
 
 print("host:", hosts.prepare())
-from helpers import workspace  # noqa: E402'''
+from helpers import workspace  # noqa: E402"""
 
 
 def address() -> str:
     """The repository's address, `repository-code` of CITATION.cff."""
     text = (workspace.PROJECT / "CITATION.cff").read_text(encoding="utf-8")
-    return re.search(r"^repository-code: (https://github\.com/[\w.-]+/[\w.-]+)$", text, re.MULTILINE)[1]
+    return re.search(
+        r"^repository-code: (https://github\.com/[\w.-]+/[\w.-]+)$", text, re.MULTILINE
+    )[1]
 
 
 def badges(path: str) -> str:
     """The badges of the notebook at `path`, which starts at the project's root; a line each."""
     name = address().removeprefix("https://github.com/")
-    return "\n".join(f"[![{words}]({picture})]({opens.format(name=name, path=path)})"
-                     for words, (picture, opens) in BADGES.items())
+    return "\n".join(
+        f"[![{words}]({picture})]({opens.format(name=name, path=path)})"
+        for words, (picture, opens) in BADGES.items()
+    )
 
 
 def opened(notebook: nbformat.NotebookNode, path: str) -> nbformat.NotebookNode:
@@ -71,7 +85,11 @@ def opened(notebook: nbformat.NotebookNode, path: str) -> nbformat.NotebookNode:
 def readme(text: str) -> str:
     """README.md with the first badge of each notebook that it lists."""
     name = address().removeprefix("https://github.com/")
-    return re.sub(r"(https://colab\.research\.google\.com/github/)[\w.-]+/[\w.-]+(/blob/)", rf"\g<1>{name}\g<2>", text)
+    return re.sub(
+        r"(https://colab\.research\.google\.com/github/)[\w.-]+/[\w.-]+(/blob/)",
+        rf"\g<1>{name}\g<2>",
+        text,
+    )
 
 
 def write(path: Path, text: str) -> bool:
@@ -87,7 +105,9 @@ def main() -> int:
     page = workspace.PROJECT / "README.md"
     changed = write(page, readme(page.read_text(encoding="utf-8")))
     for path in NOTEBOOKS:
-        notebook = opened(nbformat.read(path, as_version=4), path.relative_to(workspace.PROJECT).as_posix())
+        notebook = opened(
+            nbformat.read(path, as_version=4), path.relative_to(workspace.PROJECT).as_posix()
+        )
         changed += write(path, nbformat.writes(notebook) + "\n")
     print(f"{address()}: {changed} of {len(NOTEBOOKS) + 1} files changed")
     return 0

@@ -21,10 +21,14 @@ import nbformat
 from helpers import workspace
 from helpers.runs import command, parameters
 
-SHOWN = workspace.PROJECT / "notebooks" / "images" / command.FIRST_FIGURE  # the figure that README.md shows
+SHOWN = (
+    workspace.PROJECT / "notebooks" / "images" / command.FIRST_FIGURE
+)  # the figure that README.md shows
 FOLDER = workspace.PROJECT / "notebooks"
-AFTER = [*sorted((FOLDER / "deeper").glob("*.ipynb")),  # they read what the series left
-         *sorted((FOLDER / "solutions").glob("*.ipynb"))]
+AFTER = [
+    *sorted((FOLDER / "deeper").glob("*.ipynb")),  # they read what the series left
+    *sorted((FOLDER / "solutions").glob("*.ipynb")),
+]
 LIMIT = 1_500_000  # bytes a notebook: repository hosts show no larger ones
 KEPT = ("kernelspec", "language_info")
 
@@ -49,7 +53,11 @@ def merge(outputs: list) -> list:
     """Outputs with neighbouring pieces of one stream joined: where the kernel cut them is chance."""
     joined = []
     for output in outputs:
-        if joined and output.output_type == "stream" == joined[-1].output_type and output.name == joined[-1].name:
+        if (
+            joined
+            and output.output_type == "stream" == joined[-1].output_type
+            and output.name == joined[-1].name
+        ):
             joined[-1].text += output.text
         else:
             joined.append(output)
@@ -59,13 +67,23 @@ def merge(outputs: list) -> list:
 def complaints(notebook: nbformat.NotebookNode) -> list[str]:
     """What must not be stored: a path or the name of this machine, an error, a warning, too many bytes."""
     found = []
-    secrets = {str(workspace.PROJECT), str(Path.home()) + os.sep, tempfile.gettempdir() + os.sep, platform.node()}
+    secrets = {
+        str(workspace.PROJECT),
+        str(Path.home()) + os.sep,
+        tempfile.gettempdir() + os.sep,
+        platform.node(),
+    }
     for cell in notebook.cells:
         outputs = cell.get("outputs", [])
         text = json.dumps(outputs)
-        found += [f"{cell.id} shows {secret}" for secret in secrets if len(secret) > 3 and secret in text]
-        found += [f"{cell.id} holds an error or a warning" for output in outputs
-                  if output.output_type == "error" or output.get("name") == "stderr"]
+        found += [
+            f"{cell.id} shows {secret}" for secret in secrets if len(secret) > 3 and secret in text
+        ]
+        found += [
+            f"{cell.id} holds an error or a warning"
+            for output in outputs
+            if output.output_type == "error" or output.get("name") == "stderr"
+        ]
     size = len(nbformat.writes(notebook))
     return found + ([f"{size} bytes, more than {LIMIT}"] if size > LIMIT else [])
 
@@ -75,7 +93,9 @@ def store(path: Path, folder: Path) -> bool:
     folder = folder / path.parent.relative_to(FOLDER)
     folder.mkdir(exist_ok=True)
     seconds = command.run_notebook(path, {}, folder)
-    notebook = clean(nbformat.read(folder / path.name, as_version=4), nbformat.read(path, as_version=4))
+    notebook = clean(
+        nbformat.read(folder / path.name, as_version=4), nbformat.read(path, as_version=4)
+    )
     wrong = complaints(notebook)
     for line in wrong:
         print(f"{path.name}: {line}", file=sys.stderr)
@@ -85,15 +105,24 @@ def store(path: Path, folder: Path) -> bool:
         with workspace.replacing(path) as beside:
             beside.write_text(text, encoding="utf-8")
     outcome = "refused" if wrong else "stored" if changed else "unchanged"
-    print(f"{path.relative_to(FOLDER).as_posix():42s} {seconds:4.0f} s  {len(text):9,} bytes  {outcome}", flush=True)
+    print(
+        f"{path.relative_to(FOLDER).as_posix():42s} {seconds:4.0f} s  {len(text):9,} bytes  {outcome}",
+        flush=True,
+    )
     return not wrong
 
 
 def main() -> int:
     names = sys.argv[1:]
-    notebooks = [path for path in [*parameters.NOTEBOOKS, *AFTER]
-                 if not names or any(path.relative_to(FOLDER).as_posix().removeprefix("deeper/").startswith(name)
-                                     for name in names)]
+    notebooks = [
+        path
+        for path in [*parameters.NOTEBOOKS, *AFTER]
+        if not names
+        or any(
+            path.relative_to(FOLDER).as_posix().removeprefix("deeper/").startswith(name)
+            for name in names
+        )
+    ]
     with tempfile.TemporaryDirectory() as runs:
         os.environ |= {"ATTENTION_HEADLESS": "1"} | ({} if names else {"ATTENTION_RUNS": runs})
         folder = workspace.run_folder("sample")

@@ -19,16 +19,50 @@ NOTEBOOKS = sorted((PROJECT / "notebooks").rglob("*.ipynb"))
 NOTEBOOKS = [path for path in NOTEBOOKS if ".ipynb_checkpoints" not in path.parts]
 # each parameter's one name and default; None: what suits the sample, free to change
 PARAMETERS = {
-    "run": "sample", "dataset": "sample", "kaggle_dataset": "shonenkov/melanoma-merged-external-data-512x512-jpeg",
-    "ids": "", "pairs": "", "masks": "auto", "subsample": 0, "benign": 150, "split_seed": 42, "seed": 42,
-    "image_size": 96, "attention": "softmax", "weights": "none", "recipe": "one_cycle", "epochs": None,
-    "batch_size": None, "learning_rate": None, "alpha": -1.0, "gamma": 2.0, "dropout": 0.0, "mask_weight_pool3": 0.0,
-    "mask_weight_pool4": 0.0, "mask_target": "lesion", "control": "", "posthoc": 24, "photograph": "", "unusable": 0.01,
-    "device": "auto", "precision": "auto", "compile_model": False}
-SERIES = ["01_download", "02_preprocess", "03_attention_model", "04_train", "05_visualize_attention", "06_audit"]
+    "run": "sample",
+    "dataset": "sample",
+    "kaggle_dataset": "shonenkov/melanoma-merged-external-data-512x512-jpeg",
+    "ids": "",
+    "pairs": "",
+    "masks": "auto",
+    "subsample": 0,
+    "benign": 150,
+    "split_seed": 42,
+    "seed": 42,
+    "image_size": 96,
+    "attention": "softmax",
+    "weights": "none",
+    "recipe": "one_cycle",
+    "epochs": None,
+    "batch_size": None,
+    "learning_rate": None,
+    "alpha": -1.0,
+    "gamma": 2.0,
+    "dropout": 0.0,
+    "mask_weight_pool3": 0.0,
+    "mask_weight_pool4": 0.0,
+    "mask_target": "lesion",
+    "control": "",
+    "posthoc": 24,
+    "photograph": "",
+    "unusable": 0.01,
+    "device": "auto",
+    "precision": "auto",
+    "compile_model": False,
+}
+SERIES = [
+    "01_download",
+    "02_preprocess",
+    "03_attention_model",
+    "04_train",
+    "05_visualize_attention",
+    "06_audit",
+]
 
 
-@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.relative_to(PROJECT / "notebooks").as_posix())
+@pytest.fixture(
+    params=NOTEBOOKS, ids=lambda path: path.relative_to(PROJECT / "notebooks").as_posix()
+)
 def path(request):
     return request.param
 
@@ -52,8 +86,13 @@ def test_the_series_is_whole_and_in_order():
 
 def test_valid_with_ids_and_no_machine_in_its_metadata(notebook):
     nbformat.validate(notebook)
-    assert [cell.id for cell in notebook.cells] == [f"cell-{n:02d}" for n in range(1, len(notebook.cells) + 1)]
-    assert set(notebook.metadata) == {"kernelspec", "language_info"} and "widgets" not in notebook.metadata
+    assert [cell.id for cell in notebook.cells] == [
+        f"cell-{n:02d}" for n in range(1, len(notebook.cells) + 1)
+    ]
+    assert (
+        set(notebook.metadata) == {"kernelspec", "language_info"}
+        and "widgets" not in notebook.metadata
+    )
     assert set(notebook.metadata.language_info) == {"name"}
     assert all(set(cell.metadata) <= {"tags"} for cell in notebook.cells)
 
@@ -89,12 +128,19 @@ def test_the_same_opening(notebook, path):
     assert notebook.cells[2].source == first.cells[2].source, "the bootstrap cell"
     assert re.match(r"# Part \d of 6: \w|# Deeper: \w|# Solutions: \w", notebook.cells[0].source)
     if not solves(path):
-        assert "colab-badge.svg" in notebook.cells[0].source and "Time: about" in notebook.cells[0].source
+        assert (
+            "colab-badge.svg" in notebook.cells[0].source
+            and "Time: about" in notebook.cells[0].source
+        )
 
 
-@pytest.mark.parametrize("path", [path for path in NOTEBOOKS if not solves(path)], ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", [path for path in NOTEBOOKS if not solves(path)], ids=lambda path: path.stem
+)
 def test_goals_and_recap_mirror_each_other(notebook):
-    (goals,) = [cell.source for cell in notebook.cells if "## In this notebook you will" in cell.source]
+    (goals,) = [
+        cell.source for cell in notebook.cells if "## In this notebook you will" in cell.source
+    ]
     (recap,) = [cell.source for cell in notebook.cells if "## In this notebook we" in cell.source]
     recap = recap.split("\n## Exercises")[0]
     count = [len(re.findall(r"^- ", text, re.MULTILINE)) for text in (goals, recap)]
@@ -103,30 +149,44 @@ def test_goals_and_recap_mirror_each_other(notebook):
     assert any("## References" in cell.source for cell in notebook.cells)
 
 
-@pytest.mark.parametrize("path", [path for path in NOTEBOOKS if not solves(path)], ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", [path for path in NOTEBOOKS if not solves(path)], ids=lambda path: path.stem
+)
 def test_readers_can_check_themselves_before_the_recap(notebook):
-    (place,) = [n for n, cell in enumerate(notebook.cells) if cell.source.startswith("## Check yourself")]
+    (place,) = [
+        n for n, cell in enumerate(notebook.cells) if cell.source.startswith("## Check yourself")
+    ]
     assert "## In this notebook we" in notebook.cells[place + 1].source
-    folded = re.findall(r"<details><summary>(.+\?)</summary>\n\n(.+)\n\n</details>", notebook.cells[place].source)
+    folded = re.findall(
+        r"<details><summary>(.+\?)</summary>\n\n(.+)\n\n</details>", notebook.cells[place].source
+    )
     assert 2 <= len(folded) <= 3 and len(folded) == notebook.cells[place].source.count("<details>")
     assert all(20 <= len(answer) <= 400 for _, answer in folded)
 
 
 def test_links_lead_somewhere(notebook, path):
     for cell in notebook.cells:
-        for target in re.findall(r"\]\(([^)#]+)\)", cell.source) if cell.cell_type == "markdown" else ():
+        for target in (
+            re.findall(r"\]\(([^)#]+)\)", cell.source) if cell.cell_type == "markdown" else ()
+        ):
             assert "://" in target or (path.parent / target).exists(), target
 
 
 def test_plain_python_without_a_bare_except(notebook):
     for cell in code(notebook):
         tree = ast.parse(cell.source)  # a magic or a shell escape is no Python
-        assert not any(isinstance(node, ast.ExceptHandler) and node.type is None for node in ast.walk(tree)), cell.id
+        assert not any(
+            isinstance(node, ast.ExceptHandler) and node.type is None for node in ast.walk(tree)
+        ), cell.id
 
 
 def test_short_cells_and_not_too_many_words(notebook, path):
-    lines = sorted(len(cell.source.splitlines()) for cell in code(notebook)[1:])  # the first is the same in all
-    assert lines[len(lines) // 2] <= (10 if solves(path) else 8) and lines[int(0.9 * len(lines))] <= 20, lines
+    lines = sorted(
+        len(cell.source.splitlines()) for cell in code(notebook)[1:]
+    )  # the first is the same in all
+    assert (
+        lines[len(lines) // 2] <= (10 if solves(path) else 8) and lines[int(0.9 * len(lines))] <= 20
+    ), lines
     words = sum(len(cell.source.split()) for cell in notebook.cells if cell.cell_type == "markdown")
     assert words <= 1500, words
 
@@ -135,8 +195,15 @@ def test_stored_with_outputs_and_nothing_of_the_machine(notebook, path):
     counts = [cell.execution_count for cell in code(notebook)]
     assert counts == list(range(1, len(counts) + 1))
     assert store.complaints(notebook) == []
-    shown = {kind for cell in code(notebook) for output in cell.outputs for kind in output.get("data", {})}
-    assert shown & {"image/png", "image/jpeg"} or solves(path) and "text/html" in shown, "a series of pictures"
+    shown = {
+        kind
+        for cell in code(notebook)
+        for output in cell.outputs
+        for kind in output.get("data", {})
+    }
+    assert shown & {"image/png", "image/jpeg"} or solves(path) and "text/html" in shown, (
+        "a series of pictures"
+    )
 
 
 def test_checked_cells_have_an_output_to_compare(notebook, path):
@@ -155,18 +222,34 @@ def test_nbval_catches_an_altered_output(tmp_path):
     for cell in tagged(notebook, "nbval-check-output"):
         for output in cell.outputs:
             if altered is None and output.output_type == "stream" and re.search(r"\d", output.text):
-                output.text = re.sub(r"\d", lambda digit: str((int(digit[0]) + 1) % 10), output.text, count=1)
+                output.text = re.sub(
+                    r"\d", lambda digit: str((int(digit[0]) + 1) % 10), output.text, count=1
+                )
                 altered = cell
     assert altered is not None
     shutil.copytree(PROJECT / "helpers", tmp_path / "helpers")
     (tmp_path / "notebooks").mkdir()
     nbformat.write(notebook, tmp_path / "notebooks" / path.name)
-    command = [sys.executable, "-m", "tests.notebooks.compare", str(tmp_path / "notebooks" / path.name),
-               "--rootdir", str(tmp_path)]
-    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=300,
-                          env={**os.environ, "ATTENTION_RUNS": str(tmp_path / "runs")})
+    command = [
+        sys.executable,
+        "-m",
+        "tests.notebooks.compare",
+        str(tmp_path / "notebooks" / path.name),
+        "--rootdir",
+        str(tmp_path),
+    ]
+    done = subprocess.run(
+        command,
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "ATTENTION_RUNS": str(tmp_path / "runs")},
+    )
     assert done.returncode == 1, done.stdout[-2000:] + done.stderr[-2000:]
     number = code(notebook).index(altered)
-    differing = re.findall(r"Cell (\d+): Cell outputs differ", done.stdout)  # CI's summary repeats the failure
+    differing = re.findall(
+        r"Cell (\d+): Cell outputs differ", done.stdout
+    )  # CI's summary repeats the failure
     assert set(differing) == {str(number)}, done.stdout[-3000:]
     assert "1 failed" in done.stdout

@@ -54,13 +54,23 @@ def executed(made, fitted, tmp_path_factory):
         val = predictions[predictions["split"] == "val"]
         calibration = metrics.calibrate(val["logit"], val["target"])
         predictions["probability"] = metrics.probability(predictions["logit"], calibration)
-        checkpoint.write_results(folder, fitted, predictions, metrics.summarise(
-            predictions, calibration=calibration, threshold=0.5, weights="none"))
+        checkpoint.write_results(
+            folder,
+            fitted,
+            predictions,
+            metrics.summarise(predictions, calibration=calibration, threshold=0.5, weights="none"),
+        )
         before = (folder / "model.pt").read_bytes()
         seconds = command.run_notebook(NOTEBOOK, {"run": "small"}, folder)
         print(f"\nmake_it_yours on 60 photographs: {seconds:.0f} s")
-        cells = [cell for cell in nbformat.read(folder / NOTEBOOK.name, as_version=4).cells if cell.cell_type == "code"]
-        assert (folder / "model.pt").read_bytes() == before, "the notebook reads the run, and leaves it as it is"
+        cells = [
+            cell
+            for cell in nbformat.read(folder / NOTEBOOK.name, as_version=4).cells
+            if cell.cell_type == "code"
+        ]
+        assert (folder / "model.pt").read_bytes() == before, (
+            "the notebook reads the run, and leaves it as it is"
+        )
         yield "".join(output.get("text", "") for cell in cells for output in cell.outputs), folder
 
 
@@ -77,14 +87,23 @@ def test_figures_are_left_and_every_comparison_is_printed(executed, made, fitted
     text, folder = executed
     for name in ("leaves", "resnet", "losses"):
         assert (folder / "figures" / f"make_it_yours_{name}.png").stat().st_size > 5000
-    for start in ("VGG, Part 4 +AUC ", "ResNet, focal loss +AUC ", "ResNet less VGG: +", "layer2 +on the mask ",
-                  "ResNet, smoothed less focal loss: ", r"ResNet, seed \+ 1 less focal loss: "):
+    for start in (
+        "VGG, Part 4 +AUC ",
+        "ResNet, focal loss +AUC ",
+        "ResNet less VGG: +",
+        "layer2 +on the mask ",
+        "ResNet, smoothed less focal loss: ",
+        r"ResNet, seed \+ 1 less focal loss: ",
+    ):
         assert re.search(start + INTERVAL, text), start
     assert len(re.findall("validation AUC by epoch:(?: [01]\\.\\d{3}){2}\n", text)) == 3
     logits = predict(fitted.network, made.photographs(), made.val, fitted.config, torch.float32)
     theirs = roc_auc_score(made.used["target"].to_numpy()[made.val], logits)
     assert f"VGG, Part 4        AUC {theirs:.3f} (" in text
-    ours, gap = (float(re.search(start + r"([+-]?\d\.\d{3})", text)[1]) for start in ("loss AUC ", "less VGG: +"))
+    ours, gap = (
+        float(re.search(start + r"([+-]?\d\.\d{3})", text)[1])
+        for start in ("loss AUC ", "less VGG: +")
+    )
     assert ours - theirs == pytest.approx(gap, abs=0.002)
 
 
@@ -92,15 +111,26 @@ def test_the_loop_is_that_of_train_fit(made, fitted, monkeypatch):
     """With VGG in it and the run's loss: the same validation AUC after each epoch, and the same network to the bit."""
     monkeypatch.setenv("ATTENTION_HEADLESS", "1")
     settings = Settings(image_size=32, epochs=2, batch_size=12, precision="fp32")
-    names = {"learn": made.train, "val": made.val, "truth": made.used["target"].to_numpy(), "config": fitted.config,
-             "photographs": made.photographs(), "chip": torch.device("cpu"), "arithmetic": torch.float32}
+    names = {
+        "learn": made.train,
+        "val": made.val,
+        "truth": made.used["target"].to_numpy(),
+        "config": fitted.config,
+        "photographs": made.photographs(),
+        "chip": torch.device("cpu"),
+        "arithmetic": torch.float32,
+    }
     loop = pieces(names, "def epochs_of").epochs_of
     workspace.seed_everything(settings.seed)
     network, found = AttnVGG().to(memory_format=torch.channels_last), []
     for logits in loop(network, settings, focal_loss):
         found.append(roc_auc_score(names["truth"][made.val], logits))
         if len(found) == fitted.config["epoch"]:
-            assert all(map(torch.equal, network.state_dict().values(), fitted.network.state_dict().values()))
+            assert all(
+                map(
+                    torch.equal, network.state_dict().values(), fitted.network.state_dict().values()
+                )
+            )
     assert found == fitted.history["val_auc"].tolist()
 
 
@@ -143,12 +173,18 @@ def test_leaves_go_through_parts_1_and_2(folders, tmp_path, monkeypatch):
     finally:
         signal.signal(signal.SIGTERM, before)
     split = read_split(left / "split.csv")
-    assert len(split) == 120 and (split.groupby(split["image_id"].str[:6])["split"].nunique() == 1).all()
-    assert split.groupby("target")["image_id"].apply(lambda names: set(names.str[4:6].astype(int) % 2)).tolist() == [
-        {0}, {1}], "lobed leaves have odd numbers"
+    assert (
+        len(split) == 120
+        and (split.groupby(split["image_id"].str[:6])["split"].nunique() == 1).all()
+    )
+    assert split.groupby("target")["image_id"].apply(
+        lambda names: set(names.str[4:6].astype(int) % 2)
+    ).tolist() == [{0}, {1}], "lobed leaves have odd numbers"
     cache = workspace.read_json(left / "cache.json", "02_preprocess.ipynb")
     picture = open_cache(cache["file"])[cache["rows"].index("leaf07_1")]
     (drawn,) = (tmp_path / "leaves").rglob("leaf07_1.png")
     wanted = cv2.cvtColor(cv2.imread(str(drawn)), cv2.COLOR_BGR2RGB).mean(axis=(0, 1))
-    assert np.allclose(picture.mean(axis=(0, 1)), wanted, atol=1), "red and blue are where they belong"
+    assert np.allclose(picture.mean(axis=(0, 1)), wanted, atol=1), (
+        "red and blue are where they belong"
+    )
     assert pd.read_csv(place / "marking.csv")["patient_id"].nunique() == 40

@@ -55,7 +55,9 @@ def of(program: str) -> list[str]:
 def checked(folders, monkeypatch):
     """Runs `helpers.run` up to where it would start notebooks; returns its exit code and what it would have run."""
     started = []
-    monkeypatch.setattr(command, "run_series", lambda values, notebooks: started.append((values, notebooks)))
+    monkeypatch.setattr(
+        command, "run_series", lambda values, notebooks: started.append((values, notebooks))
+    )
     monkeypatch.setattr(grid, "run_grid", lambda plan, **where: started.append((plan, where)) or {})
     monkeypatch.setenv("ATTENTION_HEADLESS", "1")
     monkeypatch.chdir(PROJECT)
@@ -74,7 +76,10 @@ def place(tmp_path_factory):
     (folder / "notebooks" / "04_train.ipynb").symlink_to(PROJECT / "notebooks" / "04_train.ipynb")
     notebook = nbformat.read(PROJECT / "notebooks" / "03_attention_model.ipynb", as_version=4)
     notebook.cells = notebook.cells[:SETUP]
-    assert notebook.cells[-2].metadata.tags == ["parameters"] and "check_here" in notebook.cells[-1].source
+    assert (
+        notebook.cells[-2].metadata.tags == ["parameters"]
+        and "check_here" in notebook.cells[-1].source
+    )
     nbformat.write(notebook, folder / "notebooks" / "03_attention_model.ipynb")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ATTENTION_RUNS", str(folder / "left"))
@@ -116,8 +121,12 @@ def test_the_series_takes_each_line(checked, line):
 
 
 def test_a_line_with_a_wrong_name_file_or_value_would_be_noticed(checked, capsys):
-    for wrong in (["--run", "x", "-p", "epoch", "4"], ["--params", "notebooks/params/paper.yml"],
-                  ["--run", "x", "--grid", "attention=soft"], ["--only", "7"]):
+    for wrong in (
+        ["--run", "x", "-p", "epoch", "4"],
+        ["--params", "notebooks/params/paper.yml"],
+        ["--run", "x", "--grid", "attention=soft"],
+        ["--only", "7"],
+    ):
         assert checked(wrong) == (2, []), wrong
 
 
@@ -126,14 +135,21 @@ def test_torchrun_takes_its_line_and_training_the_rest(folders, monkeypatch):
 
     (line,) = of("torchrun")
     options = get_args_parser().parse_args(words(line)[1])
-    assert options.module and options.training_script == "helpers.train" and options.nproc_per_node == "4"
+    assert (
+        options.module
+        and options.training_script == "helpers.train"
+        and options.nproc_per_node == "4"
+    )
     started = []
     monkeypatch.setattr(train, "train_run", lambda *what: started.append(what))
     monkeypatch.chdir(PROJECT)
     assert main(options.training_script_args) == 0
     ((name, settings),) = started
     wanted = yaml.safe_load((PARAMS / "full.yaml").read_text(encoding="utf-8"))
-    assert name == "big" and (settings.epochs, settings.image_size) == (wanted["epochs"], wanted["image_size"])
+    assert name == "big" and (settings.epochs, settings.image_size) == (
+        wanted["epochs"],
+        wanted["image_size"],
+    )
 
 
 @pytest.mark.parametrize("line", of("dask"))
@@ -155,24 +171,34 @@ def test_papermill_runs_its_lines(place):
     assert all(f"{name}: " in listed for name in ("run", "image_size", "dropout"))
     recipe = yaml.safe_load((PARAMS / "tutorial.yaml").read_text(encoding="utf-8"))
     assert injected(place / "runs" / "plan.ipynb") == recipe | {"run": "tutorial"}
-    plan, stored = (nbformat.read(place / path, as_version=4).cells
-                    for path in ("runs/plan.ipynb", "notebooks/04_train.ipynb"))
+    plan, stored = (
+        nbformat.read(place / path, as_version=4).cells
+        for path in ("runs/plan.ipynb", "notebooks/04_train.ipynb")
+    )
     plan = [cell for cell in plan if "injected-parameters" not in cell.metadata.get("tags", [])]
-    assert [cell.get("outputs") for cell in plan] == [cell.get("outputs") for cell in stored], "executed"
+    assert [cell.get("outputs") for cell in plan] == [cell.get("outputs") for cell in stored], (
+        "executed"
+    )
     (line,) = of("jq")
     if shutil.which("jq"):
         done = subprocess.run(shlex.split(line), capture_output=True, text=True, check=True)
         assert yaml.safe_load(done.stdout) == {"run": "small", "image_size": 32}
-    done = subprocess.run([sys.executable, "-c", PYTHON], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", PYTHON], capture_output=True, text=True, check=True
+    )
     first, second = map(ast.literal_eval, done.stdout.splitlines())
     assert first == {"run": "small", "image_size": 32}
-    assert {name: ast.literal_eval(value) for name, value in second.items()}["recipe"] == "one_cycle"
+    assert {name: ast.literal_eval(value) for name, value in second.items()}[
+        "recipe"
+    ] == "one_cycle"
 
 
 def test_papermill_only_warns_of_an_unknown_name(place, caplog):
     """The first line of the page's table."""
     with caplog.at_level(logging.WARNING, "papermill"):
-        call("papermill notebooks/03_attention_model.ipynb runs/unknown.ipynb -p epochz 3 --prepare-only")
+        call(
+            "papermill notebooks/03_attention_model.ipynb runs/unknown.ipynb -p epochz 3 --prepare-only"
+        )
     assert "epochz" in caplog.text and injected(place / "runs" / "unknown.ipynb") == {"epochz": 3}
 
 
@@ -182,25 +208,38 @@ def test_papermill_writes_to_s3(place, monkeypatch):
     boto3 = pytest.importorskip("boto3", reason='needs pip install "moto[server]" boto3')
     from papermill.s3 import S3
 
-    secret = {"AWS_ACCESS_KEY_ID": "an-id-of-this-test", "AWS_SECRET_ACCESS_KEY": "a-secret-of-this-test"}
+    secret = {
+        "AWS_ACCESS_KEY_ID": "an-id-of-this-test",
+        "AWS_SECRET_ACCESS_KEY": "a-secret-of-this-test",
+    }
     s3 = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
     s3.start()
     try:
         host, port = s3.get_host_and_port()
-        for name, value in (secret | {"AWS_ENDPOINT_URL": f"http://{host}:{port}", "NO_PROXY": "127.0.0.1",
-                                      "AWS_DEFAULT_REGION": "us-east-1"}).items():
+        for name, value in (
+            secret
+            | {
+                "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+                "NO_PROXY": "127.0.0.1",
+                "AWS_DEFAULT_REGION": "us-east-1",
+            }
+        ).items():
             monkeypatch.setenv(name, value)
         monkeypatch.setattr(S3, "s3_session", (None, None, None))
         client = boto3.client("s3")
         client.create_bucket(Bucket="notebooks")
-        client.put_bucket_versioning(Bucket="notebooks", VersioningConfiguration={"Status": "Enabled"})
+        client.put_bucket_versioning(
+            Bucket="notebooks", VersioningConfiguration={"Status": "Enabled"}
+        )
 
         def uploads(line: str) -> int:
             before = len(client.list_object_versions(Bucket="notebooks").get("Versions", []))
             call(line)
             return len(client.list_object_versions(Bucket="notebooks")["Versions"]) - before
 
-        (line,) = [line.replace("BUCKET", "notebooks") for line in of("papermill") if "s3://" in line]
+        (line,) = [
+            line.replace("BUCKET", "notebooks") for line in of("papermill") if "s3://" in line
+        ]
         sparing = uploads(line)
         stored = client.get_object(Bucket="notebooks", Key="small.ipynb")["Body"].read().decode()
         notebook = nbformat.reads(stored, as_version=4)
@@ -209,7 +248,9 @@ def test_papermill_writes_to_s3(place, monkeypatch):
         assert "seed 42" in notebook.cells[-1].outputs[0].text
         assert not any(value in stored for value in secret.values())
         cells = sum(cell.cell_type == "code" for cell in notebook.cells)
-        assert sparing < cells <= uploads(line.split(" --")[0]), "without its options: again at every cell"
+        assert sparing < cells <= uploads(line.split(" --")[0]), (
+            "without its options: again at every cell"
+        )
     finally:
         s3.stop()
 
@@ -219,7 +260,9 @@ def test_the_cron_line_holds_a_lock_and_starts_the_series(checked, tmp_path):
     assert all(re.fullmatch(r"[\d*,/-]+", field) for field in fields)
     assert not re.search(r"(?<!\\)%", command), "cron takes a bare % for the end of the line"
     lock = re.search(r"flock .*?(?=\.venv)", command)[0]
-    _, arguments = words(command.split(lock)[1].split(" >> ")[0].replace(r"$(date +\%F)", "2026-01-01"))
+    _, arguments = words(
+        command.split(lock)[1].split(" >> ")[0].replace(r"$(date +\%F)", "2026-01-01")
+    )
     code, started = checked(arguments)
     assert code == 0 and started[0][0]["run"] == "nightly-2026-01-01"
 
@@ -227,8 +270,13 @@ def test_the_cron_line_holds_a_lock_and_starts_the_series(checked, tmp_path):
     if not shutil.which("flock"):
         pytest.skip("flock is not installed here")
     start = shlex.split(lock)
-    with subprocess.Popen([*start, "sh", "-c", "echo held; cat"], cwd=tmp_path, text=True, stdin=subprocess.PIPE,
-                          stdout=subprocess.PIPE) as first:
+    with subprocess.Popen(
+        [*start, "sh", "-c", "echo held; cat"],
+        cwd=tmp_path,
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as first:
         assert first.stdout.readline() == "held\n"
         assert subprocess.run([*start, "true"], cwd=tmp_path).returncode == 75
         first.stdin.close()
@@ -250,19 +298,31 @@ def test_systemds_units_are_whole(checked, tmp_path):
     there.symlink_to(sys.executable)
     for name, text in zip(("nightly.service", "nightly.timer"), UNITS, strict=True):
         (tmp_path / name).write_text(text.replace("%h", str(tmp_path)))
-    for call in (["verify", "--man=no", tmp_path / "nightly.service", tmp_path / "nightly.timer"],
-                    ["calendar", timer["Timer"]["OnCalendar"]]):
-        done = subprocess.run([analyze, *call], capture_output=True, text=True,
-                              env={**os.environ, "SYSTEMD_LOG_LEVEL": "warning"})
+    for call in (
+        ["verify", "--man=no", tmp_path / "nightly.service", tmp_path / "nightly.timer"],
+        ["calendar", timer["Timer"]["OnCalendar"]],
+    ):
+        done = subprocess.run(
+            [analyze, *call],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "SYSTEMD_LOG_LEVEL": "warning"},
+        )
         assert done.returncode == 0 and str(tmp_path) not in done.stderr, done.stderr
 
 
 def test_exit_codes_are_those_of_helpers_run():
     told = re.findall(r"^\| (\d+) \|", PAGE, re.MULTILINE)
-    assert told == re.findall(r"\b(\d+): ", command.__doc__.replace("Exit 0:", "0:")) == ["0", "1", "2", "130"]
+    assert (
+        told
+        == re.findall(r"\b(\d+): ", command.__doc__.replace("Exit 0:", "0:"))
+        == ["0", "1", "2", "130"]
+    )
 
 
-@pytest.mark.parametrize("text", [PAGE, (PARAMS / "README.md").read_text(encoding="utf-8")], ids=["page", "README"])
+@pytest.mark.parametrize(
+    "text", [PAGE, (PARAMS / "README.md").read_text(encoding="utf-8")], ids=["page", "README"]
+)
 def test_the_tables_name_each_file_of_parameters_and_say_what_is_in_it(text):
     rows = dict(re.findall(r"^\| (?:\*\*|\[)(\w+\.yaml).*?\|(.*)\|$", text, re.MULTILINE))
     assert set(rows) == {path.name for path in PARAMS.glob("*.yaml")}
@@ -278,6 +338,8 @@ def test_the_tables_name_each_file_of_parameters_and_say_what_is_in_it(text):
 
 
 def test_readme_command_is_taken(checked):
-    (line,) = re.findall(r"^    (python .*)$", (PARAMS / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    (line,) = re.findall(
+        r"^    (python .*)$", (PARAMS / "README.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
     code, started = checked(words(line)[1])
     assert code == 0 and started[0][0]["epochs"] == 4 and started[0][0]["benign"] == 6000

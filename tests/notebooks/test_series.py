@@ -39,14 +39,20 @@ def test_all_six_are_stored_and_named(place, left):
     for notebook in parameters.NOTEBOOKS:
         assert str(left / notebook.name) in output
         cells = nbformat.read(left / notebook.name, as_version=4).cells
-        assert all(cell.execution_count for cell in cells if cell.cell_type == "code" and cell.source.strip())
+        assert all(
+            cell.execution_count
+            for cell in cells
+            if cell.cell_type == "code" and cell.source.strip()
+        )
     assert f"First figure to open: {left / 'figures' / command.FIRST_FIGURE}" in output
 
 
 def test_no_notebook_warns(left):
     for notebook in parameters.NOTEBOOKS:
         for cell in nbformat.read(left / notebook.name, as_version=4).cells:
-            loud = [output.text for output in cell.get("outputs", []) if output.get("name") == "stderr"]
+            loud = [
+                output.text for output in cell.get("outputs", []) if output.get("name") == "stderr"
+            ]
             assert not loud, f"{notebook.name} {cell.id}: {loud}"
 
 
@@ -64,17 +70,39 @@ def test_split_and_cache(left):
     assert ((split["split"] == "train") & (split["target"] == 0) & (split["kept"] == 1)).sum() == 20
     cache = read(left / "cache.json")
     assert cache["rows"] == split.loc[split["kept"] == 1, "image_id"].tolist()
-    assert np.load(cache["file"], mmap_mode="r").shape == (len(cache["rows"]), cache["side"], cache["side"], 3)
+    assert np.load(cache["file"], mmap_mode="r").shape == (
+        len(cache["rows"]),
+        cache["side"],
+        cache["side"],
+        3,
+    )
 
 
 def test_what_training_leaves(left):
     history = pd.read_csv(left / "history.csv")
-    assert list(history) == ["epoch", "train_loss", "train_auc", "val_loss", "val_auc", "learning_rate"]
+    assert list(history) == [
+        "epoch",
+        "train_loss",
+        "train_auc",
+        "val_loss",
+        "val_auc",
+        "learning_rate",
+    ]
     assert history["epoch"].tolist() == [1]
-    assert {"device", "precision", "seconds", "images_per_second"} <= set(read(left / "timing.json"))
+    assert {"device", "precision", "seconds", "images_per_second"} <= set(
+        read(left / "timing.json")
+    )
     stored = torch.load(left / "model.pt", weights_only=True)
     config = stored["config"]
-    assert {"image_size", "mean", "std", "colour_order", "weights", "calibration", "threshold"} <= set(config)
+    assert {
+        "image_size",
+        "mean",
+        "std",
+        "colour_order",
+        "weights",
+        "calibration",
+        "threshold",
+    } <= set(config)
     network = AttnVGG(attention=config["attention"])
     network.load_state_dict(stored["state_dict"])
 
@@ -90,12 +118,16 @@ def test_metrics_are_those_of_the_predictions(left):
         assert one["auc_low"] <= one["auc"] <= one["auc_high"]
         assert (one["n"], one["positives"]) == (len(part), part["target"].sum())
         assert set(one["by_source"]) == set(part["source"])
-        assert all(source["auc"] is not None or source["reason"] for source in one["by_source"].values())
+        assert all(
+            source["auc"] is not None or source["reason"] for source in one["by_source"].values()
+        )
     val, test = (rows[rows["split"] == name] for name in ("val", "test"))
     called = test["probability"] >= found["threshold"]
     assert found["test"]["sensitivity"] == pytest.approx(called[test["target"] == 1].mean())
     assert found["test"]["specificity"] == pytest.approx(1 - called[test["target"] == 0].mean())
-    assert found["test"]["brier"] == pytest.approx(brier_score_loss(test["target"], test["probability"]))
+    assert found["test"]["brier"] == pytest.approx(
+        brier_score_loss(test["target"], test["probability"])
+    )
     assert (val["probability"] >= found["threshold"])[val["target"] == 1].mean() >= 0.9
     assert 0 <= found["test"]["ece"] <= 1
 
@@ -117,12 +149,30 @@ def test_plain_papermill_and_the_same_seed_again(place, left, tmp_path):
     again.mkdir()
     for name in ("dataset.json", "split.csv", "cache.json"):
         (again / name).write_bytes((left / name).read_bytes())
-    values = {"run": "again", "image_size": 64, "epochs": 1, "attention": "sigmoid", "mask_weight_pool4": 0.1}
-    command = [sys.executable, "-m", "papermill", "notebooks/04_train.ipynb", str(tmp_path / "out.ipynb")]
+    values = {
+        "run": "again",
+        "image_size": 64,
+        "epochs": 1,
+        "attention": "sigmoid",
+        "mask_weight_pool4": 0.1,
+    }
+    command = [
+        sys.executable,
+        "-m",
+        "papermill",
+        "notebooks/04_train.ipynb",
+        str(tmp_path / "out.ipynb"),
+    ]
     for name, value in values.items():
         command += ["-p", name, str(value)]
-    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=300,
-                          env={**os.environ, **environment, "ATTENTION_HEADLESS": "1"})
+    done = subprocess.run(
+        command,
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, **environment, "ATTENTION_HEADLESS": "1"},
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     for name in ("metrics.json", "predictions.csv"):
         assert (again / name).read_bytes() == (left / name).read_bytes(), name
@@ -134,13 +184,16 @@ def test_a_notebook_without_its_input_says_which_one_makes_it(place):
     assert "04_train.ipynb failed" in done.stderr and "run 01_download.ipynb first" in done.stderr
 
 
-@pytest.mark.parametrize("arguments, words", [
-    (["-p", "epoch", "3"], "did you mean 'epochs'"),
-    (["-p", "epochs", "many"], "expected int"),
-    (["-p", "mask_weight_pool3", "0.1"], "sigmoid"),
-    (["--only", "07"], "no notebook starts with '07'"),
-    (["--dataset", "nowhere"], "there is nothing at"),
-])
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["-p", "epoch", "3"], "did you mean 'epochs'"),
+        (["-p", "epochs", "many"], "expected int"),
+        (["-p", "mask_weight_pool3", "0.1"], "sigmoid"),
+        (["--only", "07"], "no notebook starts with '07'"),
+        (["--dataset", "nowhere"], "there is nothing at"),
+    ],
+)
 def test_what_cannot_run_is_refused_before_anything_starts(place, arguments, words):
     done = series(place[1], *arguments)
     assert done.returncode == 2 and words in done.stderr

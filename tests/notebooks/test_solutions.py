@@ -9,15 +9,24 @@ from helpers import workspace
 from helpers.runs import command
 
 SOLUTIONS = sorted((workspace.PROJECT / "notebooks" / "solutions").glob("*.ipynb"))
-ORIGINALS = {path.name: path for folder in ("notebooks", "notebooks/deeper")
-             for path in (workspace.PROJECT / folder).glob("*.ipynb")}
+ORIGINALS = {
+    path.name: path
+    for folder in ("notebooks", "notebooks/deeper")
+    for path in (workspace.PROJECT / folder).glob("*.ipynb")
+}
 
 
 def exercises(path) -> list[str]:
     """The exercises of a notebook in their order, without hints, and with links as their words."""
-    last = next(cell.source for cell in nbformat.read(path, as_version=4).cells if "## Exercises" in cell.source)
+    last = next(
+        cell.source
+        for cell in nbformat.read(path, as_version=4).cells
+        if "## Exercises" in cell.source
+    )
     listed = last.split("## Exercises\n")[1].split("\n\n")[0]
-    return [words(text.split(" *Hint")[0]) for text in re.findall(r"^\d\. (.+)$", listed, re.MULTILINE)]
+    return [
+        words(text.split(" *Hint")[0]) for text in re.findall(r"^\d\. (.+)$", listed, re.MULTILINE)
+    ]
 
 
 def words(text: str) -> str:
@@ -29,7 +38,11 @@ def left(place):
     """The folder of the small run; what the solutions train beside it goes there too."""
     folder, environment, _ = place
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {**environment, "ATTENTION_HEADLESS": "1", "KINETO_LOG_LEVEL": "99"}.items():
+        for name, value in {
+            **environment,
+            "ATTENTION_HEADLESS": "1",
+            "KINETO_LOG_LEVEL": "99",
+        }.items():
             patch.setenv(name, value)
         (folder / "runs" / "small" / "solutions").mkdir(exist_ok=True)
         yield folder / "runs" / "small"
@@ -37,10 +50,16 @@ def left(place):
 
 @pytest.mark.parametrize("path", SOLUTIONS, ids=lambda path: path.stem)
 def test_every_exercise_has_its_solution(path):
-    texts = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "markdown"]
+    texts = [
+        cell.source
+        for cell in nbformat.read(path, as_version=4).cells
+        if cell.cell_type == "markdown"
+    ]
     solved = re.findall(r"^## Exercise (\d+)\n\n> (.*)$", "\n\n".join(texts), re.MULTILINE)
     assert [words(text) for _, text in solved] == exercises(ORIGINALS[path.name])
-    assert [int(number) for number, _ in solved] == list(range(1, len(solved) + 1)) and 2 <= len(solved) <= 4
+    assert [int(number) for number, _ in solved] == list(range(1, len(solved) + 1)) and 2 <= len(
+        solved
+    ) <= 4
 
 
 def test_every_notebook_is_solved():
@@ -51,7 +70,17 @@ def test_every_notebook_is_solved():
 def test_solutions_run_on_a_small_set(path, left):
     command.run_notebook(path, {"run": "small"}, left / "solutions")
     cells = nbformat.read(left / "solutions" / path.name, as_version=4).cells
-    loud = [output.text for cell in cells for output in cell.get("outputs", []) if output.get("name") == "stderr"]
+    loud = [
+        output.text
+        for cell in cells
+        for output in cell.get("outputs", [])
+        if output.get("name") == "stderr"
+    ]
     assert not loud
-    shown = {kind for cell in cells for output in cell.get("outputs", []) for kind in output.get("data", {})}
+    shown = {
+        kind
+        for cell in cells
+        for output in cell.get("outputs", [])
+        for kind in output.get("data", {})
+    }
     assert shown & {"image/png", "image/jpeg", "text/html"}, "a table or a figure"

@@ -28,7 +28,11 @@ from helpers.training.batches import Photographs
 def block_means(pixels: np.ndarray, side: int) -> np.ndarray:
     """[H, W, ...] -> [side, side, ...]: the mean of each block of H/side rows and W/side columns."""
     H, W = pixels.shape[:2]
-    return pixels.reshape(side, H // side, side, W // side, -1).mean(axis=(1, 3)).reshape(side, side, *pixels.shape[2:])
+    return (
+        pixels.reshape(side, H // side, side, W // side, -1)
+        .mean(axis=(1, 3))
+        .reshape(side, side, *pixels.shape[2:])
+    )
 
 
 def test_the_cache_holds_every_used_photograph_in_true_colours(photographs):
@@ -36,11 +40,15 @@ def test_the_cache_holds_every_used_photograph_in_true_colours(photographs):
     used = split[split["kept"] == 1]
     cache = build_cache(photographs, split, image_size=28)
     pixels = np.load(cache["file"], mmap_mode="r")
-    assert cache["side"] == 32 and pixels.shape == (len(used), 32, 32, 3) and pixels.dtype == np.uint8
+    assert (
+        cache["side"] == 32 and pixels.shape == (len(used), 32, 32, 3) and pixels.dtype == np.uint8
+    )
     assert cache["rows"] == used["image_id"].tolist() and 0 < len(used) < len(split)
     assert json.loads(json.dumps(cache)) == cache
     for row, (name, source) in enumerate(zip(used["path"], used["source"], strict=True)):
-        direct = np.asarray(Image.open(f"{photographs['folder']}/{name}")).astype(float)  # as any decoder gives it
+        direct = np.asarray(Image.open(f"{photographs['folder']}/{name}")).astype(
+            float
+        )  # as any decoder gives it
         direct = block_means(direct[..., ::-1] if source == "S" else direct, 32)
         assert np.abs(direct - pixels[row]).max() <= 4  # two decoders round differently
 
@@ -66,12 +74,16 @@ def test_without_masks_there_is_no_file_of_masks(photographs):
 
 def test_a_row_equals_the_photograph_decoded_by_opencv(photographs):
     split = make_split(photographs)
-    cache = build_cache(photographs, split, image_size=64)  # a side that divides nothing, and enlarges
+    cache = build_cache(
+        photographs, split, image_size=64
+    )  # a side that divides nothing, and enlarges
     pixels = np.load(cache["file"], mmap_mode="r")
     for row in (0, 1, 2, 37, 38, 39):
         direct = cv2.imread(f"{photographs['folder']}/X_{row}.jpg")
         direct = cv2.resize(direct, (73, 73), interpolation=cv2.INTER_AREA)
-        assert np.array_equal(pixels[row], direct if row < 20 else cv2.cvtColor(direct, cv2.COLOR_BGR2RGB))
+        assert np.array_equal(
+            pixels[row], direct if row < 20 else cv2.cvtColor(direct, cv2.COLOR_BGR2RGB)
+        )
 
 
 def test_the_key_follows_what_goes_in(photographs, monkeypatch):
@@ -80,15 +92,28 @@ def test_the_key_follows_what_goes_in(photographs, monkeypatch):
     fewer = split.assign(kept=[0] + [1] * 39)
     reordered = split.iloc[[0, 2, 1, *range(3, 40)]]
     unmasked = split.assign(mask=[""] + split["mask"].tolist()[1:])
-    swapped = {**photographs, "colour_order_by_source": {"S": {"order": "bgr"}, "T": {"order": "bgr"}}}
-    calls = [(photographs, split, 28), (photographs, split, 32), (photographs, fewer, 28), (photographs, unmasked, 28),
-             (photographs, reordered, 28), (swapped, split, 28), ({**photographs, "sha256": "1" * 64}, split, 28),
-             ({**photographs, "folder": "elsewhere"}, split, 28),
-             ({**photographs, "masks_folder": "elsewhere"}, split, 28),
-             ({**photographs, "bytes": 1}, split, 28)]
+    swapped = {
+        **photographs,
+        "colour_order_by_source": {"S": {"order": "bgr"}, "T": {"order": "bgr"}},
+    }
+    calls = [
+        (photographs, split, 28),
+        (photographs, split, 32),
+        (photographs, fewer, 28),
+        (photographs, unmasked, 28),
+        (photographs, reordered, 28),
+        (swapped, split, 28),
+        ({**photographs, "sha256": "1" * 64}, split, 28),
+        ({**photographs, "folder": "elsewhere"}, split, 28),
+        ({**photographs, "masks_folder": "elsewhere"}, split, 28),
+        ({**photographs, "bytes": 1}, split, 28),
+    ]
     keys = [build_cache(*call[:2], image_size=call[2])["key"] for call in calls]
     assert len(set(keys)) == len(calls)
-    again = {**photographs, "colour_order_by_source": json.loads(json.dumps(photographs["colour_order_by_source"]))}
+    again = {
+        **photographs,
+        "colour_order_by_source": json.loads(json.dumps(photographs["colour_order_by_source"])),
+    }
     assert build_cache(again, split, image_size=28)["key"] == keys[0]
 
 
@@ -104,9 +129,13 @@ def test_a_second_call_decodes_nothing(photographs, monkeypatch):
 def test_a_large_photograph_is_decoded_smaller_and_looks_the_same(times, tmp_path):
     rng = np.random.default_rng(0)
     colours = Image.fromarray(rng.integers(90, 170, (12, 12, 3)).astype(np.uint8))
-    colours.resize((32 * times, 32 * times), Image.Resampling.BICUBIC).save(tmp_path / "a.jpg", quality=95)
+    colours.resize((32 * times, 32 * times), Image.Resampling.BICUBIC).save(
+        tmp_path / "a.jpg", quality=95
+    )
     assert reading.load(tmp_path / "a.jpg", side=32).shape == (32, 32, 3)
-    assert reading.load(tmp_path / "a.jpg", side=33).shape == (64, 64, 3) if times > 1 else (32, 32, 3)
+    assert (
+        reading.load(tmp_path / "a.jpg", side=33).shape == (64, 64, 3) if times > 1 else (32, 32, 3)
+    )
     whole = cv2.imread(str(tmp_path / "a.jpg"))[..., ::-1].astype(float)
     difference = np.abs(reading.decode(tmp_path / "a.jpg", 32, False) - block_means(whole, 32))
     assert difference.mean() < 2 and difference.max() <= 16
@@ -122,19 +151,38 @@ def write_each_kind(folder: Path) -> dict[str, Path]:
     buffer = io.BytesIO()
     photograph.save(buffer, "JPEG", quality=95)
     jpeg = buffer.getvalue()
-    found = {name: folder / f"{name.replace(' ', '_')}.jpg" for name in (
-        "colour", "grey", "CMYK", "16-bit PNG", "turned", "missing", "empty", "text", "html", "cut at the end",
-        "cut in the middle", "header alone", "1 pixel", "20000 x 20000", "a folder")}
+    found = {
+        name: folder / f"{name.replace(' ', '_')}.jpg"
+        for name in (
+            "colour",
+            "grey",
+            "CMYK",
+            "16-bit PNG",
+            "turned",
+            "missing",
+            "empty",
+            "text",
+            "html",
+            "cut at the end",
+            "cut in the middle",
+            "header alone",
+            "1 pixel",
+            "20000 x 20000",
+            "a folder",
+        )
+    }
     photograph.save(found["colour"], "JPEG", quality=95)
     photograph.convert("L").save(found["grey"], "JPEG")
     photograph.convert("CMYK").save(found["CMYK"], "JPEG", quality=95)
-    Image.fromarray(rng.integers(0, 65536, (48, 64)).astype(np.uint16)).save(found["16-bit PNG"], "PNG")
+    Image.fromarray(rng.integers(0, 65536, (48, 64)).astype(np.uint16)).save(
+        found["16-bit PNG"], "PNG"
+    )
     photograph.save(found["turned"], "JPEG", exif=held)
     found["empty"].write_bytes(b"")
     found["text"].write_text("benign")
     found["html"].write_text("<!DOCTYPE html><html></html>")
     found["cut at the end"].write_bytes(jpeg[:-200])
-    found["cut in the middle"].write_bytes(jpeg[:len(jpeg) // 2])
+    found["cut in the middle"].write_bytes(jpeg[: len(jpeg) // 2])
     found["header alone"].write_bytes(jpeg[:20])
     Image.new("RGB", (1, 1)).save(found["1 pixel"], "JPEG")
     Image.new("1", (20000, 20000)).save(found["20000 x 20000"], "PNG")
@@ -145,15 +193,28 @@ def write_each_kind(folder: Path) -> dict[str, Path]:
 def test_each_kind_of_file_is_read_or_refused_with_a_reason(tmp_path):
     files = write_each_kind(tmp_path)
     reasons = reading.find_unusable(list(files.values()), {})
-    said = {name: reasons.get(path.stem, "").rpartition("cannot be decoded: ")[2] for name, path in files.items()}
+    said = {
+        name: reasons.get(path.stem, "").rpartition("cannot be decoded: ")[2]
+        for name, path in files.items()
+    }
     broken = "it is no photograph, or its header is damaged"
     assert said == {
-        "colour": "", "grey": "", "CMYK": "", "16-bit PNG": "", "turned": "", "missing": "No such file or directory",
-        "empty": "it is empty", "text": broken, "html": broken, "cut at the end": "it is damaged or cut short",
-        "cut in the middle": "it is damaged or cut short", "header alone": broken,
+        "colour": "",
+        "grey": "",
+        "CMYK": "",
+        "16-bit PNG": "",
+        "turned": "",
+        "missing": "No such file or directory",
+        "empty": "it is empty",
+        "text": broken,
+        "html": broken,
+        "cut at the end": "it is damaged or cut short",
+        "cut in the middle": "it is damaged or cut short",
+        "header alone": broken,
         "1 pixel": "1 x 1 pixels; expected 16 a side to 80,000,000 in all",
         "20000 x 20000": "its header says more than 80,000,000 pixels",
-        "a folder": "it is a folder, a pipe or a device, not a file"}
+        "a folder": "it is a folder, a pipe or a device, not a file",
+    }
     colour = np.asarray(Image.open(files["colour"])).astype(int)
     assert np.abs(reading.load(files["colour"])[..., ::-1] - colour).max() <= 3
     assert np.abs(reading.load(files["CMYK"])[..., ::-1] - colour).mean() < 5
@@ -201,9 +262,13 @@ def test_an_interrupted_build_goes_on_where_it_stopped(error, photographs, monke
     made = {int(line.split()[0]) for line in journal.read_text().splitlines()}
     assert {0, 1} <= made < {0, 1, 2, 3, 4}
     again = []
-    monkeypatch.setattr(module, "decode", lambda path, *rest: again.append(path) or real(path, *rest))
+    monkeypatch.setattr(
+        module, "decode", lambda path, *rest: again.append(path) or real(path, *rest)
+    )
     cache = build_cache(photographs, split, image_size=28)
-    assert [path.stem for path in again] == [f"X_{row}" for row in range(40) if row // 8 not in made]
+    assert [path.stem for path in again] == [
+        f"X_{row}" for row in range(40) if row // 8 not in made
+    ]
     for row, path in enumerate(split["path"]):
         direct = real(Path(photographs["folder"]) / path, 32, split["source"][row] == "S")
         assert np.array_equal(np.load(cache["file"])[row], direct)
@@ -230,8 +295,12 @@ def test_a_killed_build_goes_on(photographs, tmp_path, monkeypatch):
     """kill -9 in the middle; what the next process decodes is what the journal lacks."""
     monkeypatch.setattr(module, "CHUNK", 2)
     (tmp_path / "dataset.json").write_text(json.dumps(photographs))
-    with subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path / "dataset.json")], stdout=subprocess.PIPE,
-                          cwd=workspace.PROJECT, text=True) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(tmp_path / "dataset.json")],
+        stdout=subprocess.PIPE,
+        cwd=workspace.PROJECT,
+        text=True,
+    ) as process:
         assert process.stdout.readline() == "ready\n"
         folder = workspace.data_folder() / "cache"
         while not any(len(path.read_text().splitlines()) >= 4 for path in folder.glob("*.crc")):
@@ -262,19 +331,27 @@ def test_damage_is_found_and_repaired(damage, photographs, monkeypatch):
         file.with_suffix(".crc").unlink()
     else:
         file.write_bytes(b"not a cache")
-    with pytest.raises(ValueError, match=r"run 02_preprocess.ipynb again|Run 02_preprocess.ipynb again"):
+    with pytest.raises(
+        ValueError, match=r"run 02_preprocess.ipynb again|Run 02_preprocess.ipynb again"
+    ):
         Photographs(cache, torch.device("cpu"))
     real, calls = reading.decode, []
     monkeypatch.setattr(module, "decode", lambda *arguments: calls.append(1) or real(*arguments))
     assert build_cache(photographs, split, image_size=28) == cache
     assert file.read_bytes() == sound
-    assert len(calls) == (8 if damage == "flip a byte" else 40), "only what is damaged is decoded again"
+    assert len(calls) == (8 if damage == "flip a byte" else 40), (
+        "only what is damaged is decoded again"
+    )
     assert len(Photographs(cache, torch.device("cpu"))) == 40
 
 
 def test_a_disk_without_room_is_named_before_anything_is_written(photographs, monkeypatch):
-    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))  # a mock: no quota
-    with pytest.raises(OSError, match=r"the cache of photographs takes 0.00 GB.*set ATTENTION_DATA"):
+    monkeypatch.setattr(
+        shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000)
+    )  # a mock: no quota
+    with pytest.raises(
+        OSError, match=r"the cache of photographs takes 0.00 GB.*set ATTENTION_DATA"
+    ):
         build_cache(photographs, make_split(photographs), image_size=28)
     assert not list((workspace.data_folder() / "cache").glob("[!.]*"))
 
@@ -283,11 +360,16 @@ def test_two_processes_build_one_cache(photographs, tmp_path):
     """The second waits and decodes nothing: both end well, and the file is whole."""
     (tmp_path / "dataset.json").write_text(json.dumps(photographs))
     command = [sys.executable, "-c", KILLED, str(tmp_path / "dataset.json")]
-    both = [subprocess.Popen(command, cwd=workspace.PROJECT, stdout=subprocess.DEVNULL) for _ in range(2)]
+    both = [
+        subprocess.Popen(command, cwd=workspace.PROJECT, stdout=subprocess.DEVNULL)
+        for _ in range(2)
+    ]
     assert [process.wait(timeout=60) for process in both] == [0, 0]
     [file] = (workspace.data_folder() / "cache").glob("*[0-9a-f].npy")
     sums = file.with_suffix(".crc").read_text().splitlines()
-    assert sorted(int(line.split()[0]) for line in sums) == list(range(20)), "each chunk was written once"
+    assert sorted(int(line.split()[0]) for line in sums) == list(range(20)), (
+        "each chunk was written once"
+    )
 
 
 def test_a_damaged_photograph_or_mask_is_named(photographs):

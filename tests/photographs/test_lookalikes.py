@@ -12,9 +12,16 @@ from PIL import Image
 from helpers.photographs import lookalikes
 from helpers.photographs.sample import make_sample
 
-TURNS = [None, Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_180, Image.Transpose.ROTATE_270,
-         Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.FLIP_TOP_BOTTOM, Image.Transpose.TRANSPOSE,
-         Image.Transpose.TRANSVERSE]
+TURNS = [
+    None,
+    Image.Transpose.ROTATE_90,
+    Image.Transpose.ROTATE_180,
+    Image.Transpose.ROTATE_270,
+    Image.Transpose.FLIP_LEFT_RIGHT,
+    Image.Transpose.FLIP_TOP_BOTTOM,
+    Image.Transpose.TRANSPOSE,
+    Image.Transpose.TRANSVERSE,
+]
 
 
 @pytest.fixture(scope="module")
@@ -35,10 +42,13 @@ def ids(paths) -> list[str]:
 
 def twins(paths) -> set[str]:
     """Ids that stand a second time, with a suffix."""
-    return {name.removesuffix("_downsampled") for name in ids(paths) if name.endswith("_downsampled")}
+    return {
+        name.removesuffix("_downsampled") for name in ids(paths) if name.endswith("_downsampled")
+    }
 
 
 # the hash and the search
+
 
 @pytest.mark.parametrize("number", range(8))
 def test_each_of_eight_orientations_is_found_and_undone(number, drawn, tmp_path):
@@ -55,7 +65,10 @@ def test_each_of_eight_orientations_is_found_and_undone(number, drawn, tmp_path)
 
 def test_orient_gives_eight_different_pictures():
     pixels = np.arange(12).reshape(3, 4)
-    seen = {(one.shape, one.tobytes()) for one in (lookalikes.orient(pixels, number) for number in range(8))}
+    seen = {
+        (one.shape, one.tobytes())
+        for one in (lookalikes.orient(pixels, number) for number in range(8))
+    }
     assert len(seen) == 8 and np.array_equal(lookalikes.orient(pixels, 0), pixels)
     assert lookalikes.orient(np.zeros((3, 4, 3)), 5).shape == (4, 3, 3)
 
@@ -63,37 +76,55 @@ def test_orient_gives_eight_different_pictures():
 @pytest.mark.parametrize("distance", [0, 40, 64, 100, 128])
 def test_the_search_finds_what_a_plain_loop_finds(distance):
     rng = np.random.default_rng(distance)
-    hashes = rng.integers(0, 2 ** 64, (40, 8, 4), dtype=np.uint64, endpoint=False)
-    hashes[7], hashes[21] = hashes[3], ~hashes[3]                                       # 0 and 256 bits apart
+    hashes = rng.integers(0, 2**64, (40, 8, 4), dtype=np.uint64, endpoint=False)
+    hashes[7], hashes[21] = hashes[3], ~hashes[3]  # 0 and 256 bits apart
     for row in range(22, 40):  # near ones, whose difference lies in one word
-        hashes[row, rng.integers(8), rng.integers(4)] ^= np.uint64(rng.integers(2 ** 32))
+        hashes[row, rng.integers(8), rng.integers(4)] ^= np.uint64(rng.integers(2**32))
         hashes[row, rng.integers(8)] = hashes[row - 20, 0] ^ np.uint64(2 ** rng.integers(1, 20) - 1)
     bits = np.unpackbits(hashes.view(np.uint8).reshape(40, 8, -1), axis=-1).astype(int)
-    expected = {(i, j, o, int((bits[i, 0] != bits[j, o]).sum())) for i in range(40) for j in range(i + 1, 40)
-                for o in range(8)}
+    expected = {
+        (i, j, o, int((bits[i, 0] != bits[j, o]).sum()))
+        for i in range(40)
+        for j in range(i + 1, 40)
+        for o in range(8)
+    }
     found = lookalikes.near(hashes, distance)
-    assert set(found) == {one for one in expected if one[3] <= distance} and len(found) == len(set(found)) > 0
+    assert (
+        set(found) == {one for one in expected if one[3] <= distance}
+        and len(found) == len(set(found)) > 0
+    )
 
 
 def test_the_search_of_sixty_thousand_takes_minutes():
-    words = np.random.default_rng(0).integers(0, 2 ** 64, (60_487, 8, 4), dtype=np.uint64, endpoint=False)
+    words = np.random.default_rng(0).integers(
+        0, 2**64, (60_487, 8, 4), dtype=np.uint64, endpoint=False
+    )
     start = time.perf_counter()
     assert lookalikes.near(words[:1000], 64) == []
     seconds = time.perf_counter() - start
     pairs_a_second = 1000 * 999 / 2 / seconds
-    print(f"\n{pairs_a_second / 1e6:.0f} million pairs/s: {60_487 ** 2 / 2 / pairs_a_second:.0f} s for 60,487")
-    assert 60_487 ** 2 / 2 / pairs_a_second < 600
+    print(
+        f"\n{pairs_a_second / 1e6:.0f} million pairs/s: {60_487**2 / 2 / pairs_a_second:.0f} s for 60,487"
+    )
+    assert 60_487**2 / 2 / pairs_a_second < 600
 
 
 # what is merged
 
+
 def test_a_smaller_and_recompressed_copy_is_merged(drawn, tmp_path):
-    paths = [path for path in drawn if path.stem.removesuffix("_downsampled") not in twins(drawn)][:8]
+    paths = [path for path in drawn if path.stem.removesuffix("_downsampled") not in twins(drawn)][
+        :8
+    ]
     for path in paths:
-        Image.open(path).resize((96, 96), Image.Resampling.BICUBIC).save(tmp_path / f"{path.stem}-c.jpg", quality=60)
+        Image.open(path).resize((96, 96), Image.Resampling.BICUBIC).save(
+            tmp_path / f"{path.stem}-c.jpg", quality=60
+        )
     copies = [tmp_path / f"{path.stem}-c.jpg" for path in paths]
     found = lookalikes.find_lookalikes(paths + copies, ids(paths + copies))
-    assert pairs(found[found["same"]]) == {frozenset([path.stem, f"{path.stem}-c"]) for path in paths}
+    assert pairs(found[found["same"]]) == {
+        frozenset([path.stem, f"{path.stem}-c"]) for path in paths
+    }
 
 
 def test_a_slightly_shifted_and_stretched_copy_is_merged_by_registering_it(drawn, tmp_path):
@@ -117,7 +148,9 @@ def test_different_drawn_lesions_are_not_merged_and_twins_are(drawn):
 
 def test_registering_is_refused_where_little_would_be_compared(drawn, monkeypatch):
     one = lookalikes.thumbnail(drawn[0])
-    moved = cv2.warpAffine(one, np.float32([[1, 0, 14], [0, 1, 0]]), (64, 64), borderMode=cv2.BORDER_REPLICATE)
+    moved = cv2.warpAffine(
+        one, np.float32([[1, 0, 14], [0, 1, 0]]), (64, 64), borderMode=cv2.BORDER_REPLICATE
+    )
     assert lookalikes.correlate(one, moved) < 0.9
     monkeypatch.setattr(lookalikes, "OVERLAP", 0.5)
     assert lookalikes.correlate(one, moved) > lookalikes.SAME
@@ -125,7 +158,9 @@ def test_registering_is_refused_where_little_would_be_compared(drawn, monkeypatc
 
 def test_a_pair_that_is_near_in_several_orientations_is_one_row(tmp_path):
     y, x = np.mgrid[-1:1:128j, -1:1:128j]
-    even = 120 + 60 * np.cos(9 * np.hypot(x, y)) + 40 * np.cos(7 * x) * np.cos(7 * y)    # the same in all eight
+    even = (
+        120 + 60 * np.cos(9 * np.hypot(x, y)) + 40 * np.cos(7 * x) * np.cos(7 * y)
+    )  # the same in all eight
     for number in range(2):
         noise = np.random.default_rng(number).normal(0, 0.5, even.shape)
         cv2.imwrite(str(tmp_path / f"{number}.png"), np.clip(even + noise, 0, 255))
@@ -139,17 +174,28 @@ def test_correlation_is_at_least_numpys_and_that_of_one_colour_is_zero(drawn):
     one, two = (lookalikes.thumbnail(path) for path in drawn[:2])
     assert lookalikes.correlate(one, two) >= np.corrcoef(one.ravel(), two.ravel())[0, 1] - 1e-9
     assert lookalikes.correlate(one, one) == pytest.approx(1)
-    assert lookalikes.correlate(one, np.full_like(one, 7)) == 0 == lookalikes.correlate(np.full_like(one, 7), one)
+    assert (
+        lookalikes.correlate(one, np.full_like(one, 7))
+        == 0
+        == lookalikes.correlate(np.full_like(one, 7), one)
+    )
 
 
 # form
 
+
 def test_columns_order_and_types(drawn):
-    found = lookalikes.find_lookalikes(drawn, pd.Series(ids(drawn), index=range(100, 160)), distance=80)
+    found = lookalikes.find_lookalikes(
+        drawn, pd.Series(ids(drawn), index=range(100, 160)), distance=80
+    )
     assert list(found) == ["first", "second", "distance", "orientation", "correlation", "same"]
-    assert found["correlation"].is_monotonic_decreasing and found["same"].equals(found["correlation"] > 0.98)
+    assert found["correlation"].is_monotonic_decreasing and found["same"].equals(
+        found["correlation"] > 0.98
+    )
     place = {name: row for row, name in enumerate(ids(drawn))}
-    assert all(place[one] < place[two] for one, two in zip(found["first"], found["second"], strict=True))
+    assert all(
+        place[one] < place[two] for one, two in zip(found["first"], found["second"], strict=True)
+    )
     assert len(pairs(found)) == len(found) > 3
     assert found["distance"].max() <= 80 and found["orientation"].between(0, 7).all()
 
@@ -188,18 +234,26 @@ def test_the_copies_among_real_photographs(real_data, tmp_path):
     paths = sorted(tmp_path.rglob("*.jpg"))
     start = time.perf_counter()
     found = lookalikes.find_lookalikes(paths, ids(paths))
-    print(f"\n{len(paths)} photographs: {len(found)} pairs proposed, {found['same'].sum()} merged, "
-          f"{time.perf_counter() - start:.1f} s")
-    merged = {frozenset(name.removeprefix("ISIC_").removesuffix("_downsampled") for name in pair)
-              for pair in pairs(found[found["same"]])}
+    print(
+        f"\n{len(paths)} photographs: {len(found)} pairs proposed, {found['same'].sum()} merged, "
+        f"{time.perf_counter() - start:.1f} s"
+    )
+    merged = {
+        frozenset(name.removeprefix("ISIC_").removesuffix("_downsampled") for name in pair)
+        for pair in pairs(found[found["same"]])
+    }
     assert len(numbers(CLOSE)) == 13 and numbers(CLOSE) | numbers(IDENTICAL) <= merged
     table = pd.read_csv(next(tmp_path.rglob("marking.csv")), dtype=str).set_index("image_id")
     same = found[found["same"]]
     source, patient = (table[name] for name in ("source", "patient_id"))
     unrelated = patient[same["first"]].to_numpy() != patient[same["second"]].to_numpy()
-    print(f"unrelated ids: {unrelated.sum()}; by source: {source[same['first']].value_counts().to_dict()}")
+    print(
+        f"unrelated ids: {unrelated.sum()}; by source: {source[same['first']].value_counts().to_dict()}"
+    )
     assert len(same) == 32 and unrelated.sum() == 28  # each of the 32 was looked at: no false alarm
     assert len(found) < 400
     whole = {path.stem: path.read_bytes() for path in paths}
     equal = {frozenset(pair) for pair in pairs(found) if len({whole[name] for name in pair}) == 1}
-    assert {frozenset(name.removeprefix("ISIC_") for name in pair) for pair in equal} == numbers(IDENTICAL)
+    assert {frozenset(name.removeprefix("ISIC_") for name in pair) for pair in equal} == numbers(
+        IDENTICAL
+    )

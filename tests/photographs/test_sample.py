@@ -33,18 +33,33 @@ def statistics():
         photograph, mask = draw(row, seed=3, side=SIDE, lesion=False)
         y, x = np.nonzero(mask)
         edges = np.abs(np.diff(photograph.astype(int), axis=0)).mean()
-        numbers.append([*photograph.mean((0, 1)), photograph.std(), edges, (photograph.max(axis=2) < 30).mean(),
-                        mask.mean(), x.mean(), y.mean(), np.hypot(x.mean() - 31.5, y.mean() - 31.5)])
+        numbers.append(
+            [
+                *photograph.mean((0, 1)),
+                photograph.std(),
+                edges,
+                (photograph.max(axis=2) < 30).mean(),
+                mask.mean(),
+                x.mean(),
+                y.mean(),
+                np.hypot(x.mean() - 31.5, y.mean() - 31.5),
+            ]
+        )
     return rows, np.array(numbers)
 
 
 def photograph(folder, image_id):
-    return cv2.imread(str(folder / "512x512-dataset-melanoma" / "512x512-dataset-melanoma" / f"{image_id}.jpg"))
+    return cv2.imread(
+        str(folder / "512x512-dataset-melanoma" / "512x512-dataset-melanoma" / f"{image_id}.jpg")
+    )
 
 
 def fingerprints(folder):
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def within_source(rows, scores):
@@ -52,7 +67,10 @@ def within_source(rows, scores):
     total = weight = 0
     for _, part in rows.groupby("source"):
         pairs = part["target"].sum() * (1 - part["target"]).sum()
-        total, weight = total + pairs * roc_auc_score(part["target"], scores[part.index]), weight + pairs
+        total, weight = (
+            total + pairs * roc_auc_score(part["target"], scores[part.index]),
+            weight + pairs,
+        )
     return total / weight
 
 
@@ -67,11 +85,15 @@ def test_same_bytes_for_the_same_seed_and_others_for_another(tmp_path):
 def test_layout_and_masks(made):
     table = pd.read_csv(made / "with" / "marking.csv")
     assert list(table.columns) == COLUMNS and len(table) == COUNT and table["image_id"].is_unique
-    masks = {path.name.removesuffix("_segmentation.png") for path in (made / "with" / "masks").iterdir()}
+    masks = {
+        path.name.removesuffix("_segmentation.png") for path in (made / "with" / "masks").iterdir()
+    }
     assert masks == set(table["image_id"])
     areas = []
     for image_id in table["image_id"]:
-        mask = cv2.imread(str(made / "with" / "masks" / f"{image_id}_segmentation.png"), cv2.IMREAD_UNCHANGED)
+        mask = cv2.imread(
+            str(made / "with" / "masks" / f"{image_id}_segmentation.png"), cv2.IMREAD_UNCHANGED
+        )
         assert photograph(made / "with", image_id).shape == (SIDE, SIDE, 3)
         assert mask.shape == (SIDE, SIDE) and set(np.unique(mask)) == {0, 255}
         areas.append((mask > 0).mean())
@@ -93,7 +115,9 @@ def test_the_mask_is_where_the_lesion_was_drawn():
         assert np.array_equal(mask, same)
         difference = np.abs(with_lesion.astype(int) - without).max(axis=2)
         outside = cv2.dilate(mask, np.ones((31, 31), np.uint8)) == 0
-        assert difference[outside].max(initial=0) <= 2  # a speck of pigment too faint for the mask, of 255
+        assert (
+            difference[outside].max(initial=0) <= 2
+        )  # a speck of pigment too faint for the mask, of 255
         seen = without.max(axis=2) > 60  # not in a black corner
         changed = difference[seen] > 0.5 * np.median(difference[seen & (mask > 0)])
         overlaps.append((changed & (mask[seen] > 0)).sum() / (changed | (mask[seen] > 0)).sum())
@@ -102,15 +126,23 @@ def test_the_mask_is_where_the_lesion_was_drawn():
 
 def test_painted_over_files_are_the_same_away_from_the_lesion(made):
     table = pd.read_csv(made / "with" / "marking.csv")
-    assert (made / "with" / "marking.csv").read_bytes() == (made / "painted" / "marking.csv").read_bytes()
+    assert (made / "with" / "marking.csv").read_bytes() == (
+        made / "painted" / "marking.csv"
+    ).read_bytes()
     changed = 0
     for image_id in table["image_id"]:
-        names = [made / kind / "masks" / f"{image_id}_segmentation.png" for kind in ("with", "painted")]
+        names = [
+            made / kind / "masks" / f"{image_id}_segmentation.png" for kind in ("with", "painted")
+        ]
         assert names[0].read_bytes() == names[1].read_bytes()
         mask = cv2.imread(str(names[0]), cv2.IMREAD_GRAYSCALE)
         # the lesion's soft edge, at most 10 pixels, and the JPEG's blocks of 16 that it touches
-        blocks = cv2.dilate(mask, np.ones((21, 21), np.uint8)).reshape(4, 16, 4, 16).any(axis=(1, 3))
-        touched = cv2.dilate(np.kron(blocks, np.ones((16, 16))).astype(np.uint8), np.ones((5, 5), np.uint8))
+        blocks = (
+            cv2.dilate(mask, np.ones((21, 21), np.uint8)).reshape(4, 16, 4, 16).any(axis=(1, 3))
+        )
+        touched = cv2.dilate(
+            np.kron(blocks, np.ones((16, 16))).astype(np.uint8), np.ones((5, 5), np.uint8)
+        )
         pictures = [photograph(made / kind, image_id).astype(int) for kind in ("with", "painted")]
         assert np.array_equal(pictures[0][touched == 0], pictures[1][touched == 0])
         changed += not np.array_equal(*pictures)
@@ -143,7 +175,11 @@ def test_twins_show_the_same_picture_in_another_source(made):
     table = pd.read_csv(made / "with" / "marking.csv").set_index("image_id")
     twins = table[table.index.str.endswith("_downsampled")]
     originals = table.loc[twins.index.str.removesuffix("_downsampled")]
-    assert len(twins) == 10 and set(originals["source"]) == {"CLINIC_C"} and set(twins["source"]) == {"CLINIC_B"}
+    assert (
+        len(twins) == 10
+        and set(originals["source"]) == {"CLINIC_C"}
+        and set(twins["source"]) == {"CLINIC_B"}
+    )
     assert (twins["target"].to_numpy() == originals["target"].to_numpy()).all()
     for twin, original in zip(twins.index, originals.index, strict=True):
         a, b = photograph(made / "with", twin), photograph(made / "with", original)
@@ -166,7 +202,9 @@ def test_without_its_lesion_a_photograph_is_the_same_whatever_the_label():
         other = row._replace(target=1 - row.target)
         a, b = (draw(one, seed=9, side=SIDE) for one in (row, other))
         assert not np.array_equal(a[0], b[0])
-        painted, other_painted = (draw(one, seed=9, side=SIDE, lesion=False)[0] for one in (row, other))
+        painted, other_painted = (
+            draw(one, seed=9, side=SIDE, lesion=False)[0] for one in (row, other)
+        )
         assert np.array_equal(painted, other_painted)
 
 

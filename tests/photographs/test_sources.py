@@ -66,10 +66,15 @@ def zip_of(path: Path, members: dict[str, bytes]) -> Path:
 
 
 def files(folder: Path) -> set[str]:
-    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock"}
+    return {
+        str(path.relative_to(folder))
+        for path in folder.rglob("*")
+        if path.is_file() and path.suffix != ".lock"
+    }
 
 
 # a folder, a zip, the sample
+
 
 def test_a_folder_is_used_in_place_and_described(tiny, folders):
     found = sources.find_dataset(str(tiny))
@@ -99,7 +104,11 @@ def test_a_zip_is_unpacked_once_for_one_content(tiny_zip, folders, tmp_path, mon
     assert folder == folders.data / "raw" / f"mine-{digest[:8]}"
     assert archive.exists()
     with zipfile.ZipFile(archive) as zipped:
-        expected = {one.filename: (one.file_size, f"{one.CRC:08x}") for one in zipped.infolist() if not one.is_dir()}
+        expected = {
+            one.filename: (one.file_size, f"{one.CRC:08x}")
+            for one in zipped.infolist()
+            if not one.is_dir()
+        }
     manifest = pd.read_csv(folder / "manifest.csv", dtype={"crc32": str})
     assert {row.member: (row.bytes, row.crc32) for row in manifest.itertuples()} == expected
     assert files(folder) == {*expected, "manifest.csv"}
@@ -125,19 +134,28 @@ def test_what_is_not_there_is_named(tmp_path, tiny_zip, folders):
     cut = tmp_path / "cut.zip"
     cut.write_bytes(tiny_zip.read_bytes()[:-100])
     for place in (tmp_path / "nowhere", cut):
-        with pytest.raises(FileNotFoundError, match=f"dataset: there is no folder and no whole zip archive at {place}"):
+        with pytest.raises(
+            FileNotFoundError,
+            match=f"dataset: there is no folder and no whole zip archive at {place}",
+        ):
             sources.find_dataset(str(place))
-    with pytest.raises(ValueError, match=r"expected a marking\.csv in .*, found 0;.* data/README\.md"):
+    with pytest.raises(
+        ValueError, match=r"expected a marking\.csv in .*, found 0;.* data/README\.md"
+    ):
         sources.find_dataset(str(tmp_path))
 
 
 def test_several_tables_or_folders_of_the_same_photographs_are_refused(copy, folders):
     photographs = next(copy.glob("512x512-dataset-melanoma/*/*.jpg")).parent
     shutil.copytree(photographs, copy / "again")
-    with pytest.raises(ValueError, match="expected one folder in .* with the photographs of its rows.*, found 2"):
+    with pytest.raises(
+        ValueError, match="expected one folder in .* with the photographs of its rows.*, found 2"
+    ):
         sources.find_dataset(str(copy))
     shutil.copy(copy / "marking.csv", copy / "again")
-    with pytest.raises(ValueError, match=r"expected a marking\.csv in .*, found 2: .*again.*name the folder or zip"):
+    with pytest.raises(
+        ValueError, match=r"expected a marking\.csv in .*, found 2: .*again.*name the folder or zip"
+    ):
         sources.find_dataset(str(copy))
 
 
@@ -154,27 +172,43 @@ def test_missing_photographs_are_counted_and_ids_leave_them_out(copy, folders, t
     for name in table["image_id"][:2]:
         next(copy.rglob(f"512*/{name}.jpg")).unlink()
     first = f"{table['image_id'][0]}.jpg cannot be decoded: No such file"
-    with pytest.raises(ValueError, match=f"2 of 40 photographs .* cannot be used; .* allows 1.0%.*{first}"):
+    with pytest.raises(
+        ValueError, match=f"2 of 40 photographs .* cannot be used; .* allows 1.0%.*{first}"
+    ):
         sources.find_dataset(str(copy), unusable=0.01)
     table["image_id"][2:].to_frame().to_csv(tmp_path / "ids.csv", index=False)
     found = sources.find_dataset(str(copy), ids=str(tmp_path / "ids.csv"))
-    assert (found["rows"], found["images"], found["masks"], found["ids"]) == (38, 38, 38, str(tmp_path / "ids.csv"))
+    assert (found["rows"], found["images"], found["masks"], found["ids"]) == (
+        38,
+        38,
+        38,
+        str(tmp_path / "ids.csv"),
+    )
     for path in copy.rglob("*.jpg"):
         path.unlink()
-    with pytest.raises(ValueError, match="with the photographs of its rows, <image_id>.jpg, found 0"):
+    with pytest.raises(
+        ValueError, match="with the photographs of its rows, <image_id>.jpg, found 0"
+    ):
         sources.find_dataset(str(copy))
 
 
 def test_few_unusable_photographs_are_left_out_and_listed(copy, folders):
     table = read_marking(copy / "marking.csv")
-    gone, cut, text = (next(copy.rglob(f"512*/{name}.jpg")) for name in table["image_id"][[3, 5, 8]])
+    gone, cut, text = (
+        next(copy.rglob(f"512*/{name}.jpg")) for name in table["image_id"][[3, 5, 8]]
+    )
     gone.unlink()
     cut.write_bytes(cut.read_bytes()[:-400])
     text.write_text("<html>not found</html>")
     found = sources.find_dataset(str(copy), unusable=0.1)
-    assert set(found["unusable"]) == {path.stem for path in (gone, cut, text)} and found["rows"] == 37
+    assert (
+        set(found["unusable"]) == {path.stem for path in (gone, cut, text)} and found["rows"] == 37
+    )
     assert [reason.rsplit(": ", 1)[1] for reason in found["unusable"].values()] == [
-        "No such file or directory", "it is damaged or cut short", "it is no photograph, or its header is damaged"]
+        "No such file or directory",
+        "it is damaged or cut short",
+        "it is no photograph, or its header is damaged",
+    ]
     kept = read_table(found)["image_id"]
     assert len(kept) == 37 and not kept.isin(found["unusable"]).any()
 
@@ -186,15 +220,24 @@ def test_a_byte_changed_after_unpacking_is_found_by_its_checksum(tiny_zip, folde
     content = bytearray(path.read_bytes())
     content[-20] ^= 1  # it still decodes
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=f"{path.name} cannot be decoded: its bytes are not those that were unpacked"):
+    with pytest.raises(
+        ValueError,
+        match=f"{path.name} cannot be decoded: its bytes are not those that were unpacked",
+    ):
         sources.find_dataset(str(tiny_zip))
     assert list(sources.find_dataset(str(tiny_zip), unusable=0.1)["unusable"]) == [path.stem]
 
 
-@pytest.mark.parametrize("content, message", [
-    ("image_id\nSAMPLE_0000001\nISIC_7\n", "2, 1 of them unknown, such as ISIC_7"), ("image_id\n", "has no rows"),
-    ("", "has no rows"), ("image_id\nSAMPLE_\xe9\n", "not UTF-8"),
-    ("name\nSAMPLE_0000001\n", "has the columns name; image_id missing")])
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ("image_id\nSAMPLE_0000001\nISIC_7\n", "2, 1 of them unknown, such as ISIC_7"),
+        ("image_id\n", "has no rows"),
+        ("", "has no rows"),
+        ("image_id\nSAMPLE_\xe9\n", "not UTF-8"),
+        ("name\nSAMPLE_0000001\n", "has the columns name; image_id missing"),
+    ],
+)
 def test_ids_that_are_not_in_the_table_are_refused(content, message, tiny, folders, tmp_path):
     (tmp_path / "ids.csv").write_text(content, encoding="latin-1")
     with pytest.raises(ValueError, match=message):
@@ -232,7 +275,10 @@ def test_masks_from_a_folder_a_zip_or_none(tiny, folders, tmp_path):
 
 # unpacking
 
-@pytest.mark.parametrize("name", ["../evil.jpg", "a/../../evil.jpg", "/tmp/evil.jpg", "..\\evil.jpg", "C:\\evil.jpg"])
+
+@pytest.mark.parametrize(
+    "name", ["../evil.jpg", "a/../../evil.jpg", "/tmp/evil.jpg", "..\\evil.jpg", "C:\\evil.jpg"]
+)
 def test_members_that_would_leave_the_folder_are_refused(name, tmp_path):
     archive = zip_of(tmp_path / "slip.zip", {"marking.csv": b"", name: b"evil"})
     with pytest.raises(ValueError, match=r"slip\.zip is refused: its member .*evil.jpg"):
@@ -252,7 +298,7 @@ def test_links_are_refused(tmp_path):
 def damage(content: bytes) -> bytes:
     """One byte changed, of a member that is stored as it is: only its CRC tells."""
     at = len(content) // 4
-    return content[:at] + bytes([content[at] ^ 255]) + content[at + 1:]
+    return content[:at] + bytes([content[at] ^ 255]) + content[at + 1 :]
 
 
 def encrypt(content: bytes) -> bytes:
@@ -267,13 +313,18 @@ def test_a_bomb_and_a_member_that_stands_twice_are_refused(tmp_path):
     bomb = tmp_path / "bomb.zip"
     with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as zipped:
         zipped.writestr("marking.csv", bytes(200_000_000))
-    with pytest.raises(ValueError, match=r"bomb\.zip is refused: its 0\.2 MB would become 200 MB, more than 100 times"):
+    with pytest.raises(
+        ValueError,
+        match=r"bomb\.zip is refused: its 0\.2 MB would become 200 MB, more than 100 times",
+    ):
         archives.unpack(bomb, tmp_path / "raw" / "bomb")
     twice = tmp_path / "twice.zip"
     with zipfile.ZipFile(twice, "w") as zipped, warnings.catch_warnings(action="ignore"):
         zipped.writestr("a/b.jpg", b"one")
         zipped.writestr("a/b.jpg", b"other")
-    with pytest.raises(ValueError, match=r"twice\.zip is refused: its member 'a/b\.jpg' stands twice"):
+    with pytest.raises(
+        ValueError, match=r"twice\.zip is refused: its member 'a/b\.jpg' stands twice"
+    ):
         archives.unpack(twice, tmp_path / "raw" / "twice")
     assert files(tmp_path) == {"bomb.zip", "twice.zip"}
 
@@ -281,14 +332,18 @@ def test_a_bomb_and_a_member_that_stands_twice_are_refused(tmp_path):
 def test_a_member_larger_than_it_says_is_refused(tmp_path):
     """The directory says 10 bytes, the data hold a million: what is read ends there, and the checksum tells."""
     lying = zip_of(tmp_path / "lying.zip", {"a.jpg": bytes(1_000_000)})
-    content = lying.read_bytes().replace((1_000_000).to_bytes(4, "little"), (10).to_bytes(4, "little"))
+    content = lying.read_bytes().replace(
+        (1_000_000).to_bytes(4, "little"), (10).to_bytes(4, "little")
+    )
     lying.write_bytes(content)
     with pytest.raises(ValueError, match=r"lying\.zip cannot be unpacked"):
         archives.unpack(lying, tmp_path / "raw" / "lying")
     assert files(tmp_path) == {"lying.zip"}
 
 
-@pytest.mark.parametrize("spoil", [damage, encrypt, lambda content: content[:-100], lambda content: b"<html>sorry"])
+@pytest.mark.parametrize(
+    "spoil", [damage, encrypt, lambda content: content[:-100], lambda content: b"<html>sorry"]
+)
 def test_a_damaged_zip_leaves_nothing(spoil, tmp_path):
     photograph = cv2.imencode(".jpg", np.zeros((64, 64, 3), np.uint8))[1].tobytes()
     archive = zip_of(tmp_path / "set.zip", {"a.jpg": photograph, "b.jpg": photograph})
@@ -318,7 +373,10 @@ def test_what_a_killed_run_left_half_unpacked_is_replaced(tiny_zip, tmp_path):
 
 # colours
 
-def test_real_photographs_are_stored_swapped_and_a_corrected_copy_is_not(real_data, folders, tmp_path):
+
+def test_real_photographs_are_stored_swapped_and_a_corrected_copy_is_not(
+    real_data, folders, tmp_path
+):
     found = sources.find_dataset(str(real_data / "melanoma-512.zip"))
     assert (found["rows"], found["masks"]) == (503, 0)
     assert set(found["colour_order_by_source"]) == {"ISIC19", "ISIC20"}
@@ -333,22 +391,33 @@ def test_real_photographs_are_stored_swapped_and_a_corrected_copy_is_not(real_da
 
 def test_each_source_has_its_own_order_and_the_largest_speaks_for_the_set(copy, folders):
     table = read_marking(copy / "marking.csv")
-    table["source"] = table["source"].replace(table["source"].value_counts().idxmax(), largest := "the last by name")
+    table["source"] = table["source"].replace(
+        table["source"].value_counts().idxmax(), largest := "the last by name"
+    )
     table.to_csv(copy / "marking.csv", index=False)
     for name in table.loc[table["source"] == largest, "image_id"]:
         path = next(copy.rglob(f"512*/{name}.jpg"))
         cv2.imwrite(str(path), cv2.imread(str(path))[..., ::-1])
     found = sources.find_dataset(str(copy))
     orders = {source: one["order"] for source, one in found["colour_order_by_source"].items()}
-    assert orders == {source: "rgb" if source == largest else "bgr" for source in table["source"].unique()}
+    assert orders == {
+        source: "rgb" if source == largest else "bgr" for source in table["source"].unique()
+    }
     assert found["colour_order"] == "rgb"
-    assert found["colour_order_by_source"][largest]["photographs"] == (table["source"] == largest).sum()
+    assert (
+        found["colour_order_by_source"][largest]["photographs"]
+        == (table["source"] == largest).sum()
+    )
 
 
-@pytest.mark.parametrize("count, expected", [(1, 1), (100, 100), (101, 51), (199, 100), (1000, 100)])
+@pytest.mark.parametrize(
+    "count, expected", [(1, 1), (100, 100), (101, 51), (199, 100), (1000, 100)]
+)
 def test_the_colours_are_measured_over_the_whole_list(count, expected, tmp_path, monkeypatch):
     read = []
-    monkeypatch.setattr(cv2, "imread", lambda path, mode: read.append(int(path)) or np.full((4, 6, 3), [9, 0, 5]))
+    monkeypatch.setattr(
+        cv2, "imread", lambda path, mode: read.append(int(path)) or np.full((4, 6, 3), [9, 0, 5])
+    )
     found = sources.colour_order([Path(str(number)) for number in range(count)])
     assert found == {"order": "bgr", "share": 1.0, "photographs": expected}
     assert read[0] == 0 and count - read[-1] <= max(2, count // 100)
@@ -362,15 +431,29 @@ def test_a_file_that_is_no_photograph_is_named(tmp_path):
 
 # Kaggle, without its client
 
-@pytest.mark.parametrize("name", ["", "set", "owner/", "owner/../x", "https://www.kaggle.com/datasets/a/b", "a/b/c",
-                                  "a/b/3/4", "a/b\n"])
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "set",
+        "owner/",
+        "owner/../x",
+        "https://www.kaggle.com/datasets/a/b",
+        "a/b/c",
+        "a/b/3/4",
+        "a/b\n",
+    ],
+)
 def test_names_of_another_form_are_refused(name, folders):
     with pytest.raises(ValueError, match="is owner/name or owner/name/version"):
         kaggle.fetch(name)
 
 
 @pytest.mark.parametrize("place", [SLUG, f"datasets/{NAME}"])
-def test_on_kaggle_what_was_added_to_the_notebook_is_used_in_place(place, tiny, folders, tmp_path, monkeypatch):
+def test_on_kaggle_what_was_added_to_the_notebook_is_used_in_place(
+    place, tiny, folders, tmp_path, monkeypatch
+):
     monkeypatch.setattr(hosts, "ROOT", tmp_path)
     monkeypatch.setattr(kaggle, "download", None)
     shutil.copytree(tiny, tmp_path / "kaggle" / "input" / place)
@@ -385,11 +468,14 @@ def test_on_kaggle_what_was_added_to_the_notebook_is_used_in_place(place, tiny, 
 def arriving(folders, monkeypatch):
     """Content that "Kaggle" sends next; without any, it may not be asked. With the folders of a data set."""
     folder = folders.data / "raw" / "kaggle" / NAME
-    found = SimpleNamespace(content=[], folder=folder, archive=folder.with_name(f"{SLUG}.download") / f"{SLUG}.zip")
+    found = SimpleNamespace(
+        content=[], folder=folder, archive=folder.with_name(f"{SLUG}.download") / f"{SLUG}.zip"
+    )
 
     def arrive(name, folder):
         folder.mkdir(parents=True, exist_ok=True)
         found.archive.write_bytes(found.content.pop(0))
+
     monkeypatch.setattr(kaggle, "download", arrive)
     return found
 
@@ -414,7 +500,9 @@ def test_a_zip_stays_where_the_disk_is_full(arriving, tiny_zip, monkeypatch):
 @pytest.mark.parametrize("spoil", [damage, lambda content: content[:-100]])
 def test_a_damaged_arrival_is_removed_and_asked_for_again(spoil, arriving, tiny_zip):
     arriving.content = [spoil(tiny_zip.read_bytes()), tiny_zip.read_bytes()]
-    with pytest.raises(kaggle.KaggleFailed, match=f"came from Kaggle as {NAME} was removed; run this again"):
+    with pytest.raises(
+        kaggle.KaggleFailed, match=f"came from Kaggle as {NAME} was removed; run this again"
+    ):
         kaggle.fetch(NAME)
     assert files(arriving.folder.parent) == set()
     assert kaggle.fetch(NAME) == arriving.folder
@@ -464,8 +552,13 @@ for line in sys.stdin:
 @pytest.fixture(scope="module")
 def forks():
     """The process that forks: a line of JSON in, the exit status out."""
-    with subprocess.Popen([sys.executable, "-c", FORK], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                          cwd=workspace.PROJECT) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", FORK],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=workspace.PROJECT,
+    ) as process:
         yield process
         process.stdin.close()
 
@@ -476,8 +569,14 @@ def reader(forks, folders, tmp_path):
     home = tmp_path / "home"
     home.mkdir()
 
-    def run(server, code=f"print('at', download.fetch({NAME!r}).name)", **variables) -> SimpleNamespace:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(("KAGGLE_", "XDG_"))}
+    def run(
+        server, code=f"print('at', download.fetch({NAME!r}).name)", **variables
+    ) -> SimpleNamespace:
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("KAGGLE_", "XDG_"))
+        }
         environment |= {"ATTENTION_HEADLESS": "1", **server.environment(home), **variables}
         output = tmp_path / "output.txt"
         output.unlink(missing_ok=True)
@@ -487,8 +586,13 @@ def reader(forks, folders, tmp_path):
         text = output.read_text()
         for secret in (*SECRETS, "mistyped-key"):
             assert secret not in text
-            assert not any(secret.encode() in path.read_bytes() for path in folders.data.rglob("*") if path.is_file())
+            assert not any(
+                secret.encode() in path.read_bytes()
+                for path in folders.data.rglob("*")
+                if path.is_file()
+            )
         return SimpleNamespace(status=status, output=text, last=text.strip().rpartition("\n")[2])
+
     return SimpleNamespace(home=home, run=run, folder=folders.data / "raw" / "kaggle" / NAME)
 
 
@@ -496,27 +600,47 @@ def sign_in(home: Path, kind: str) -> dict[str, str]:
     """Leave credentials of one kind in `home`, or in the variables that are returned."""
     legacy = json.dumps({"username": USER, "key": KEY})
     later = (datetime.now(UTC) + timedelta(hours=6)).isoformat()
-    oauth = {"refresh_token": "refresh", "access_token": OAUTH, "access_token_expiration": later, "username": USER}
+    oauth = {
+        "refresh_token": "refresh",
+        "access_token": OAUTH,
+        "access_token_expiration": later,
+        "username": USER,
+    }
     places = {
-        "access_token": (".kaggle/access_token", TOKEN + "\n"), "access_token.txt": (".kaggle/access_token.txt", TOKEN),
-        "kaggle.json": (".kaggle/kaggle.json", legacy), "XDG": (".config/kaggle/kaggle.json", legacy),
+        "access_token": (".kaggle/access_token", TOKEN + "\n"),
+        "access_token.txt": (".kaggle/access_token.txt", TOKEN),
+        "kaggle.json": (".kaggle/kaggle.json", legacy),
+        "XDG": (".config/kaggle/kaggle.json", legacy),
         "KAGGLE_CONFIG_DIR": ("elsewhere/kaggle.json", legacy),
         "OAuth": (".kaggle/credentials.json", json.dumps(oauth)),
-        "OAuth, old": (".kaggle/credentials.json", json.dumps({**oauth, "access_token": ""}))}
+        "OAuth, old": (".kaggle/credentials.json", json.dumps({**oauth, "access_token": ""})),
+    }
     if kind in places:
         place, content = places[kind]
         (home / place).parent.mkdir(parents=True)
         (home / place).write_text(content)
         (home / place).chmod(0o600)
-    return {"KAGGLE_API_TOKEN": {"KAGGLE_API_TOKEN": TOKEN}, "KAGGLE_CONFIG_DIR": {kind: str(home / "elsewhere")},
-            "KAGGLE_KEY": {"KAGGLE_USERNAME": USER, "KAGGLE_KEY": KEY}}.get(kind, {})
+    return {
+        "KAGGLE_API_TOKEN": {"KAGGLE_API_TOKEN": TOKEN},
+        "KAGGLE_CONFIG_DIR": {kind: str(home / "elsewhere")},
+        "KAGGLE_KEY": {"KAGGLE_USERNAME": USER, "KAGGLE_KEY": KEY},
+    }.get(kind, {})
 
 
-@pytest.mark.parametrize("kind, scheme", [
-    ("KAGGLE_API_TOKEN", f"Bearer {TOKEN}"), ("access_token", f"Bearer {TOKEN}"),
-    ("access_token.txt", f"Bearer {TOKEN}"), ("KAGGLE_KEY", "Basic "), ("kaggle.json", "Basic "), ("XDG", "Basic "),
-    ("KAGGLE_CONFIG_DIR", "Basic "),
-    ("OAuth", f"Bearer {OAUTH}"), ("OAuth, old", f"Bearer {OAUTH}")])
+@pytest.mark.parametrize(
+    "kind, scheme",
+    [
+        ("KAGGLE_API_TOKEN", f"Bearer {TOKEN}"),
+        ("access_token", f"Bearer {TOKEN}"),
+        ("access_token.txt", f"Bearer {TOKEN}"),
+        ("KAGGLE_KEY", "Basic "),
+        ("kaggle.json", "Basic "),
+        ("XDG", "Basic "),
+        ("KAGGLE_CONFIG_DIR", "Basic "),
+        ("OAuth", f"Bearer {OAUTH}"),
+        ("OAuth, old", f"Bearer {OAUTH}"),
+    ],
+)
 def test_every_kind_of_credentials_fetches_the_set(kind, scheme, reader, tiny_zip):
     with LoopbackKaggle(tiny_zip) as server:
         result = reader.run(server, **sign_in(reader.home, kind))
@@ -536,7 +660,10 @@ def test_a_second_run_downloads_nothing_and_a_version_is_asked_for(reader, tiny_
         came = len(server.requests)
         assert reader.run(server).last == f"at {SLUG}"  # without credentials, too
         assert len(server.requests) == came
-        assert reader.run(server, f"print(download.fetch('{NAME}/3').name)", **signed_in).last == f"{SLUG}@3"
+        assert (
+            reader.run(server, f"print(download.fetch('{NAME}/3').name)", **signed_in).last
+            == f"{SLUG}@3"
+        )
         assert json.loads(server.requests[-2]["body"])["datasetVersionNumber"] == 3
 
 
@@ -560,15 +687,51 @@ def test_a_killed_download_goes_on_in_the_next_run(reader, tiny_zip):
     assert server.requests[-1]["headers"]["Range"] == f"bytes={MIB}-"
 
 
-@pytest.mark.parametrize("variables, answers, expected", [
-    ({}, {}, "No credentials for Kaggle were found, so {name} was not downloaded. Create a token"),
-    ({"KAGGLE_API_TOKEN": "mistyped-key"}, {}, "did not accept the credentials in KAGGLE_API_TOKEN, so {name}"),
-    ({"KAGGLE_API_TOKEN": "mistyped-key"}, {"bad_token": 401}, "did not accept the credentials in KAGGLE_API_TOKEN"),
-    ({"KAGGLE_API_TOKEN": "mistyped-key\nx"}, {}, "did not accept the credentials in KAGGLE_API_TOKEN"),
-    ({"KAGGLE_USERNAME": USER, "KAGGLE_KEY": "mistyped-key"}, {}, "credentials in KAGGLE_USERNAME and KAGGLE_KEY"),
-    ({"KAGGLE_API_TOKEN": TOKEN}, {"status": 403}, "does not give {name} to this account .* accept its terms"),
-    ({"KAGGLE_API_TOKEN": TOKEN}, {"status": 404}, "Kaggle has no data set {name} .*kaggle.com/datasets/{name}"),
-    ({"KAGGLE_API_TOKEN": TOKEN}, {"status": 503}, r"did not arrive from Kaggle \(error 503\). Check the network")])
+@pytest.mark.parametrize(
+    "variables, answers, expected",
+    [
+        (
+            {},
+            {},
+            "No credentials for Kaggle were found, so {name} was not downloaded. Create a token",
+        ),
+        (
+            {"KAGGLE_API_TOKEN": "mistyped-key"},
+            {},
+            "did not accept the credentials in KAGGLE_API_TOKEN, so {name}",
+        ),
+        (
+            {"KAGGLE_API_TOKEN": "mistyped-key"},
+            {"bad_token": 401},
+            "did not accept the credentials in KAGGLE_API_TOKEN",
+        ),
+        (
+            {"KAGGLE_API_TOKEN": "mistyped-key\nx"},
+            {},
+            "did not accept the credentials in KAGGLE_API_TOKEN",
+        ),
+        (
+            {"KAGGLE_USERNAME": USER, "KAGGLE_KEY": "mistyped-key"},
+            {},
+            "credentials in KAGGLE_USERNAME and KAGGLE_KEY",
+        ),
+        (
+            {"KAGGLE_API_TOKEN": TOKEN},
+            {"status": 403},
+            "does not give {name} to this account .* accept its terms",
+        ),
+        (
+            {"KAGGLE_API_TOKEN": TOKEN},
+            {"status": 404},
+            "Kaggle has no data set {name} .*kaggle.com/datasets/{name}",
+        ),
+        (
+            {"KAGGLE_API_TOKEN": TOKEN},
+            {"status": 503},
+            r"did not arrive from Kaggle \(error 503\). Check the network",
+        ),
+    ],
+)
 def test_a_refusal_is_one_paragraph(variables, answers, expected, reader, tiny_zip, folders):
     with LoopbackKaggle(tiny_zip, **answers) as server:
         result = reader.run(server, **variables)
@@ -587,7 +750,9 @@ def check_refusal(result, expected: str, folders) -> None:
     assert result.status == 1
     with pytest.raises(AssertionError, match=expected.format(name=NAME)):
         raise AssertionError(result.last)
-    assert result.last.startswith("helpers.download.KaggleFailed: ") and result.last.endswith(kaggle.WITHOUT.strip())
+    assert result.last.startswith("helpers.download.KaggleFailed: ") and result.last.endswith(
+        kaggle.WITHOUT.strip()
+    )
     assert result.output.count("Traceback") == 1 and "site-packages" not in result.output
     assert files(folders.data) == set()
 
@@ -605,8 +770,10 @@ def test_masks_come_from_kaggle_too_and_are_joined_by_image_id(reader, tiny, tmp
     for path in sorted((tiny / "masks").iterdir())[:7]:
         shutil.copy(path, masks)
     archive = Path(shutil.make_archive(tmp_path / "masks", "zip", tmp_path / "masks"))
-    code = (f"found = download.find_dataset({str(tiny)!r}, masks='kaggle:tschandl/ham10000-lesion-segmentations')\n"
-            "print(found['masks'], found['masks_folder'])")
+    code = (
+        f"found = download.find_dataset({str(tiny)!r}, masks='kaggle:tschandl/ham10000-lesion-segmentations')\n"
+        "print(found['masks'], found['masks_folder'])"
+    )
     with LoopbackKaggle(archive) as server:
         result = reader.run(server, code, **sign_in(reader.home, "access_token"))
     folder = reader.folder.parent.parent / "tschandl" / "ham10000-lesion-segmentations" / "deep"
@@ -614,6 +781,7 @@ def test_masks_come_from_kaggle_too_and_are_joined_by_image_id(reader, tiny, tmp
 
 
 # the notebook
+
 
 @pytest.fixture
 def notebook(folders, tmp_path, monkeypatch):
@@ -630,12 +798,19 @@ def notebook(folders, tmp_path, monkeypatch):
             monkeypatch.setenv(name, value)
         folder = workspace.PROJECT / "notebooks"
         try:
-            papermill.execute_notebook(str(folder / stored.name), str(stored), {"run": "real", "dataset": "kaggle"},
-                                       cwd=str(folder), kernel_name="python3", progress_bar=False)
+            papermill.execute_notebook(
+                str(folder / stored.name),
+                str(stored),
+                {"run": "real", "dataset": "kaggle"},
+                cwd=str(folder),
+                kernel_name="python3",
+                progress_bar=False,
+            )
             error = None
         except papermill.PapermillExecutionError as caught:
             error = caught
         return SimpleNamespace(error=error, content=json.loads(stored.read_text()))
+
     return SimpleNamespace(home=home, run=run)
 
 
@@ -647,7 +822,12 @@ def test_the_notebook_fetches_the_set_and_keeps_the_secret(notebook, tiny_zip, f
     assert server.names() == ["DownloadDataset", "zip"]
     found = workspace.read_json(folders.runs / "real" / "dataset.json", "01_download.ipynb")
     assert (found["rows"], found["kaggle_dataset"]) == (40, NAME)
-    kept = [path for folder in (folders.runs, folders.data) for path in folder.rglob("*") if path.is_file()]
+    kept = [
+        path
+        for folder in (folders.runs, folders.data)
+        for path in folder.rglob("*")
+        if path.is_file()
+    ]
     assert len(kept) > 80
     for path in kept:
         assert not any(secret.encode() in path.read_bytes() for secret in SECRETS), path
@@ -657,8 +837,12 @@ def test_the_notebook_shows_the_paragraph_alone(notebook, tiny_zip):
     with LoopbackKaggle(tiny_zip) as server:
         result = notebook.run(server)
     assert result.error.ename == "KaggleFailed"
-    shown = [output for cell in result.content["cells"] for output in cell.get("outputs", ())
-             if output["output_type"] == "error"]
+    shown = [
+        output
+        for cell in result.content["cells"]
+        for output in cell.get("outputs", ())
+        if output["output_type"] == "error"
+    ]
     assert len(shown) == 1 and len(shown[0]["traceback"]) == 1
     assert shown[0]["traceback"][0] == f"KaggleFailed: {shown[0]['evalue']}"
     assert shown[0]["evalue"].startswith("No credentials for Kaggle were found")

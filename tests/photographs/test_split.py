@@ -30,10 +30,13 @@ HEADER = "patient_id,image_id,target,source\n"
 
 # the table
 
+
 def test_read_marking_by_name_in_any_order_with_float_targets(tmp_path):
     path = tmp_path / "marking.csv"
-    path.write_text("source,target,extra,image_id,patient_id\nISIC20,0.0,x,ISIC_1,IP_1\n,1.0,y,ISIC_2-b,\n",
-                    encoding="utf-8-sig")
+    path.write_text(
+        "source,target,extra,image_id,patient_id\nISIC20,0.0,x,ISIC_1,IP_1\n,1.0,y,ISIC_2-b,\n",
+        encoding="utf-8-sig",
+    )
     table = read_marking(path)
     assert table["target"].tolist() == [0, 1] and table["target"].dtype == int
     assert table["image_id"].tolist() == ["ISIC_1", "ISIC_2-b"]
@@ -49,18 +52,27 @@ def test_ids_that_look_like_numbers_stay_text(tmp_path):
     assert group_rows(table).tolist() == [0, 1]
 
 
-@pytest.mark.parametrize("content, message", [
-    ("image_id,target,source\na,0,s\n", "patient_id missing"),
-    ("patient_id,label\np,0\n", "image_id, target, source missing"),
-    (HEADER, "has no rows"),
-    (HEADER + "p,a,0,s\np,b,2,s\n", "target is 0 or 1; 1 rows differ"),
-    (HEADER + "p,a,0,s\np,b,,s\n", "target is 0 or 1; 1 rows differ"),
-    (HEADER + "p,a,0,s\np,b,0.5,s\np,c,benign,s\n", "target is 0 or 1; 2 rows differ, the first '0.5'"),
-    (HEADER + "p,a,0,s\np,b,0,s\nq,a,1,s\n", "1 image ids are empty or stand twice, the first 'a'"),
-    (HEADER + "p,a,0,s\np,,0,s\n", "1 image ids are empty or stand twice"),
-    (HEADER + "p,a,0,s\np,../b,0,s\n", "'../b'"),
-    (HEADER + "p,a,0,s\np,b c,0,s\n", "'b c'"),
-])
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ("image_id,target,source\na,0,s\n", "patient_id missing"),
+        ("patient_id,label\np,0\n", "image_id, target, source missing"),
+        (HEADER, "has no rows"),
+        (HEADER + "p,a,0,s\np,b,2,s\n", "target is 0 or 1; 1 rows differ"),
+        (HEADER + "p,a,0,s\np,b,,s\n", "target is 0 or 1; 1 rows differ"),
+        (
+            HEADER + "p,a,0,s\np,b,0.5,s\np,c,benign,s\n",
+            "target is 0 or 1; 2 rows differ, the first '0.5'",
+        ),
+        (
+            HEADER + "p,a,0,s\np,b,0,s\nq,a,1,s\n",
+            "1 image ids are empty or stand twice, the first 'a'",
+        ),
+        (HEADER + "p,a,0,s\np,,0,s\n", "1 image ids are empty or stand twice"),
+        (HEADER + "p,a,0,s\np,../b,0,s\n", "'../b'"),
+        (HEADER + "p,a,0,s\np,b c,0,s\n", "'b c'"),
+    ],
+)
 def test_read_marking_refuses(content, message, tmp_path):
     path = tmp_path / "marking.csv"
     path.write_text(content)
@@ -71,11 +83,15 @@ def test_read_marking_refuses(content, message, tmp_path):
 
 # groups
 
+
 def random_table(seed: int, count: int) -> pd.DataFrame:
     """Some patients, some without, some twins under a second id."""
     rng = np.random.default_rng(seed)
     ids = [f"ISIC_{number}" for number in rng.permutation(count)]
-    ids = [f"{ids[rng.integers(row)]}_downsampled" if row and rng.random() < 0.2 else ids[row] for row in range(count)]
+    ids = [
+        f"{ids[rng.integers(row)]}_downsampled" if row and rng.random() < 0.2 else ids[row]
+        for row in range(count)
+    ]
     table = pd.DataFrame({"image_id": list(dict.fromkeys(ids))})
     patients = [f"IP_{number}" for number in rng.integers(count, size=len(table))]
     table["patient_id"] = pd.Series(patients).where(rng.random(len(table)) < 0.7)
@@ -86,11 +102,14 @@ def random_table(seed: int, count: int) -> pd.DataFrame:
 
 def plain_groups(table: pd.DataFrame, pairs: list[tuple[str, str]]) -> list[set[int]]:
     """Sets of rows, by merging sets of names in a loop until nothing changes."""
+
     def photo(image: str) -> str:
         return "photo " + image.split("_downsampled")[0]
 
-    names = [{photo(image), f"patient {patient}"} if isinstance(patient, str) else {photo(image)}
-             for image, patient in zip(table["image_id"], table["patient_id"], strict=True)]
+    names = [
+        {photo(image), f"patient {patient}"} if isinstance(patient, str) else {photo(image)}
+        for image, patient in zip(table["image_id"], table["patient_id"], strict=True)
+    ]
     links = names + [{photo(one), photo(two)} for one, two in pairs]
     merged = []
     for link in links:
@@ -110,7 +129,9 @@ def test_groups_equal_those_of_a_plain_loop(seed, with_pairs):
     groups = group_rows(table, pd.DataFrame(pairs, columns=["one", "two"]) if with_pairs else None)
     found = [set(np.flatnonzero(groups == group)) for group in np.unique(groups)]
     assert sorted(found, key=min) == sorted(plain_groups(table, pairs), key=min)
-    assert [min(one) for one in found] == sorted(min(one) for one in found)  # numbered in the order of the rows
+    assert [min(one) for one in found] == sorted(
+        min(one) for one in found
+    )  # numbered in the order of the rows
 
 
 def test_a_pair_list_of_another_shape_is_refused():
@@ -119,6 +140,7 @@ def test_a_pair_list_of_another_shape_is_refused():
 
 
 # the split of small tables
+
 
 def grouped(seed: int, count: int) -> pd.DataFrame:
     table = random_table(seed, count)
@@ -147,14 +169,25 @@ def test_no_group_crosses_and_both_classes_are_on_every_side(seed, count):
 
 def test_a_table_that_its_sources_would_split_badly_is_split_by_target():
     rng = np.random.default_rng(0)
-    for _ in range(120):  # five of these leave a side of the split by source and target without a melanoma
-        table = pd.DataFrame({"group": rng.integers(13, size=26), "target": (rng.random(26) < 0.25).astype(int),
-                              "source": rng.choice(list("abc"), 26)})
+    for _ in range(
+        120
+    ):  # five of these leave a side of the split by source and target without a melanoma
+        table = pd.DataFrame(
+            {
+                "group": rng.integers(13, size=26),
+                "target": (rng.random(26) < 0.25).astype(int),
+                "source": rng.choice(list("abc"), 26),
+            }
+        )
         if table.groupby("target")["group"].nunique().reindex([0, 1], fill_value=0).min() < 5:
             continue
         table["split"] = split_groups(table, 0)
         assert crossing(table) == 0
-        assert table.groupby("split")["target"].nunique().to_dict() == {"train": 2, "val": 2, "test": 2}
+        assert table.groupby("split")["target"].nunique().to_dict() == {
+            "train": 2,
+            "val": 2,
+            "test": 2,
+        }
 
 
 def test_a_split_depends_on_its_seed_alone():
@@ -163,11 +196,14 @@ def test_a_split_depends_on_its_seed_alone():
     assert (first == again).all() and (first != other).any()
 
 
-@pytest.mark.parametrize("targets, message", [
-    ([0] * 20, "every target is 0: a split needs both classes"),
-    ([0] * 16 + [1] * 4, "class 1 has 4 groups, a split needs 5"),
-    ([1] * 16 + [0] * 4, "class 0 has 4 groups, a split needs 5"),
-])
+@pytest.mark.parametrize(
+    "targets, message",
+    [
+        ([0] * 20, "every target is 0: a split needs both classes"),
+        ([0] * 16 + [1] * 4, "class 1 has 4 groups, a split needs 5"),
+        ([1] * 16 + [0] * 4, "class 0 has 4 groups, a split needs 5"),
+    ],
+)
 def test_a_split_that_cannot_be_is_refused(targets, message):
     table = pd.DataFrame({"target": targets, "source": "A", "group": range(len(targets))})
     with pytest.raises(ValueError, match=message):
@@ -181,8 +217,12 @@ def test_take_groups_takes_whole_groups_of_both_classes(seed, count):
     taken = take_groups(table, count, seed)
     assert 0.8 * count <= len(taken) <= count
     sizes = table["group"].value_counts()
-    assert taken["group"].value_counts().to_dict() == sizes[taken["group"].unique()].to_dict()  # whole
-    assert taken["image_id"].tolist() == [one for one in table["image_id"] if one in set(taken["image_id"])]  # in order
+    assert (
+        taken["group"].value_counts().to_dict() == sizes[taken["group"].unique()].to_dict()
+    )  # whole
+    assert taken["image_id"].tolist() == [
+        one for one in table["image_id"] if one in set(taken["image_id"])
+    ]  # in order
     assert taken.groupby("target")["group"].nunique().min() >= 5
     assert taken.index.tolist() == list(range(len(taken)))
 
@@ -215,6 +255,7 @@ def test_balance_drops_benign_training_rows_alone():
 
 # the full table
 
+
 @functools.cache
 def full_table(folder):
     table = read_marking(folder / "marking-full.csv.gz")
@@ -224,13 +265,24 @@ def full_table(folder):
 def test_the_tutorials_split_of_the_full_table_leaks_as_published(real_data):
     table = full_table(real_data)
     assert table.groupby(["source", "target"]).size().to_dict() == {
-        ("ISIC19", 0): 20809, ("ISIC19", 1): 4522, ("ISIC20", 0): 32542, ("ISIC20", 1): 584, ("SLATMD", 0): 1657,
-        ("SLATMD", 1): 373}
-    balanced = pd.concat([table[table["target"] == 0].sample(6000, random_state=42), table[table["target"] == 1]])
+        ("ISIC19", 0): 20809,
+        ("ISIC19", 1): 4522,
+        ("ISIC20", 0): 32542,
+        ("ISIC20", 1): 584,
+        ("SLATMD", 0): 1657,
+        ("SLATMD", 1): 373,
+    }
+    balanced = pd.concat(
+        [table[table["target"] == 0].sample(6000, random_state=42), table[table["target"] == 1]]
+    )
     train, val = train_test_split(balanced, test_size=0.2, random_state=1234)
     leaked = val["group"].isin(train["group"])
-    assert (len(val), leaked.sum(), (val["target"] == 1).sum(), (leaked & (val["target"] == 1)).sum()) == (
-        2296, 1551, 1082, 906)
+    assert (
+        len(val),
+        leaked.sum(),
+        (val["target"] == 1).sum(),
+        (leaked & (val["target"] == 1)).sum(),
+    ) == (2296, 1551, 1082, 906)
 
 
 def test_the_split_of_the_full_table(real_data):
@@ -247,7 +299,9 @@ def test_the_split_of_the_full_table(real_data):
     patients = table.dropna(subset="patient_id").groupby("patient_id")["split"].nunique()
     assert (patients == 1).all() and len(patients) > 2056
     side = dict(zip(table["image_id"], table["split"], strict=True))
-    twins = [(one, one.removesuffix("_downsampled")) for one in side if one.endswith("_downsampled")]
+    twins = [
+        (one, one.removesuffix("_downsampled")) for one in side if one.endswith("_downsampled")
+    ]
     present = [(a, b) for a, b in twins if b in side]
     assert len(present) == 2025 and all(side[a] == side[b] for a, b in present)
     shares = table["split"].value_counts(normalize=True).to_dict()
@@ -267,47 +321,74 @@ def test_the_duplicate_list_of_isic_2020_is_read(real_data):
     pairs = pd.read_csv(real_data / "isic2020-duplicates.csv.gz", dtype=str)
     table = full_table(real_data)
     groups = dict(zip(table["image_id"], group_rows(table, pairs), strict=True))
-    assert len(pairs) == 425 and all(groups[one] == groups[two] for one, two in pairs.itertuples(index=False))
+    assert len(pairs) == 425 and all(
+        groups[one] == groups[two] for one, two in pairs.itertuples(index=False)
+    )
 
 
 # the command: a split from a table alone
 
+
 def split_table(*arguments, folder):
     """`python -m helpers.preprocess` as a reader types it, with the seconds and the KiB that it took at most."""
     # VmHWM, since Linux's ru_maxrss of a started process begins at that of the process which started it
-    program = ("import pathlib, re, resource, runpy, sys\n"
-               "sys.argv[0] = 'preprocess'\n"
-               "status = pathlib.Path('/proc/self/status')\n"
-               "try:\n    runpy.run_module('helpers.preprocess', run_name='__main__')\n"
-               "finally:\n    print('KiB', re.search(r'VmHWM:\\s+(\\d+)', status.read_text())[1] if status.exists()\n"
-               "          else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n")
+    program = (
+        "import pathlib, re, resource, runpy, sys\n"
+        "sys.argv[0] = 'preprocess'\n"
+        "status = pathlib.Path('/proc/self/status')\n"
+        "try:\n    runpy.run_module('helpers.preprocess', run_name='__main__')\n"
+        "finally:\n    print('KiB', re.search(r'VmHWM:\\s+(\\d+)', status.read_text())[1] if status.exists()\n"
+        "          else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
+    )
     start = time.perf_counter()
-    done = subprocess.run([sys.executable, "-c", program, *map(str, arguments)], cwd=folder, capture_output=True,
-                          text=True, timeout=120, env={**os.environ, "PYTHONPATH": str(workspace.PROJECT)})
+    done = subprocess.run(
+        [sys.executable, "-c", program, *map(str, arguments)],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "PYTHONPATH": str(workspace.PROJECT)},
+    )
     *lines, last = done.stdout.splitlines()
     return done, "\n".join(lines), time.perf_counter() - start, int(last.split()[1])
 
 
 def test_the_command_splits_the_full_table(real_data, tmp_path):
     pairs = real_data / "isic2020-duplicates.csv.gz"
-    done, output, seconds, memory = split_table(real_data / "marking-full.csv.gz", "--pairs", pairs, "--out",
-                                                "split.csv", folder=tmp_path)
+    done, output, seconds, memory = split_table(
+        real_data / "marking-full.csv.gz", "--pairs", pairs, "--out", "split.csv", folder=tmp_path
+    )
     print(f"\n{output}\n{seconds:.1f} s, {memory / 1024:.0f} MiB at most")
     assert done.returncode == 0 and done.stderr == "", done.stderr
-    assert seconds < 60 and memory < 1024 ** 2
+    assert seconds < 60 and memory < 1024**2
     assert os.listdir(tmp_path) == ["split.csv"]
     split = read_split(tmp_path / "split.csv")
     marking = pd.read_csv(real_data / "marking-full.csv.gz", dtype=str)
     assert list(split) == SPLIT_COLUMNS and split["image_id"].equals(marking["image_id"])
-    assert "0 groups are on two sides" in output and "425 pairs were given; the table has both ids of 425" in output
+    assert (
+        "0 groups are on two sides" in output
+        and "425 pairs were given; the table has both ids of 425" in output
+    )
     for side, rows in split.groupby("split"):
         printed = next(line.split() for line in output.splitlines() if line.startswith(side))
-        assert [int(word) for word in printed[1:4]] == [rows["group"].nunique(), len(rows), rows["target"].sum()]
+        assert [int(word) for word in printed[1:4]] == [
+            rows["group"].nunique(),
+            len(rows),
+            rows["target"].sum(),
+        ]
     assert crossing(split) == 0
     side = dict(zip(split["image_id"], split["split"], strict=True))
-    twins = [name for name in side if name.endswith("_downsampled") and name.removesuffix("_downsampled") in side]
-    crossed = {"twins": sum(side[name] != side[name.removesuffix("_downsampled")] for name in twins),
-               "pairs": sum(side[one] != side[two] for one, two in pd.read_csv(pairs, dtype=str).to_numpy())}
+    twins = [
+        name
+        for name in side
+        if name.endswith("_downsampled") and name.removesuffix("_downsampled") in side
+    ]
+    crossed = {
+        "twins": sum(side[name] != side[name.removesuffix("_downsampled")] for name in twins),
+        "pairs": sum(
+            side[one] != side[two] for one, two in pd.read_csv(pairs, dtype=str).to_numpy()
+        ),
+    }
     print(f"{len(twins)} twins; on two sides: {crossed}")
     assert len(twins) == 2025 and crossed == {"twins": 0, "pairs": 0}
     whole = split.groupby("source")["target"].mean()
@@ -315,30 +396,37 @@ def test_the_command_splits_the_full_table(real_data, tmp_path):
     print(rates.unstack().assign(all=split.groupby("split")["target"].mean()).round(4))
     for side in ("val", "test"):
         assert (rates[side] / whole).between(0.9, 1.1).all()
-        assert 0.9 < split.loc[split["split"] == side, "target"].mean() / split["target"].mean() < 1.1
+        assert (
+            0.9 < split.loc[split["split"] == side, "target"].mean() / split["target"].mean() < 1.1
+        )
 
 
 def test_the_command_makes_the_split_of_notebook_02(tmp_path):
     random_table(0, 300).to_csv(tmp_path / "marking.csv.gz", index=False)
     (tmp_path / "pairs.csv").write_text("one,two\nISIC_1,ISIC_2\nISIC_3,absent\n")
-    done, output, *_ = split_table("marking.csv.gz", "--pairs", "pairs.csv", "--out", "a/split.csv", folder=tmp_path)
+    done, output, *_ = split_table(
+        "marking.csv.gz", "--pairs", "pairs.csv", "--out", "a/split.csv", folder=tmp_path
+    )
     assert done.returncode == 0 and "2 pairs were given" in output, done.stderr
     dataset = {"csv": str(tmp_path / "marking.csv.gz"), "ids": "", "masks_folder": ""}
     ours = make_split(dataset, pairs=str(tmp_path / "pairs.csv"))
     pd.testing.assert_frame_equal(read_split(tmp_path / "a" / "split.csv"), ours, check_dtype=False)
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (["absent.csv", "--out", "x.csv"], "absent.csv"),
-    (["two.csv", "--out", "x.csv"], "two.csv has the columns"),
-    (["cut.csv.gz", "--out", "x.csv"], "end-of-stream"),
-    (["text.csv.gz", "--out", "x.csv"], "gzip"),
-    (["good.csv", "--pairs", "absent.csv", "--out", "x.csv"], "absent.csv"),
-    (["good.csv", "--pairs", "good.csv", "--out", "x.csv"], "pairs has the columns"),
-    (["one.csv", "--out", "x.csv"], "a split needs both classes"),
-    (["good.csv"], "--out"),
-    (["good.csv", "--out", "x.csv", "--seed", "1"], "--seed"),
-])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["absent.csv", "--out", "x.csv"], "absent.csv"),
+        (["two.csv", "--out", "x.csv"], "two.csv has the columns"),
+        (["cut.csv.gz", "--out", "x.csv"], "end-of-stream"),
+        (["text.csv.gz", "--out", "x.csv"], "gzip"),
+        (["good.csv", "--pairs", "absent.csv", "--out", "x.csv"], "absent.csv"),
+        (["good.csv", "--pairs", "good.csv", "--out", "x.csv"], "pairs has the columns"),
+        (["one.csv", "--out", "x.csv"], "a split needs both classes"),
+        (["good.csv"], "--out"),
+        (["good.csv", "--out", "x.csv", "--seed", "1"], "--seed"),
+    ],
+)
 def test_the_command_says_what_is_wrong(arguments, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     table = random_table(0, 60)
@@ -356,13 +444,16 @@ def test_the_command_says_what_is_wrong(arguments, message, tmp_path, monkeypatc
 
 # photographs and masks
 
+
 def test_make_split_has_the_contracts_columns_and_paths(photographs):
     split = make_split(photographs, benign=3)
     assert list(split) == ["image_id", "path", "mask", "target", "source", "group", "split", "kept"]
     assert (split["path"] == split["image_id"] + ".jpg").all()
     assert [row for row, mask in enumerate(split["mask"]) if mask] == list(range(0, 40, 4))
     assert split["mask"][4] == "X_4_segmentation.png"
-    assert (split["kept"] == 0).sum() == ((split["split"] == "train") & (split["target"] == 0)).sum() - 3
+    assert (split["kept"] == 0).sum() == (
+        (split["split"] == "train") & (split["target"] == 0)
+    ).sum() - 3
     assert set(make_split({**photographs, "masks_folder": ""})["mask"]) == {""}
 
 
@@ -371,16 +462,27 @@ def test_a_twin_takes_the_mask_of_its_photograph_where_it_has_none_of_its_own(tm
         (tmp_path / f"{name}_segmentation.png").touch()
     ids = pd.Series(["ISIC_1_downsampled", "ISIC_2_downsampled", "ISIC_2", "ISIC_3_downsampled"])
     assert mask_names(ids, tmp_path).tolist() == [
-        "ISIC_1_segmentation.png", "ISIC_2_downsampled_segmentation.png", "ISIC_2_segmentation.png", ""]
+        "ISIC_1_segmentation.png",
+        "ISIC_2_downsampled_segmentation.png",
+        "ISIC_2_segmentation.png",
+        "",
+    ]
 
 
 def test_ids_and_pairs_reach_the_split(photographs, tmp_path):
-    (tmp_path / "ids.csv").write_text("image_id\n" + "\n".join(f"X_{number}" for number in range(39, 5, -1)))
+    (tmp_path / "ids.csv").write_text(
+        "image_id\n" + "\n".join(f"X_{number}" for number in range(39, 5, -1))
+    )
     (tmp_path / "pairs.csv").write_text("one,two\nX_6,X_38\nX_10,X_0\nX_0,X_20\n")
-    split = make_split({**photographs, "ids": str(tmp_path / "ids.csv")}, pairs=str(tmp_path / "pairs.csv"))
+    split = make_split(
+        {**photographs, "ids": str(tmp_path / "ids.csv")}, pairs=str(tmp_path / "pairs.csv")
+    )
     assert split["image_id"].tolist() == [f"X_{number}" for number in range(6, 40)]
     group = dict(zip(split["image_id"], split["group"], strict=True))
-    assert group["X_6"] == group["X_7"] == group["X_38"] and group["X_10"] == group["X_20"] != group["X_6"]
+    assert (
+        group["X_6"] == group["X_7"] == group["X_38"]
+        and group["X_10"] == group["X_20"] != group["X_6"]
+    )
     assert len(make_split(photographs, subsample=24)) <= 24
 
 

@@ -19,12 +19,14 @@ from helpers.runs import parameters
 SIZES = [96, 224, (64, 96), (32, 1024)]
 NOISE = 2 * torch.randn(4, 3, generator=torch.Generator().manual_seed(1))
 # the table of the contract: what each notebook takes from others, what it leaves for others (timing.json: for nobody)
-CONTRACT = {"01_download": (False, {"dataset.json"}),
-            "02_preprocess": (True, {"split.csv", "cache.json"}),
-            "03_attention_model": (False, {"figures/"}),
-            "04_train": (True, {"model.pt", "history.csv", "predictions.csv", "metrics.json"}),
-            "05_visualize_attention": (True, {"figures/"}),
-            "06_audit": (True, {"audit.json", "figures/"})}
+CONTRACT = {
+    "01_download": (False, {"dataset.json"}),
+    "02_preprocess": (True, {"split.csv", "cache.json"}),
+    "03_attention_model": (False, {"figures/"}),
+    "04_train": (True, {"model.pt", "history.csv", "predictions.csv", "metrics.json"}),
+    "05_visualize_attention": (True, {"figures/"}),
+    "06_audit": (True, {"audit.json", "figures/"}),
+}
 READING = r"open_prepared\(|read_json\(folder|load_checkpoint\(folder|read_split\("  # of a file in the run's folder
 
 
@@ -38,7 +40,11 @@ def drawn(figure):
     """All texts of a figure with letters in them, after drawing it, and what measures them."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
-    texts = [text for text in figure.findobj(matplotlib.text.Text) if text.get_text() and text.get_visible()]
+    texts = [
+        text
+        for text in figure.findobj(matplotlib.text.Text)
+        if text.get_text() and text.get_visible()
+    ]
     return texts, canvas.get_renderer()
 
 
@@ -47,12 +53,20 @@ def boxes(figure, kind=FancyBboxPatch):
 
 
 def within(inner, outer, slack=1.0):
-    return (outer.x0 - slack <= inner.x0 and inner.x1 <= outer.x1 + slack
-            and outer.y0 - slack <= inner.y0 and inner.y1 <= outer.y1 + slack)
+    return (
+        outer.x0 - slack <= inner.x0
+        and inner.x1 <= outer.x1 + slack
+        and outer.y0 - slack <= inner.y0
+        and inner.y1 <= outer.y1 + slack
+    )
 
 
 def shapes_in(figure):
-    return sorted(shape for text in figure.axes[0].texts for shape in re.findall(r"\[B[^]]*\]", text.get_text()))
+    return sorted(
+        shape
+        for text in figure.axes[0].texts
+        for shape in re.findall(r"\[B[^]]*\]", text.get_text())
+    )
 
 
 def by_arithmetic(image_size):
@@ -65,8 +79,14 @@ def by_arithmetic(image_size):
 @pytest.mark.parametrize("pool, channels", [(3, 256), (4, 512)])
 def test_shapes_of_the_block(networks, image_size, pool, channels):
     of = by_arithmetic(image_size)
-    expected = [f"[B, 512, {of[5]}]", f"[B, 256, {of[5]}]", f"[B, {channels}, {of[pool]}]", f"[B, {channels}]",
-                *[f"[B, 256, {of[pool]}]"] * 3, *[f"[B, 1, {of[pool]}]"] * 2]
+    expected = [
+        f"[B, 512, {of[5]}]",
+        f"[B, 256, {of[5]}]",
+        f"[B, {channels}, {of[pool]}]",
+        f"[B, {channels}]",
+        *[f"[B, 256, {of[pool]}]"] * 3,
+        *[f"[B, 1, {of[pool]}]"] * 2,
+    ]
     figure = diagrams.attention_block(networks["softmax"], image_size, pool=pool)
     assert shapes_in(figure) == sorted(expected)
 
@@ -75,8 +95,17 @@ def test_shapes_of_the_block(networks, image_size, pool, channels):
 @pytest.mark.parametrize("kind", ["softmax", "none"])
 def test_shapes_of_the_network(networks, image_size, kind):
     of = by_arithmetic(image_size)
-    expected = [f"[B, 3, {of[0]}]", f"[B, 256, {of[3]}]", f"[B, 512, {of[4]}]", f"[B, 512, {of[5]}]", "[B, 256]",
-                "[B, 512]", "[B, 512]", "[B, 1280]", "[B, 1]"]
+    expected = [
+        f"[B, 3, {of[0]}]",
+        f"[B, 256, {of[3]}]",
+        f"[B, 512, {of[4]}]",
+        f"[B, 512, {of[5]}]",
+        "[B, 256]",
+        "[B, 512]",
+        "[B, 512]",
+        "[B, 1280]",
+        "[B, 1]",
+    ]
     figure = diagrams.network(networks[kind], image_size)
     assert shapes_in(figure) == sorted(expected)
     words = "\n".join(text.get_text() for text in figure.axes[0].texts)
@@ -93,7 +122,9 @@ def test_another_block_gives_another_diagram():
 
 def test_softmax_sums_and_sigmoid_means(networks):
     for kind, word in (("softmax", "weighted sum"), ("sigmoid", "weighted mean")):
-        words = "\n".join(text.get_text() for text in diagrams.attention_block(networks[kind], 64).axes[0].texts)
+        words = "\n".join(
+            text.get_text() for text in diagrams.attention_block(networks[kind], 64).axes[0].texts
+        )
         assert word in words and f"{kind}: map" in words
         assert sum(other in words for other in ("weighted sum", "weighted mean")) == 1
 
@@ -102,8 +133,14 @@ def test_the_network_is_left_as_it_was(networks):
     network = networks["softmax"].train()
     before = {name: value.clone() for name, value in network.state_dict().items()}
     diagrams.network(network, 64)
-    assert network.training and not network.backbone[23]._forward_hooks and not network.attention3._forward_hooks
-    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items()), "batch norm learned"
+    assert (
+        network.training
+        and not network.backbone[23]._forward_hooks
+        and not network.attention3._forward_hooks
+    )
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items()), (
+        "batch norm learned"
+    )
     with pytest.raises(ValueError, match="multiples of 32"):
         diagrams.shapes(network, 50)
     assert network.training and not network.classifier._forward_hooks, "hooks stay after an error"
@@ -128,21 +165,44 @@ def test_series_shows_the_contract_and_fills_one(here):
     assert bold.get_text() == here.replace("_", "\n")
     assert within(bold.get_window_extent(renderer), filled[0].get_window_extent(renderer))
     named = {text.get_text().replace("\n", "_"): text.get_position()[0] for text in texts}
-    assert [name for name in named if name in CONTRACT] == sorted(CONTRACT) == [path.stem for path in parameters.NOTEBOOKS]
+    assert (
+        [name for name in named if name in CONTRACT]
+        == sorted(CONTRACT)
+        == [path.stem for path in parameters.NOTEBOOKS]
+    )
     for name, (_, files) in CONTRACT.items():
-        below = [text.get_text().split("\n") for text in texts if text.get_ha() == "center"
-                 and text.get_position()[0] == named[name] and text.get_text().replace("\n", "_") != name]
+        below = [
+            text.get_text().split("\n")
+            for text in texts
+            if text.get_ha() == "center"
+            and text.get_position()[0] == named[name]
+            and text.get_text().replace("\n", "_") != name
+        ]
         assert len(below) == 1 and set(below[0]) == files, name
 
 
 def test_who_reads_in_the_series_does_so_in_its_code():
-    up = [arrow.xy[0] for arrow in diagrams.series("01_download").axes[0].texts
-          if isinstance(arrow, matplotlib.text.Annotation) and arrow.arrow_patch
-          and to_hex(arrow.arrow_patch.get_edgecolor()).upper() == BLUE]
+    up = [
+        arrow.xy[0]
+        for arrow in diagrams.series("01_download").axes[0].texts
+        if isinstance(arrow, matplotlib.text.Annotation)
+        and arrow.arrow_patch
+        and to_hex(arrow.arrow_patch.get_edgecolor()).upper() == BLUE
+    ]
     centres = [box.get_x() + box.get_width() / 2 for box in boxes(diagrams.series("01_download"))]
-    reads = {name for name, x in zip(CONTRACT, centres, strict=True) if any(abs(x - one) < 0.6 for one in up)}
-    code = {path.stem: "\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells
-                                 if cell.cell_type == "code") for path in parameters.NOTEBOOKS}
+    reads = {
+        name
+        for name, x in zip(CONTRACT, centres, strict=True)
+        if any(abs(x - one) < 0.6 for one in up)
+    }
+    code = {
+        path.stem: "\n".join(
+            cell.source
+            for cell in nbformat.read(path, as_version=4).cells
+            if cell.cell_type == "code"
+        )
+        for path in parameters.NOTEBOOKS
+    }
     assert reads == {name for name, source in code.items() if re.search(READING, source)}
     assert reads == {name for name, (takes, _) in CONTRACT.items() if takes}
 
@@ -150,9 +210,14 @@ def test_who_reads_in_the_series_does_so_in_its_code():
 def every_diagram(networks):
     figures = {f"series {here}": diagrams.series(here) for here in CONTRACT}
     for size in SIZES:
-        figures |= {f"block {size} {pool}": diagrams.attention_block(networks["sigmoid"], size, pool=pool)
-                    for pool in (3, 4)}
-        figures |= {f"network {size} {kind}": diagrams.network(networks[kind], size) for kind in ("softmax", "none")}
+        figures |= {
+            f"block {size} {pool}": diagrams.attention_block(networks["sigmoid"], size, pool=pool)
+            for pool in (3, 4)
+        }
+        figures |= {
+            f"network {size} {kind}": diagrams.network(networks[kind], size)
+            for kind in ("softmax", "none")
+        }
     return figures
 
 
@@ -161,28 +226,42 @@ def test_texts_stay_in_their_boxes_and_apart(networks):
         texts, renderer = drawn(figure)
         places = {text: text.get_window_extent(renderer) for text in texts}
         frames = [box.get_window_extent(renderer) for box in boxes(figure)]
-        inside = [sum(within(place, frame, slack=-2) for frame in frames) for place in places.values()]
+        inside = [
+            sum(within(place, frame, slack=-2) for frame in frames) for place in places.values()
+        ]
         touched = [sum(place.overlaps(frame) for frame in frames) for place in places.values()]
-        assert inside == touched and sum(inside) == len(frames), f"{name}: a text crosses the rim of a box"
-        assert all(within(place, figure.bbox, slack=0) for place in places.values()), f"{name}: beyond the figure"
+        assert inside == touched and sum(inside) == len(frames), (
+            f"{name}: a text crosses the rim of a box"
+        )
+        assert all(within(place, figure.bbox, slack=0) for place in places.values()), (
+            f"{name}: beyond the figure"
+        )
         assert all(within(frame, figure.bbox, slack=0) for frame in frames), name
         for one, other in itertools.combinations(texts, 2):
-            assert not places[one].overlaps(places[other]), f"{name}: {one.get_text()!r} and {other.get_text()!r}"
+            assert not places[one].overlaps(places[other]), (
+                f"{name}: {one.get_text()!r} and {other.get_text()!r}"
+            )
         for band in boxes(figure, Rectangle):
             low = [place for text, place in places.items() if text.get_position()[1] < 1.3]
-            assert all(within(place, band.get_window_extent(renderer), slack=0) for place in low), name
+            assert all(within(place, band.get_window_extent(renderer), slack=0) for place in low), (
+                name
+            )
 
 
 def test_readable_on_a_telephone_and_on_a_dark_page(networks):
     """At 390 CSS pixels of width no letter is under 7, and nothing of the page shines through."""
-    for name, figure in (every_diagram(networks) | {"space": diagrams.softmax_over_space(torch.zeros(2, 3))}).items():
+    for name, figure in (
+        every_diagram(networks) | {"space": diagrams.softmax_over_space(torch.zeros(2, 3))}
+    ).items():
         texts, _ = drawn(figure)
         smallest = min(text.get_fontsize() for text in texts) / 72 * 390 / figure.get_figwidth()
         assert smallest >= 7, f"{name}: {smallest:.1f} pixels"
         assert to_hex(figure.get_facecolor(), keep_alpha=True) == "#ffffffff", name
 
 
-@pytest.mark.parametrize("scores", [torch.tensor([[0.0, 1, 0], [0, 3, 1]]), NOISE, torch.zeros(1, 2)])
+@pytest.mark.parametrize(
+    "scores", [torch.tensor([[0.0, 1, 0], [0, 3, 1]]), NOISE, torch.zeros(1, 2)]
+)
 def test_softmax_over_space_says_what_torch_says(scores):
     shift = -2.5
     figure = diagrams.softmax_over_space(scores, shift=shift)
@@ -194,8 +273,11 @@ def test_softmax_over_space_says_what_torch_says(scores):
         assert tables[3 * line + 1] == [f"{value:.2f}" for value in softmax.tolist()]
         assert tables[3 * line + 2] == [f"{value:.2f}" for value in sigmoid.tolist()]
         titles = [figure.axes[3 * line + place].get_title() for place in range(3)]
-        assert titles == ["scores -2.5" if line else "scores", f"softmax, sum {softmax.sum():.2f}",
-                          f"sigmoid, sum {sigmoid.sum():.2f}"]
+        assert titles == [
+            "scores -2.5" if line else "scores",
+            f"softmax, sum {softmax.sum():.2f}",
+            f"sigmoid, sum {sigmoid.sum():.2f}",
+        ]
     assert tables[1] == tables[4] and tables[2] != tables[5], "a constant cancels in softmax alone"
     H, W = scores.shape
     for axis in figure.axes:
@@ -203,8 +285,11 @@ def test_softmax_over_space_says_what_torch_says(scores):
         for place, text in enumerate(axis.texts):
             row, column = divmod(place, W)
             cell = matplotlib.transforms.Bbox.from_bounds(
-                frame.x0 + frame.width * column / W, frame.y1 - frame.height * (row + 1) / H, frame.width / W,
-                frame.height / H)
+                frame.x0 + frame.width * column / W,
+                frame.y1 - frame.height * (row + 1) / H,
+                frame.width / W,
+                frame.height / H,
+            )
             assert within(text.get_window_extent(renderer), cell, slack=0), text.get_text()
     for one, other in itertools.combinations(texts, 2):
         assert not one.get_window_extent(renderer).overlaps(other.get_window_extent(renderer))
@@ -212,7 +297,10 @@ def test_softmax_over_space_says_what_torch_says(scores):
 
 def luminance(colour):
     """Relative luminance of sRGB from 0 to 1 (WCAG 2)."""
-    linear = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in colour[:3]]
+    linear = [
+        value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4
+        for value in colour[:3]
+    ]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 

@@ -44,13 +44,21 @@ def png_header(width: int, height: int) -> bytes:
     """The start of a PNG that claims so many pixels, up to the first of them."""
     chunk = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     pixels = struct.pack(">I", 9) + b"IDAT"
-    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk)) + pixels
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + struct.pack(">I", 13)
+        + chunk
+        + struct.pack(">I", zlib.crc32(chunk))
+        + pixels
+    )
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "BMP"])
 def test_a_photograph_of_each_kind_is_read_whatever_its_name(tmp_path, colours, kind):
     path = tmp_path / "mole.dat"
-    Image.fromarray(colours).save(path, kind, **({"quality": 95} if kind in ("JPEG", "WEBP") else {}))
+    Image.fromarray(colours).save(
+        path, kind, **({"quality": 95} if kind in ("JPEG", "WEBP") else {})
+    )
     found = explorer.read_photograph(path)
     assert found.dtype == np.uint8 and found.shape == (48, 64, 3)
     assert np.abs(found.astype(int) - colours).mean() < 3
@@ -67,7 +75,9 @@ def test_a_turned_photograph_stands_upright_as_opencv_reads_it(tmp_path, colours
     expected = cv2.imread(str(path), cv2.IMREAD_COLOR)[..., ::-1]
     assert found.shape == expected.shape == ((48, 64, 3) if orientation <= 4 else (64, 48, 3))
     assert np.abs(found.astype(int) - expected).max() <= 4  # two decoders
-    if orientation == 6:  # the camera was turned: the top of the scene is at the right of the stored rows
+    if (
+        orientation == 6
+    ):  # the camera was turned: the top of the scene is at the right of the stored rows
         assert np.abs(found.astype(int) - np.rot90(colours, -1)).mean() < 3
 
 
@@ -77,7 +87,9 @@ def test_colour_of_16_bits_under_a_wrong_name_and_palettes_become_8_bits(tmp_pat
     assert np.array_equal(explorer.read_photograph(tmp_path / "deep.jpg"), colours)
     palette = Image.fromarray(colours).quantize(64)
     palette.save(tmp_path / "palette.png")
-    assert np.array_equal(explorer.read_photograph(tmp_path / "palette.png"), np.array(palette.convert("RGB")))
+    assert np.array_equal(
+        explorer.read_photograph(tmp_path / "palette.png"), np.array(palette.convert("RGB"))
+    )
     Image.fromarray(colours).convert("RGBA").save(tmp_path / "opaque.png")
     assert np.array_equal(explorer.read_photograph(tmp_path / "opaque.png"), colours)
 
@@ -90,15 +102,19 @@ def refused(path: Path) -> str:
 
 
 def test_what_is_no_file_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"there is nothing at .*gone\.jpg; name an image file"):
+    with pytest.raises(
+        FileNotFoundError, match=r"there is nothing at .*gone\.jpg; name an image file"
+    ):
         explorer.read_photograph(tmp_path / "gone.jpg")
     assert "is not a file" in refused(tmp_path)
     (tmp_path / "empty.jpg").touch()
     assert "is empty" in refused(tmp_path / "empty.jpg")
 
 
-@pytest.mark.parametrize("content", [b"Dear doctor,\n" * 100, b"\0\0\0\x18ftypheic" + bytes(200), b"\xff\xd8",
-                                     bytes(500)])
+@pytest.mark.parametrize(
+    "content",
+    [b"Dear doctor,\n" * 100, b"\0\0\0\x18ftypheic" + bytes(200), b"\xff\xd8", bytes(500)],
+)
 def test_what_is_no_image_is_refused(tmp_path, content):
     (tmp_path / "mole.jpg").write_bytes(content)
     text = refused(tmp_path / "mole.jpg")
@@ -116,8 +132,11 @@ def test_a_file_that_was_cut_off_is_refused(tmp_path, kind, share):
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
     buffer = io.BytesIO()
     noise.save(buffer, kind)
-    (tmp_path / "cut").write_bytes(buffer.getvalue()[:int(len(buffer.getvalue()) * share)])
-    assert "damaged or cut off" in (text := refused(tmp_path / "cut")) or "no image of a kind known" in text
+    (tmp_path / "cut").write_bytes(buffer.getvalue()[: int(len(buffer.getvalue()) * share)])
+    assert (
+        "damaged or cut off" in (text := refused(tmp_path / "cut"))
+        or "no image of a kind known" in text
+    )
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
@@ -127,20 +146,28 @@ def test_a_cut_photograph_is_called_so(tmp_path, colours, kind):
     assert "damaged or cut off" in refused(tmp_path / "cut")
 
 
-@pytest.mark.parametrize(("width", "height"), [(20_000, 20_000), (10_000, 9_500), (2_000_000_000, 2)])
-def test_more_pixels_than_are_harmless_are_refused_before_any_is_decoded(tmp_path, monkeypatch, width, height):
+@pytest.mark.parametrize(
+    ("width", "height"), [(20_000, 20_000), (10_000, 9_500), (2_000_000_000, 2)]
+)
+def test_more_pixels_than_are_harmless_are_refused_before_any_is_decoded(
+    tmp_path, monkeypatch, width, height
+):
     monkeypatch.setattr(Image.Image, "load", lambda image: pytest.fail("it was decoded"))
     (tmp_path / "bomb.png").write_bytes(png_header(width, height))
     assert "more than 89 million pixels" in refused(tmp_path / "bomb.png")
 
 
-def test_pixels_whose_colours_are_not_those_of_the_training_photographs_are_refused(tmp_path, colours):
+def test_pixels_whose_colours_are_not_those_of_the_training_photographs_are_refused(
+    tmp_path, colours
+):
     photograph = Image.fromarray(colours)
     photograph.convert("CMYK").save(tmp_path / "print.jpg")
     assert "of kind CMYK" in refused(tmp_path / "print.jpg")
     Image.fromarray(colours[..., 0].astype(np.uint16) * 257).save(tmp_path / "deep.png")
     (tmp_path / "deep.png").rename(tmp_path / "deep.jpg")
-    assert "of kind I;16" in refused(tmp_path / "deep.jpg") and "8 bits" in refused(tmp_path / "deep.jpg")
+    assert "of kind I;16" in refused(tmp_path / "deep.jpg") and "8 bits" in refused(
+        tmp_path / "deep.jpg"
+    )
     for mode in ("L", "LA", "1"):
         photograph.convert(mode).save(tmp_path / "grey.png")
         assert "is grey" in refused(tmp_path / "grey.png")
@@ -164,22 +191,35 @@ def predicted(made, fitted):
     """predictions.csv of the fitted network over the photographs of `made`, and its calibration."""
     table = predict_held_out(fitted, made.split, made.photographs(), "fp32")
     val = table[table["split"] == "val"]
-    slope = 1 / val["logit"].std()  # two epochs hardly tell photographs apart: spread the probabilities
+    slope = (
+        1 / val["logit"].std()
+    )  # two epochs hardly tell photographs apart: spread the probabilities
     calibration = {"slope": slope, "intercept": -slope * val["logit"].mean()}
-    return table.assign(probability=metrics.probability(table["logit"], calibration)).set_index("image_id"), calibration
+    return table.assign(probability=metrics.probability(table["logit"], calibration)).set_index(
+        "image_id"
+    ), calibration
 
 
 def of_file(path, made, fitted, calibration) -> float:
     with torch.no_grad():
-        seen = explorer.as_seen(explorer.read_photograph(path), made.cache["side"], fitted.config, torch.device("cpu"))
+        seen = explorer.as_seen(
+            explorer.read_photograph(path), made.cache["side"], fitted.config, torch.device("cpu")
+        )
         logits = fitted.network(seen).logits[:, 0]
     return metrics.probability(logits, calibration)[0]
 
 
-def test_a_photographs_own_file_gives_the_probability_of_predictions_csv(tmp_path, made, fitted, predicted):
+def test_a_photographs_own_file_gives_the_probability_of_predictions_csv(
+    tmp_path, made, fitted, predicted
+):
     """The raw JPEG, its colours set right (the set stores blue first), and the cached square as 05 writes it."""
     table, calibration = predicted
-    folder = Path(made.cache["file"]).parents[2] / "raw" / "512x512-dataset-melanoma" / "512x512-dataset-melanoma"
+    folder = (
+        Path(made.cache["file"]).parents[2]
+        / "raw"
+        / "512x512-dataset-melanoma"
+        / "512x512-dataset-melanoma"
+    )
     photographs, gaps = made.photographs(), {"raw": [], "square": []}
     for row in np.concatenate([made.val, made.test]):
         name, path = made.used["image_id"][row], tmp_path / "own.png"
@@ -188,7 +228,9 @@ def test_a_photographs_own_file_gives_the_probability_of_predictions_csv(tmp_pat
         gaps["raw"].append(abs(of_file(path, made, fitted, calibration) - stored))
         square, _ = photographs.take(np.array([row]))
         Image.fromarray(square[0].numpy()).save(tmp_path / "square.jpg", quality=95, subsampling=0)
-        gaps["square"].append(abs(of_file(tmp_path / "square.jpg", made, fitted, calibration) - stored))
+        gaps["square"].append(
+            abs(of_file(tmp_path / "square.jpg", made, fitted, calibration) - stored)
+        )
     spread = table["probability"].std()
     print(f"raw {max(gaps['raw']):.5f}, square {max(gaps['square']):.5f}, spread {spread:.3f}")
     assert spread > 0.1, "else nothing could be told apart"
@@ -216,17 +258,32 @@ def test_the_colour_rank_equals_a_plain_loop(made):
         expected = sum(one < own for one in distances) / len(distances)
         found = explorer.colour_rank(np.broadcast_to(flat, (40, 50, 3)), photographs, made.train)
         assert found == pytest.approx(expected)
-    assert explorer.colour_rank(np.full((9, 9, 3), (0, 0, 255), np.uint8), photographs, made.train) == 1
+    assert (
+        explorer.colour_rank(np.full((9, 9, 3), (0, 0, 255), np.uint8), photographs, made.train)
+        == 1
+    )
     usual = photographs.pixels[made.train[int(np.argmin(distances))]]
-    assert explorer.colour_rank(usual, photographs, made.train) <= 1 / len(made.train)  # itself, rounded
+    assert explorer.colour_rank(usual, photographs, made.train) <= 1 / len(
+        made.train
+    )  # itself, rounded
 
 
 def test_the_figure_never_comes_without_its_warnings():
-    text = explorer.reading(0.243, CONFIG, shape=(3000, 4000, 3), rank=0.4, prevalence=0.28, drawn=False)
+    text = explorer.reading(
+        0.243, CONFIG, shape=(3000, 4000, 3), rank=0.4, prevalence=0.28, drawn=False
+    )
     assert text.startswith("figure for melanoma: 0.24, below this run's threshold of 0.25\n- ")
-    for words in ("not a medical device", "no all-clear", "a mole that is new, changes", "such as it was trained on",
-                  "another camera", "more unusual than 40% of the training", "4000 x 3000 pixels were squashed",
-                  "square of 96", "28% show a melanoma"):
+    for words in (
+        "not a medical device",
+        "no all-clear",
+        "a mole that is new, changes",
+        "such as it was trained on",
+        "another camera",
+        "more unusual than 40% of the training",
+        "4000 x 3000 pixels were squashed",
+        "square of 96",
+        "28% show a melanoma",
+    ):
         assert words in text, words
     assert "drawings" not in text and "far from what was seen" not in text
     at = explorer.reading(0.25, CONFIG, shape=(40, 40, 3), rank=0.97, prevalence=0.28, drawn=True)
@@ -236,8 +293,10 @@ def test_the_figure_never_comes_without_its_warnings():
 
 def layers() -> dict:
     random = torch.Generator().manual_seed(3)
-    return {"pool-3": (torch.rand(2, 1, 6, 8, generator=random) * 9, "weight / uniform weight"),
-            "Grad-CAM": (torch.rand(2, 1, 3, 4, generator=random) / 50, "logit per cell")}
+    return {
+        "pool-3": (torch.rand(2, 1, 6, 8, generator=random) * 9, "weight / uniform weight"),
+        "Grad-CAM": (torch.rand(2, 1, 3, 4, generator=random) / 50, "logit per cell"),
+    }
 
 
 def expected(photograph: np.ndarray, grid: torch.Tensor, opacity: float) -> np.ndarray:
@@ -248,25 +307,40 @@ def expected(photograph: np.ndarray, grid: torch.Tensor, opacity: float) -> np.n
 
 
 def test_the_layers_of_an_output_are_its_maps_in_their_own_scale():
-    pool3, cam = torch.rand(2, 1, 4, 6).flatten(1).softmax(dim=1).view(2, 1, 4, 6), torch.rand(2, 1, 2, 3)
+    pool3, cam = (
+        torch.rand(2, 1, 4, 6).flatten(1).softmax(dim=1).view(2, 1, 4, 6),
+        torch.rand(2, 1, 2, 3),
+    )
     found = explorer.layers_of(Output(torch.zeros(2, 1), pool3, pool3[..., :2, :3]), cam, "softmax")
     assert list(found) == ["pool-3", "pool-4", "Grad-CAM"]
-    assert torch.allclose(found["pool-3"][0], pool3 * 24) and found["pool-3"][1] == "weight / uniform weight"
+    assert (
+        torch.allclose(found["pool-3"][0], pool3 * 24)
+        and found["pool-3"][1] == "weight / uniform weight"
+    )
     assert torch.equal(found["Grad-CAM"][0], cam) and found["Grad-CAM"][1] == "logit per cell"
-    assert list(explorer.layers_of(Output(torch.zeros(2, 1), None, None), cam, "none")) == ["Grad-CAM"]
+    assert list(explorer.layers_of(Output(torch.zeros(2, 1), None, None), cam, "none")) == [
+        "Grad-CAM"
+    ]
 
 
 def test_the_still_figure_shows_each_map_at_each_opacity_with_a_bar_in_its_own_units(colours):
     photograph = colours / 255
     figure = explorer.still(photograph, layers(), 1, opacities=(0.0, 0.3, 1.0))
-    shown, bars = ([axis for axis in figure.axes if bool(axis.images) == kind] for kind in (True, False))
+    shown, bars = (
+        [axis for axis in figure.axes if bool(axis.images) == kind] for kind in (True, False)
+    )
     assert [axis.get_title() for axis in shown[:3]] == ["opacity 0", "opacity 0.3", "opacity 1"]
     for place, (name, (grids, unit)) in enumerate(layers().items()):
         assert shown[3 * place].get_ylabel() == name
-        for axis, opacity in zip(shown[3 * place:3 * place + 3], (0.0, 0.3, 1.0), strict=True):
-            assert np.abs(axis.images[0].get_array() - expected(photograph, grids[1], opacity)).max() < 0.01
+        for axis, opacity in zip(shown[3 * place : 3 * place + 3], (0.0, 0.3, 1.0), strict=True):
+            assert (
+                np.abs(axis.images[0].get_array() - expected(photograph, grids[1], opacity)).max()
+                < 0.01
+            )
         assert bars[place].get_ylabel().replace("\n", " ") == unit
-        assert bars[place].get_ylim() == pytest.approx((float(grids[1].min()), float(grids[1].max())))
+        assert bars[place].get_ylim() == pytest.approx(
+            (float(grids[1].min()), float(grids[1].max()))
+        )
 
 
 def test_the_explorer_follows_its_menus_and_its_slider(colours):
@@ -280,12 +354,24 @@ def test_the_explorer_follows_its_menus_and_its_slider(colours):
         return np.array(Image.open(io.BytesIO(bytes(widget.value)), formats=["PNG"])) / 255
 
     before = None
-    for number, name, value in ((0, "pool-3", 0.4), (0, "pool-3", 0.0), (1, "pool-3", 0.0), (1, "Grad-CAM", 1.0),
-                                (0, "Grad-CAM", 0.65), (0, "pool-3", 0.65)):
+    for number, name, value in (
+        (0, "pool-3", 0.4),
+        (0, "pool-3", 0.0),
+        (1, "pool-3", 0.0),
+        (1, "Grad-CAM", 1.0),
+        (0, "Grad-CAM", 0.65),
+        (0, "pool-3", 0.65),
+    ):
         which.value, layer.value, opacity.value = number, name, value
         grids, unit = layers()[name]
-        assert np.abs(shown(picture) - expected(photographs[number], grids[number], value)).max() < 0.01
-        assert caption.value == f"dark blue {grids[number].min():.2f}, yellow {grids[number].max():.3g} ({unit})"
+        assert (
+            np.abs(shown(picture) - expected(photographs[number], grids[number], value)).max()
+            < 0.01
+        )
+        assert (
+            caption.value
+            == f"dark blue {grids[number].min():.2f}, yellow {grids[number].max():.3g} ({unit})"
+        )
         assert before is None or not np.array_equal(before, shown(picture))
         before = shown(picture)
     ends = shown(bar)[:, [0, -1]]
@@ -296,5 +382,7 @@ def test_the_explorer_follows_its_menus_and_its_slider(colours):
 def test_a_constant_map_covers_the_photograph_evenly(colours):
     flat = explorer.blend(colours / 255, torch.zeros(1, 3, 4), 1.0)
     assert np.allclose(flat, matplotlib.colormaps["cividis"](0.0)[:3])
-    explorer.still(colours / 255, {"Grad-CAM": (torch.zeros(1, 1, 3, 4), "logit per cell")}).canvas.draw()
+    explorer.still(
+        colours / 255, {"Grad-CAM": (torch.zeros(1, 1, 3, 4), "logit per cell")}
+    ).canvas.draw()
     assert COLOUR_MAP == "cividis"

@@ -28,7 +28,12 @@ from helpers.pictures.maps import (  # noqa: E402
 )
 from helpers.training.batches import Photographs  # noqa: E402
 
-SIZES = [(5, 7, 40, 56), (6, 3, 48, 96), (1, 4, 8, 64), (4, 4, 32, 32)]  # of a map and of its photograph
+SIZES = [
+    (5, 7, 40, 56),
+    (6, 3, 48, 96),
+    (1, 4, 8, 64),
+    (4, 4, 32, 32),
+]  # of a map and of its photograph
 CONFIG = {"view": 1.0, "image_size": 32, "mean": (0.5, 0.4, 0.4), "std": (0.2, 0.2, 0.3)}
 
 
@@ -41,7 +46,9 @@ def closed_figures():
 @pytest.fixture
 def used():
     """60 rows of three sides: of each six, one melanoma."""
-    return pd.DataFrame({"split": np.repeat(["train", "val", "test"], 20), "target": [0, 0, 0, 0, 0, 1] * 10})
+    return pd.DataFrame(
+        {"split": np.repeat(["train", "val", "test"], 20), "target": [0, 0, 0, 0, 0, 1] * 10}
+    )
 
 
 @pytest.fixture
@@ -104,14 +111,20 @@ def test_evaluation_equals_the_network_one_photograph_at_a_time(photographs, att
     rows = np.array([4, 0, 3])
     found = evaluate(network, photographs, rows, CONFIG, batch=2)  # batches of two and one
     for number, row in enumerate(rows):
-        pixels = cv2.resize(photographs.pixels[row].astype(np.float32) / 255, (32, 32), interpolation=cv2.INTER_LINEAR)
-        image = torch.tensor((pixels - CONFIG["mean"]) / CONFIG["std"], dtype=torch.float32).permute(2, 0, 1)[None]
+        pixels = cv2.resize(
+            photographs.pixels[row].astype(np.float32) / 255,
+            (32, 32),
+            interpolation=cv2.INTER_LINEAR,
+        )
+        image = torch.tensor(
+            (pixels - CONFIG["mean"]) / CONFIG["std"], dtype=torch.float32
+        ).permute(2, 0, 1)[None]
         with torch.no_grad():
             alone = network(image)
         for one, other in zip(found, alone, strict=True):
             assert (one is None) == (other is None)
             if one is not None:
-                assert torch.allclose(one[number:number + 1], other, rtol=1e-3, atol=1e-4)
+                assert torch.allclose(one[number : number + 1], other, rtol=1e-3, atol=1e-4)
     assert found.logits.shape == (3, 1) and not found.logits.requires_grad
     assert found.logits.flatten().sort().values.diff().min() > 0.01
     if attention == "none":
@@ -123,22 +136,33 @@ def test_evaluation_equals_the_network_one_photograph_at_a_time(photographs, att
 
 def test_headings_name_truth_probability_and_what_the_threshold_makes_of_it():
     found = headings(np.array([1, 1, 0, 0]), np.array([0.5, 0.499, 0.5, 0.004]), 0.5)
-    assert found == ["melanoma\np = 0.50\nfound", "melanoma\np = 0.50\nmissed", "benign\np = 0.50\nfalse alarm",
-                     "benign\np = 0.00\ncleared"]
+    assert found == [
+        "melanoma\np = 0.50\nfound",
+        "melanoma\np = 0.50\nmissed",
+        "benign\np = 0.50\nfalse alarm",
+        "benign\np = 0.00\ncleared",
+    ]
 
 
 @pytest.fixture
 def called():
     """80 photographs with truth and probability, some exactly at the threshold of 0.25."""
     rng = np.random.default_rng(4)
-    return pd.DataFrame({"image_id": [f"X_{number}" for number in range(80)], "target": rng.integers(0, 2, 80),
-                         "probability": rng.integers(0, 5, 80) / 4})
+    return pd.DataFrame(
+        {
+            "image_id": [f"X_{number}" for number in range(80)],
+            "target": rng.integers(0, 2, 80),
+            "probability": rng.integers(0, 5, 80) / 4,
+        }
+    )
 
 
 def test_outcomes_are_those_of_a_plain_loop(called):
     found = draw_outcomes(called, 0.25, 1000, seed=1)
     expected = {"found": [], "missed": [], "false alarm": [], "cleared": []}
-    for row, (target, value) in enumerate(zip(called["target"], called["probability"], strict=True)):
+    for row, (target, value) in enumerate(
+        zip(called["target"], called["probability"], strict=True)
+    ):
         names = ("found", "missed") if target == 1 else ("false alarm", "cleared")
         expected[names[0] if value >= 0.25 else names[1]].append(row)
     assert list(found) == list(expected)
@@ -150,8 +174,10 @@ def test_outcomes_are_those_of_a_plain_loop(called):
 
 def test_outcomes_are_drawn_by_seed_whatever_the_order_and_whoever_else_is_there(called):
     def drawn(table, count, seed):
-        return {name: table["image_id"].iloc[rows].tolist()
-                for name, rows in draw_outcomes(table, 0.25, count, seed).items()}
+        return {
+            name: table["image_id"].iloc[rows].tolist()
+            for name, rows in draw_outcomes(table, 0.25, count, seed).items()
+        }
 
     two, four = drawn(called, 2, 1), drawn(called, 4, 1)
     assert all(len(four[name]) == 4 and four[name][:2] == names for name, names in two.items())
@@ -181,7 +207,9 @@ def test_enlarging_equals_opencv_and_keeps_a_constant(h, w, H, W):
     maps = random(2, 1, h, w)
     large = upsample(maps, (H, W))
     for one, other in zip(maps, large, strict=True):
-        assert np.allclose(cv2.resize(one[0].numpy(), (W, H), interpolation=cv2.INTER_LINEAR), other[0], atol=1e-5)
+        assert np.allclose(
+            cv2.resize(one[0].numpy(), (W, H), interpolation=cv2.INTER_LINEAR), other[0], atol=1e-5
+        )
     assert torch.allclose(upsample(torch.full((1, 1, h, w), 0.3), (H, W)), torch.tensor(0.3))
 
 
@@ -191,14 +219,18 @@ def test_stretching_equals_a_plain_loop_map_by_map(h, w, H, W):
     for one, other in zip(maps.double(), min_max(maps.double()), strict=True):
         values = one.flatten().tolist()
         low, high = min(values), max(values)
-        assert other.flatten().tolist() == pytest.approx([(value - low) / (high - low) for value in values], abs=1e-9)
+        assert other.flatten().tolist() == pytest.approx(
+            [(value - low) / (high - low) for value in values], abs=1e-9
+        )
         assert other.min() == 0 and other.max() == 1
 
 
 @pytest.mark.parametrize("value", [0.0, 1 / 144, 1.0, -3.0])
 def test_a_map_that_differs_by_rounding_alone_has_no_pattern_even_after_enlarging(value):
     constant = value * (1 + 5e-7 * random(1, 1, 12, 12))
-    maps = torch.cat([constant, 1e-7 * random(1, 1, 12, 12)])  # the second is small, but not constant
+    maps = torch.cat(
+        [constant, 1e-7 * random(1, 1, 12, 12)]
+    )  # the second is small, but not constant
     for found in (min_max(maps), min_max(upsample(maps, (96, 80)))):
         assert found[0].eq(0).all()
         assert found[1].max() == 1
@@ -207,8 +239,13 @@ def test_a_map_that_differs_by_rounding_alone_has_no_pattern_even_after_enlargin
 def test_a_softmax_map_in_its_own_scale_has_mean_1_and_a_sigmoid_map_is_left_alone():
     maps = random(2, 1, 3, 5).flatten(1).softmax(dim=1).view(2, 1, 3, 5)
     scaled, unit = own_scale(maps, "softmax")
-    assert torch.allclose(scaled.mean(dim=(1, 2, 3)), torch.ones(2)) and unit == "weight / uniform weight"
-    assert torch.allclose(own_scale(torch.full((1, 1, 3, 5), 1 / 15), "softmax")[0], torch.tensor(1.0))
+    assert (
+        torch.allclose(scaled.mean(dim=(1, 2, 3)), torch.ones(2))
+        and unit == "weight / uniform weight"
+    )
+    assert torch.allclose(
+        own_scale(torch.full((1, 1, 3, 5), 1 / 15), "softmax")[0], torch.tensor(1.0)
+    )
     for attention, name in (("sigmoid", "weight, 0 to 1"), ("grad_cam", "logit per cell")):
         same, unit = own_scale(maps, attention)
         assert torch.equal(same, maps) and unit == name
@@ -222,9 +259,14 @@ def test_an_overlay_is_six_tenths_photograph_and_four_tenths_coloured_map():
     colours = matplotlib.colormaps["cividis"]
     for number, row, column in np.ndindex(2, 4, 6):
         colour = colours(float(maps[number, 0, row, column]))[:3]
-        expected = [0.6 * a + 0.4 * b for a, b in zip(photograph[number, row, column], colour, strict=True)]
+        expected = [
+            0.6 * a + 0.4 * b for a, b in zip(photograph[number, row, column], colour, strict=True)
+        ]
         assert found[number, row, column] == pytest.approx(expected, abs=1e-6)
-    low, high = (0.6 * photograph[:, 0, place] + 0.4 * np.array(colours(float(place))[:3]) for place in (0, 1))
+    low, high = (
+        0.6 * photograph[:, 0, place] + 0.4 * np.array(colours(float(place))[:3])
+        for place in (0, 1)
+    )
     assert np.allclose(found[:, 0, 0], low) and np.allclose(found[:, 0, 1], high)
 
 
@@ -234,7 +276,9 @@ def test_share_and_colours_can_be_chosen():
     assert np.allclose(overlay(photograph, maps, share=1, colour_map="gray"), 1)
 
 
-@pytest.mark.parametrize("shape", [(2, 1, 4, 5), (1, 1, 4, 6), (2, 1, 6, 4), (2, 2, 4, 6), (2, 4, 6)])
+@pytest.mark.parametrize(
+    "shape", [(2, 1, 4, 5), (1, 1, 4, 6), (2, 1, 6, 4), (2, 2, 4, 6), (2, 4, 6)]
+)
 def test_an_overlay_of_another_size_is_refused(shape):
     with pytest.raises(ValueError, match=r"not \[2, 4, 6, 3\] and .*upsample the maps first"):
         overlay(pictures(2, 4, 6), torch.zeros(shape))
@@ -256,13 +300,19 @@ def test_the_three_rows_and_the_two_on_their_own_scale(attention, N, H, W):
     assert figure.axes[N].get_xlabel() == f"{own.min():.2f} to {own.max():.3g}"
     assert figure.axes[0].get_xlabel() == ""
 
-    figure = attention_figure(pictures(N, H, W), pool3, pool4, titles, attention=attention, own_rows=True)
-    assert len(panels(figure)) == 5 * N and len(figure.axes) == 5 * N + 2  # a colour bar for each row of its own scale
+    figure = attention_figure(
+        pictures(N, H, W), pool3, pool4, titles, attention=attention, own_rows=True
+    )
+    assert (
+        len(panels(figure)) == 5 * N and len(figure.axes) == 5 * N + 2
+    )  # a colour bar for each row of its own scale
     unit = "weight / uniform weight" if attention == "softmax" else "weight, 0 to 1"
-    assert [axis.get_ylabel().replace("\n", " ") for axis in figure.axes[5 * N:]] == [unit, unit]
-    for picture, maps in zip(panels(figure)[2 * N:3 * N], pool3, strict=True):
+    assert [axis.get_ylabel().replace("\n", " ") for axis in figure.axes[5 * N :]] == [unit, unit]
+    for picture, maps in zip(panels(figure)[2 * N : 3 * N], pool3, strict=True):
         assert np.allclose(picture.images[0].get_array(), maps[0] * scale)
-        assert picture.images[0].get_clim() == pytest.approx((0, max(1, float(pool3.max() * scale))))
+        assert picture.images[0].get_clim() == pytest.approx(
+            (0, max(1, float(pool3.max() * scale)))
+        )
     for axis in panels(figure):  # maps and photographs lie in one frame
         assert axis.get_xlim() == (0, W) and axis.get_ylim() == (H, 0)
 
@@ -275,44 +325,79 @@ def test_the_overlays_of_a_figure_are_of_the_stretched_and_enlarged_map():
             large = cv2.resize(one[0].numpy(), (48, 32), interpolation=cv2.INTER_LINEAR)
             large = (large - large.min()) / (large.max() - large.min())
             mixed = 0.6 * picture + 0.4 * matplotlib.colormaps["cividis"](large)[..., :3]
-            assert np.abs(axis.images[0].get_array() - mixed).max() < 0.01  # a colour map has 256 steps
+            assert (
+                np.abs(axis.images[0].get_array() - mixed).max() < 0.01
+            )  # a colour map has 256 steps
 
 
 def test_without_maps_the_photographs_stand_alone():
-    figure = attention_figure(pictures(2, 24, 40), None, None, ["a", "b"], attention="none", own_rows=True)
+    figure = attention_figure(
+        pictures(2, 24, 40), None, None, ["a", "b"], attention="none", own_rows=True
+    )
     assert len(figure.axes) == len(panels(figure)) == 2
-    figure = attention_figure(pictures(1, 32, 32), random(1, 1, 4, 4), None, ["a"], attention="sigmoid")
+    figure = attention_figure(
+        pictures(1, 32, 32), random(1, 1, 4, 4), None, ["a"], attention="sigmoid"
+    )
     assert [axis.get_ylabel() for axis in figure.axes] == ["photograph", "pool-3\nmin to max"]
 
 
 @pytest.mark.parametrize("attention", ["softmax", "none"])
 def test_the_gallery_shows_each_photograph_above_its_own_maps_with_their_units(attention):
     photograph, cams = pictures(3, 32, 48), random(3, 1, 2, 3, seed=3) / 50
-    pool3, pool4 = (None, None) if attention == "none" else (random(3, 1, 4, 6), random(3, 1, 2, 3, seed=5))
-    figure = attention_figure(photograph, pool3, pool4, list("abc"), attention=attention, grad_cam=cams,
-                                        own_rows=True, panel=0.9)
+    pool3, pool4 = (
+        (None, None) if attention == "none" else (random(3, 1, 4, 6), random(3, 1, 2, 3, seed=5))
+    )
+    figure = attention_figure(
+        photograph,
+        pool3,
+        pool4,
+        list("abc"),
+        attention=attention,
+        grad_cam=cams,
+        own_rows=True,
+        panel=0.9,
+    )
     shown, bars = panels(figure), [axis for axis in figure.axes if not axis.images]
-    rows = {axis.get_ylabel(): shown[start:start + 3] for start, axis in enumerate(shown) if axis.get_ylabel()}
+    rows = {
+        axis.get_ylabel(): shown[start : start + 3]
+        for start, axis in enumerate(shown)
+        if axis.get_ylabel()
+    }
     layers = {"pool-3": (pool3, 24), "pool-4": (pool4, 6), "Grad-CAM": (cams, 1)}
     names = [name for name, (maps, _) in layers.items() if maps is not None]
-    assert list(rows) == ["photograph"] + [f"{name}\n{kind}" for name in names for kind in ("min to max", "own scale")]
+    assert list(rows) == ["photograph"] + [
+        f"{name}\n{kind}" for name in names for kind in ("min to max", "own scale")
+    ]
     for number in range(3):
         assert np.array_equal(rows["photograph"][number].images[0].get_array(), photograph[number])
         for name in names:
             own = layers[name][0][number, 0].numpy() * layers[name][1]
             assert np.allclose(rows[f"{name}\nown scale"][number].images[0].get_array(), own)
             stretched = rows[f"{name}\nmin to max"][number]
-            assert stretched.get_xlabel() == f"{own.min():.2f} to {own.max():{'.2g' if name == 'Grad-CAM' else '.3g'}}"
-            large = cv2.resize((own - own.min()) / np.ptp(own), (48, 32), interpolation=cv2.INTER_LINEAR)
+            assert (
+                stretched.get_xlabel()
+                == f"{own.min():.2f} to {own.max():{'.2g' if name == 'Grad-CAM' else '.3g'}}"
+            )
+            large = cv2.resize(
+                (own - own.min()) / np.ptp(own), (48, 32), interpolation=cv2.INTER_LINEAR
+            )
             large = (large - large.min()) / np.ptp(large)
             mixed = 0.6 * photograph[number] + 0.4 * matplotlib.colormaps["cividis"](large)[..., :3]
             assert np.abs(stretched.images[0].get_array() - mixed).max() < 0.01
-    units = {"pool-3": "weight / uniform weight", "pool-4": "weight / uniform weight", "Grad-CAM": "logit per cell"}
-    assert [axis.get_ylabel().replace("\n", " ") for axis in bars] == [units[name] for name in names]
+    units = {
+        "pool-3": "weight / uniform weight",
+        "pool-4": "weight / uniform weight",
+        "Grad-CAM": "logit per cell",
+    }
+    assert [axis.get_ylabel().replace("\n", " ") for axis in bars] == [
+        units[name] for name in names
+    ]
     for name, bar in zip(names, bars, strict=True):  # a bar says what the colours of its row mean
         top = float(layers[name][0].max() * layers[name][1])
         assert bar.get_ylim() == pytest.approx((0, top if name == "Grad-CAM" else max(1, top)))
-        assert all(axis.images[0].get_clim() == bar.get_ylim() for axis in rows[f"{name}\nown scale"])
+        assert all(
+            axis.images[0].get_clim() == bar.get_ylim() for axis in rows[f"{name}\nown scale"]
+        )
 
 
 def test_a_row_of_pictures_has_a_bar_where_its_ends_are_given_even_of_a_constant_map():
@@ -325,31 +410,53 @@ def test_a_row_of_pictures_has_a_bar_where_its_ends_are_given_even_of_a_constant
 
 def test_a_title_in_a_gallery_fits_into_its_panel():
     titles = headings(np.array([1, 0, 0]), np.array([0.5, 0.5, 0.1]), 0.4)
-    figure = attention_figure(pictures(3, 32, 32), None, None, titles, attention="none",
-                                        grad_cam=random(3, 1, 2, 2) / 200, own_rows=True, panel=0.95)
+    figure = attention_figure(
+        pictures(3, 32, 32),
+        None,
+        None,
+        titles,
+        attention="none",
+        grad_cam=random(3, 1, 2, 2) / 200,
+        own_rows=True,
+        panel=0.95,
+    )
     figure.canvas.draw()
     for axis in panels(figure):
         words = [axis.title, axis.xaxis.label]
-        assert all(text.get_window_extent().width <= axis.get_window_extent().width for text in words), titles
+        assert all(
+            text.get_window_extent().width <= axis.get_window_extent().width for text in words
+        ), titles
 
 
 @pytest.mark.filterwarnings("error")
 def test_outlines_follow_the_border_of_each_mask_and_an_empty_mask_has_none():
     masks = torch.zeros(3, 1, 32, 48)
     masks[0, 0, 8:20, 30:40], masks[2, 0, 4:30, 2:6] = 1, 1
-    figure = attention_figure(pictures(3, 32, 48), random(3, 1, 4, 6), random(3, 1, 2, 3), list("abc"),
-                                        attention="softmax", outlines=masks)
-    for first, empty, last in zip(figure.axes[::3], figure.axes[1::3], figure.axes[2::3], strict=True):
+    figure = attention_figure(
+        pictures(3, 32, 48),
+        random(3, 1, 4, 6),
+        random(3, 1, 2, 3),
+        list("abc"),
+        attention="softmax",
+        outlines=masks,
+    )
+    for first, empty, last in zip(
+        figure.axes[::3], figure.axes[1::3], figure.axes[2::3], strict=True
+    ):
         for axis, low, high in ((first, [30, 8], [40, 20]), (last, [2, 4], [6, 30])):
             points = lines(axis)
-            assert points.min(axis=0) == pytest.approx(low) and points.max(axis=0) == pytest.approx(high)
+            assert points.min(axis=0) == pytest.approx(low) and points.max(axis=0) == pytest.approx(
+                high
+            )
         assert len(lines(empty)) == 0
 
 
 def test_a_grid_has_a_panel_for_each_picture_and_takes_its_shape_from_them():
     maps = np.arange(12.0).reshape(2, 2, 3)
     rows = {"seen": pictures(2, 20, 40), "small": maps / 100, "large": maps}
-    figure = grid_figure(rows, ["a", "b"], notes={"large": ["one", "two"]}, units={"large": "metres"})
+    figure = grid_figure(
+        rows, ["a", "b"], notes={"large": ["one", "two"]}, units={"large": "metres"}
+    )
     shown = panels(figure)
     assert len(shown) == 6 and len(figure.axes) == 8
     assert [axis.get_ylabel() for axis in figure.axes[6:]] == ["", "metres"]

@@ -10,9 +10,21 @@ from pathlib import Path
 import pytest
 
 BUILT = Path(__file__).resolve().parents[2] / "site" / "_build" / "html"
-FLAGS = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-         "--disable-background-networking", "--disable-component-update", "--disable-default-apps",
-         "--disable-dev-shm-usage", "--hide-scrollbars", "--force-color-profile=srgb", "--window-size=1280,900"]
+FLAGS = [
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-sync",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-default-apps",
+    "--disable-dev-shm-usage",
+    "--hide-scrollbars",
+    "--force-color-profile=srgb",
+    "--window-size=1280,900",
+]
 
 
 class Browser:
@@ -24,24 +36,35 @@ class Browser:
 
     def width(self, pixels: int, height: int = 900) -> None:
         """Make the page this wide, as a phone does below 600 pixels."""
-        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {
-            "width": pixels, "height": height, "deviceScaleFactor": 1, "mobile": pixels < 600})
+        self.driver.execute_cdp_cmd(
+            "Emulation.setDeviceMetricsOverride",
+            {"width": pixels, "height": height, "deviceScaleFactor": 1, "mobile": pixels < 600},
+        )
 
     def until(self, condition, seconds: float = 20):
         """Wait until `condition()` is true, and return it; a failure names the page."""
         from selenium.webdriver.support.ui import WebDriverWait
 
         return WebDriverWait(self.driver, seconds, poll_frequency=0.1).until(
-            lambda _: condition(), f"not within {seconds} s at {self.driver.current_url}")
+            lambda _: condition(), f"not within {seconds} s at {self.driver.current_url}"
+        )
 
     def complaints(self) -> list[str]:
         """Errors of the console since the last call."""
-        return [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] == "SEVERE"]
+        return [
+            entry["message"]
+            for entry in self.driver.get_log("browser")
+            if entry["level"] == "SEVERE"
+        ]
 
     def asked(self) -> list[str]:
         """Addresses that pages have asked for since the last call, but for those inside a page."""
-        events = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
-        sent = [event["params"] for event in events if event["method"] == "Network.requestWillBeSent"]
+        events = [
+            json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")
+        ]
+        sent = [
+            event["params"] for event in events if event["method"] == "Network.requestWillBeSent"
+        ]
         found = [event["request"]["url"] for event in sent]
         return [url for url in found if not url.startswith(("data:", "blob:", "about:", "chrome"))]
 
@@ -49,7 +72,9 @@ class Browser:
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory):
     """A new chromium. Skips, with the reason, where chromium, its driver or selenium are not there."""
-    webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium: pip install -r site/requirements.txt")
+    webdriver = pytest.importorskip(
+        "selenium.webdriver", reason="needs selenium: pip install -r site/requirements.txt"
+    )
     programs = [shutil.which("chromium"), shutil.which("chromedriver")]
     if not all(programs):
         pytest.skip("needs a browser: apt-get install chromium chromium-driver")

@@ -12,8 +12,16 @@ import pytest
 BUILT = Path(__file__).resolve().parents[2] / "site" / "_build" / "html"
 PAGES = sorted(path.relative_to(BUILT).as_posix() for path in BUILT.rglob("*.html"))
 WIDTHS = (390, 1280)
-SHOWN = ["index.html", "notebooks/03_attention_model.html", "notebooks/05_visualize_attention.html", "results.html",
-         "glossary.html", "api/training.html", "notebooks/deeper/does_it_use_its_attention.html", "references.html"]
+SHOWN = [
+    "index.html",
+    "notebooks/03_attention_model.html",
+    "notebooks/05_visualize_attention.html",
+    "results.html",
+    "glossary.html",
+    "api/training.html",
+    "notebooks/deeper/does_it_use_its_attention.html",
+    "references.html",
+]
 pytestmark = pytest.mark.skipif(not PAGES, reason="needs the built book: make site")
 
 HERE = Path(__file__).resolve().parent
@@ -32,7 +40,9 @@ def open_page(browser, address: str, page: str, width: int = 1280) -> None:
 def test_each_page_is_whole_at_each_width(browser, address, page, width):
     open_page(browser, address, page, width)
     assert browser.script(READABLE) == []
-    assert browser.script("return document.documentElement.scrollWidth") <= width, "the page scrolls sideways"
+    assert browser.script("return document.documentElement.scrollWidth") <= width, (
+        "the page scrolls sideways"
+    )
     assert browser.complaints() == []
     asked = browser.asked()
     assert asked and all(url.startswith(address) for url in asked), asked
@@ -43,14 +53,24 @@ def test_each_page_is_whole_at_each_width(browser, address, page, width):
 def test_a_broken_page_is_noticed(browser, address, tmp_path):
     """The eyes above see: a page with each fault, from a file, is complained about."""
     broken = tmp_path / "broken.html"
-    broken.write_text('<article><h1>One</h1><h3>Three</h3><img src="none.png"><a href="x"></a><table><tr><td>1</table>'
-                      '<input><p style="color: #aaa">pale</p><div style="width: 2000px">wide</div></article>'
-                      '<img src="http://127.0.0.2:9/elsewhere.png" alt="from another host">')
+    broken.write_text(
+        '<article><h1>One</h1><h3>Three</h3><img src="none.png"><a href="x"></a><table><tr><td>1</table>'
+        '<input><p style="color: #aaa">pale</p><div style="width: 2000px">wide</div></article>'
+        '<img src="http://127.0.0.2:9/elsewhere.png" alt="from another host">'
+    )
     browser.width(390)
     browser.asked()
     browser.driver.get(broken.as_uri())
     found = " ".join(browser.script(READABLE))
-    for words in ("no language", "h3 after h1", "not load", "without alt", "without words", "header cells", "a name"):
+    for words in (
+        "no language",
+        "h3 after h1",
+        "not load",
+        "without alt",
+        "without words",
+        "header cells",
+        "a name",
+    ):
         assert words in found, words
     assert "P." in " ".join(browser.script(PALE))
     assert browser.script("return document.documentElement.scrollWidth") > 390
@@ -64,7 +84,9 @@ def test_search_finds_attention(browser, address):
     field.send_keys("attention")
     field.submit()
     summary = "#search-results .search-summary"
-    browser.until(lambda: any("finished" in found.text for found in browser.find("css selector", summary)))
+    browser.until(
+        lambda: any("finished" in found.text for found in browser.find("css selector", summary))
+    )
     titles = [link.text for link in browser.find("css selector", "#search-results ul.search li a")]
     assert "The attention model" in " ".join(titles) and len(titles) > 5, titles
     assert browser.complaints() == []
@@ -88,12 +110,19 @@ def test_dark_mode_is_a_click_away_and_text_is_legible_in_both(browser, address,
     backgrounds = {}
     for _ in range(3):  # auto, light, dark, in an order that the system decides
         theme = browser.script("return document.body.dataset.theme")
-        backgrounds[theme] = browser.script("return getComputedStyle(document.body).backgroundColor")
+        backgrounds[theme] = browser.script(
+            "return getComputedStyle(document.body).backgroundColor"
+        )
         assert browser.script(PALE) == [], theme
         if theme == "dark" and (folder := os.environ.get("ATTENTION_SCREENSHOTS")):
             browser.driver.save_screenshot(str(Path(folder) / f"{Path(page).stem}-dark.png"))
-        next(one for one in browser.find("css selector", ".theme-toggle") if one.is_displayed()).click()
-    assert set(backgrounds) == {"auto", "light", "dark"} and backgrounds["light"] != backgrounds["dark"]
+        next(
+            one for one in browser.find("css selector", ".theme-toggle") if one.is_displayed()
+        ).click()
+    assert (
+        set(backgrounds) == {"auto", "light", "dark"}
+        and backgrounds["light"] != backgrounds["dark"]
+    )
 
 
 def test_the_keyboard_reaches_the_content(browser, address):
@@ -109,6 +138,10 @@ def test_the_keyboard_reaches_the_content(browser, address):
     press(Keys.ENTER)
     assert browser.driver.current_url.endswith("#furo-main-content")
     stop = press(Keys.TAB)
-    assert browser.script("return arguments[0].closest('article') !== null", stop), stop.get_attribute("outerHTML")
-    outline = browser.script("const s = getComputedStyle(arguments[0]); return [s.outlineStyle, s.outlineWidth]", stop)
+    assert browser.script("return arguments[0].closest('article') !== null", stop), (
+        stop.get_attribute("outerHTML")
+    )
+    outline = browser.script(
+        "const s = getComputedStyle(arguments[0]); return [s.outlineStyle, s.outlineWidth]", stop
+    )
     assert outline[0] != "none" and float(outline[1].removesuffix("px")) >= 2, outline

@@ -37,7 +37,11 @@ return canvas.toDataURL();
 def place(browser, tmp_path_factory) -> tuple[Path, dict[str, str]]:
     """A copy of the project with bare notebooks 03 and 05, and the environment that holds a small run "sample"."""
     folder = tmp_path_factory.mktemp("lab")
-    shutil.copytree(PROJECT / "helpers", folder / "project" / "helpers", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        PROJECT / "helpers",
+        folder / "project" / "helpers",
+        ignore=shutil.ignore_patterns("__pycache__"),
+    )
     (folder / "project" / "notebooks").mkdir()
     for name in NOTEBOOKS:
         notebook = nbformat.read(PROJECT / "notebooks" / name, as_version=4)
@@ -46,22 +50,53 @@ def place(browser, tmp_path_factory) -> tuple[Path, dict[str, str]]:
                 cell.outputs, cell.execution_count = [], None
         nbformat.write(notebook, folder / "project" / "notebooks" / name)
     make_sample(folder / "small", seed=5, count=60, side=64)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("ATTENTION_", "JUPYTER"))}
-    environment |= {"ATTENTION_DATA": str(folder / "data"), "ATTENTION_RUNS": str(folder / "runs"),
-                    "JUPYTER_CONFIG_DIR": str(folder / "config"), "JUPYTER_RUNTIME_DIR": str(folder / "runtime"),
-                    "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings"),
-                    "JUPYTERLAB_WORKSPACES_DIR": str(folder / "workspaces")}
-    for plugin, setting in (("notebook-extension/tracker", {"windowingMode": "none"}),
-                            ("apputils-extension/notification", {"fetchNews": "false"})):
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("ATTENTION_", "JUPYTER"))
+    }
+    environment |= {
+        "ATTENTION_DATA": str(folder / "data"),
+        "ATTENTION_RUNS": str(folder / "runs"),
+        "JUPYTER_CONFIG_DIR": str(folder / "config"),
+        "JUPYTER_RUNTIME_DIR": str(folder / "runtime"),
+        "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings"),
+        "JUPYTERLAB_WORKSPACES_DIR": str(folder / "workspaces"),
+    }
+    for plugin, setting in (
+        ("notebook-extension/tracker", {"windowingMode": "none"}),
+        ("apputils-extension/notification", {"fetchNews": "false"}),
+    ):
         path = folder / "settings" / "@jupyterlab" / f"{plugin}.jupyterlab-settings"
         path.parent.mkdir(parents=True)
         path.write_text(json.dumps(setting))
     started = time.monotonic()
     for number in ("01", "02", "04"):
         done = subprocess.run(
-            [sys.executable, "-m", "helpers.run", "--only", number, "--dataset", str(folder / "small"), "-p",
-             "image_size", "64", "-p", "epochs", "1", "-p", "benign", "20"],
-            cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=300)
+            [
+                sys.executable,
+                "-m",
+                "helpers.run",
+                "--only",
+                number,
+                "--dataset",
+                str(folder / "small"),
+                "-p",
+                "image_size",
+                "64",
+                "-p",
+                "epochs",
+                "1",
+                "-p",
+                "benign",
+                "20",
+            ],
+            cwd=PROJECT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
         assert done.returncode == 0, done.stdout + done.stderr
     print(f"\na small run: {time.monotonic() - started:.0f} s")
     return folder, environment
@@ -76,12 +111,24 @@ def lab(place):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}",
-               "--port-retries=0", f"--IdentityProvider.token={TOKEN}", "--LabApp.news_url=None",
-               "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
-               f"--ServerApp.root_dir={folder / 'project' / 'notebooks'}"]
+    command = [
+        sys.executable,
+        "-m",
+        "jupyterlab",
+        "--no-browser",
+        "--allow-root",
+        "--ip=127.0.0.1",
+        f"--port={port}",
+        "--port-retries=0",
+        f"--IdentityProvider.token={TOKEN}",
+        "--LabApp.news_url=None",
+        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+        f"--ServerApp.root_dir={folder / 'project' / 'notebooks'}",
+    ]
     with (folder / "lab.log").open("w") as log:
-        server = subprocess.Popen(command, env=environment, cwd=folder, stdout=log, stderr=subprocess.STDOUT)
+        server = subprocess.Popen(
+            command, env=environment, cwd=folder, stdout=log, stderr=subprocess.STDOUT
+        )
     address = f"http://127.0.0.1:{port}"
     for _ in range(300):
         try:
@@ -97,7 +144,10 @@ def lab(place):
 
 def idle(browser) -> bool:
     """Whether the status bar says that a kernel is connected and has nothing to do."""
-    return any(one.text.endswith("| Idle") for one in browser.find("css selector", ".jp-StatusBar-TextItem"))
+    return any(
+        one.text.endswith("| Idle")
+        for one in browser.find("css selector", ".jp-StatusBar-TextItem")
+    )
 
 
 def run_all(browser, address: str, name: str) -> float:
@@ -109,13 +159,17 @@ def run_all(browser, address: str, name: str) -> float:
     browser.until(lambda: browser.script(prompts) and idle(browser), 90)
     assert set(browser.script(prompts)) == {"[ ]:"}, "nothing has run yet"
     started = time.monotonic()
-    menu = next(one for one in browser.find("css selector", ".lm-MenuBar-item") if one.text == "Run")
+    menu = next(
+        one for one in browser.find("css selector", ".lm-MenuBar-item") if one.text == "Run"
+    )
     menu.click()
     entry = browser.until(lambda: browser.find("css selector", RUN_ALL))[0]
     assert "Run All Cells" in entry.text
     entry.click()
     browser.until(lambda: "[*]:" in browser.script(prompts))
-    browser.until(lambda: not {"[*]:", "[ ]:"} & set(browser.script(prompts)) or errors(browser), 300)
+    browser.until(
+        lambda: not {"[*]:", "[ ]:"} & set(browser.script(prompts)) or errors(browser), 300
+    )
     browser.until(lambda: idle(browser), 30)
     return time.monotonic() - started
 
@@ -123,7 +177,11 @@ def run_all(browser, address: str, name: str) -> float:
 def errors(browser) -> list[str]:
     """Errors and warnings among the outputs."""
     bad = '.jp-OutputArea-output[data-mime-type="application/vnd.jupyter.{}"]'
-    return [one.text for kind in ("error", "stderr") for one in browser.find("css selector", bad.format(kind))]
+    return [
+        one.text
+        for kind in ("error", "stderr")
+        for one in browser.find("css selector", bad.format(kind))
+    ]
 
 
 def keep(browser, name: str) -> None:
@@ -134,8 +192,10 @@ def keep(browser, name: str) -> None:
 
 def figures(browser) -> list[int]:
     """Widths of the pictures among the outputs; 0 is one that does not load."""
-    return browser.script("return [...document.querySelectorAll('.jp-OutputArea-output.jp-RenderedImage img')]"
-                          ".map((image) => image.naturalWidth)")
+    return browser.script(
+        "return [...document.querySelectorAll('.jp-OutputArea-output.jp-RenderedImage img')]"
+        ".map((image) => image.naturalWidth)"
+    )
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
@@ -145,10 +205,16 @@ def test_a_notebook_runs_from_the_menu(browser, lab, name):
     keep(browser, f"lab-{name[:2]}.png")
     assert errors(browser) == []
     stored = nbformat.read(PROJECT / "notebooks" / name, as_version=4)
-    drawn = sum(1 for cell in stored.cells for output in cell.get("outputs", [])
-                if {"image/png", "image/jpeg"} & set(output.get("data", {})))
+    drawn = sum(
+        1
+        for cell in stored.cells
+        for output in cell.get("outputs", [])
+        if {"image/png", "image/jpeg"} & set(output.get("data", {}))
+    )
     shown = figures(browser)
-    assert len(shown) == drawn - ("05" in name) and min(shown) > 100, "05 shows the explorer in place of a figure"
+    assert len(shown) == drawn - ("05" in name) and min(shown) > 100, (
+        "05 shows the explorer in place of a figure"
+    )
 
 
 def test_the_explorer_moves(browser, lab):
@@ -158,10 +224,14 @@ def test_the_explorer_moves(browser, lab):
 
     if "05_visualize" not in browser.driver.current_url:
         run_all(browser, lab, NOTEBOOKS[1])
-    box = browser.find("xpath", "//div[contains(@class, 'widget-slider')]/label[text()='opacity']/../..")[0]
+    box = browser.find(
+        "xpath", "//div[contains(@class, 'widget-slider')]/label[text()='opacity']/../.."
+    )[0]
     browser.script("arguments[0].scrollIntoView({block: 'center'})", box)
     handle = box.find_element("css selector", ".noUi-handle")
-    picture = box.find_element("css selector", "img")  # the photograph; the bar of colours comes after it
+    picture = box.find_element(
+        "css selector", "img"
+    )  # the photograph; the bar of colours comes after it
     readout = box.find_element("css selector", ".widget-readout")
     caption = box.find_elements("css selector", ".widget-label")[-1]
     before, said = browser.script(PIXELS, picture), readout.text

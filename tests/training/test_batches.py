@@ -11,17 +11,35 @@ from torchvision.transforms.v2 import functional as v2
 
 from helpers.photographs.cache import fill
 from helpers.training import batches
-from helpers.training.augment import Augmentation, Draws, denormalise, draw, plain, transform, warp, warp_masks
+from helpers.training.augment import (
+    Augmentation,
+    Draws,
+    denormalise,
+    draw,
+    plain,
+    transform,
+    warp,
+    warp_masks,
+)
 from helpers.training.batches import Photographs
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 NONE = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
-STRONG = Augmentation(rotation=30, quarter_turns=True, horizontal_flip=True, vertical_flip=True, view=(0.5, 1.0),
-                      shift=True, colour=0.2)
+STRONG = Augmentation(
+    rotation=30,
+    quarter_turns=True,
+    horizontal_flip=True,
+    vertical_flip=True,
+    view=(0.5, 1.0),
+    shift=True,
+    colour=0.2,
+)
 
 
 def some_pixels(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randint(256, shape, generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
+    return torch.randint(
+        256, shape, generator=torch.Generator().manual_seed(seed), dtype=torch.uint8
+    )
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -34,6 +52,7 @@ def sizes(draws: Draws) -> np.ndarray:
 
 
 # draws
+
 
 def test_a_draw_follows_from_its_generator():
     first, again, other = (draw(5, STRONG, seeded(seed)) for seed in (1, 1, 2))
@@ -67,7 +86,9 @@ def test_rotation_is_uniform_within_its_range():
 def test_quarter_turns_are_four_alike():
     found = np.round(angles(draw(4000, Augmentation(quarter_turns=True), seeded())), 3) % 360
     values, counts = np.unique(found, return_counts=True)
-    assert values.tolist() == [0, 90, 180, 270] and np.abs(counts - 1000).max() < 140  # five standard deviations
+    assert (
+        values.tolist() == [0, 90, 180, 270] and np.abs(counts - 1000).max() < 140
+    )  # five standard deviations
 
 
 @pytest.mark.parametrize("name, axis", [("horizontal_flip", 0), ("vertical_flip", 1)])
@@ -82,7 +103,9 @@ def test_what_is_seen_lies_within_the_photograph_and_moves_only_if_asked():
     still = draw(2000, Augmentation(view=(0.6, 0.9)), seeded())
     moved = draw(2000, Augmentation(view=(0.6, 0.9), shift=True), seeded())
     for draws in (still, moved):
-        assert sizes(draws).min() == pytest.approx(0.6, abs=0.01) and sizes(draws).max() == pytest.approx(0.9, abs=0.01)
+        assert sizes(draws).min() == pytest.approx(0.6, abs=0.01) and sizes(
+            draws
+        ).max() == pytest.approx(0.9, abs=0.01)
     assert not still.geometry[:, :, 2].any()
     reach = moved.geometry[:, :, 2].abs().numpy() + sizes(moved)[:, None]
     assert reach.max() <= 1 + 1e-6 and reach.max() > 0.99
@@ -91,17 +114,24 @@ def test_what_is_seen_lies_within_the_photograph_and_moves_only_if_asked():
 def parts_of(colour: torch.Tensor) -> tuple[float, float, float]:
     """Brightness, contrast and saturation of one colour draw [3, 4]."""
     contrast = 1 - 2 * colour[0, 3].item()
-    both = colour[0, :3].sum().item()  # of brightness and contrast: grey stays grey, whatever the saturation
+    both = (
+        colour[0, :3].sum().item()
+    )  # of brightness and contrast: grey stays grey, whatever the saturation
     return both / contrast, contrast, (colour[0, 0] - colour[1, 0]).item() / both
 
 
 def test_colours_are_drawn_each_for_itself_within_their_range():
-    found = np.array([parts_of(one) for one in draw(1000, Augmentation(colour=0.2), seeded()).colour])
-    assert found.min(axis=0) == pytest.approx(0.8, abs=0.01) and found.max(axis=0) == pytest.approx(1.2, abs=0.01)
+    found = np.array(
+        [parts_of(one) for one in draw(1000, Augmentation(colour=0.2), seeded()).colour]
+    )
+    assert found.min(axis=0) == pytest.approx(0.8, abs=0.01) and found.max(axis=0) == pytest.approx(
+        1.2, abs=0.01
+    )
     assert np.abs(np.corrcoef(found.T) - np.eye(3)).max() < 0.15
 
 
 # geometry
+
 
 @pytest.mark.parametrize("count, side", [(1, 8), (3, 7), (2, 33)])
 def test_a_plain_draw_at_equal_size_normalises_and_nothing_else(count, side):
@@ -115,7 +145,11 @@ def test_a_plain_draw_at_equal_size_normalises_and_nothing_else(count, side):
 
 def shown(pixels: torch.Tensor, draws: Draws) -> np.ndarray:
     """uint8 [B, S, S, 3] through the draws, at its size, as uint8 again."""
-    return (denormalise(transform(pixels, draws, pixels.shape[1], **NONE), **NONE) * 255).round().astype(np.uint8)
+    return (
+        (denormalise(transform(pixels, draws, pixels.shape[1], **NONE), **NONE) * 255)
+        .round()
+        .astype(np.uint8)
+    )
 
 
 @pytest.mark.parametrize("side", [8, 9])
@@ -123,8 +157,12 @@ def test_flips_are_numpys_flips(side):
     pixels = some_pixels(24, side, side, 3)
     draws = draw(24, Augmentation(horizontal_flip=True, vertical_flip=True), seeded())
     seen = set()
-    for one, geometry, found in zip(pixels.numpy(), draws.geometry, shown(pixels, draws), strict=True):
-        axes = tuple(axis for axis in (0, 1) if geometry[1 - axis, 1 - axis] < 0)  # rows are y, columns x
+    for one, geometry, found in zip(
+        pixels.numpy(), draws.geometry, shown(pixels, draws), strict=True
+    ):
+        axes = tuple(
+            axis for axis in (0, 1) if geometry[1 - axis, 1 - axis] < 0
+        )  # rows are y, columns x
         assert np.array_equal(found, np.flip(one, axes))
         seen.add(axes)
     assert len(seen) == 4
@@ -143,13 +181,19 @@ def test_quarter_turns_are_numpys_rot90(side):
 def test_rotation_is_torchvisions():
     side = 48
     coarse = some_pixels(6, 3, 6, 6).float()
-    smooth = v2.resize(coarse, [side, side], antialias=True).round().clamp(0, 255).byte()  # [B, 3, S, S]
+    smooth = (
+        v2.resize(coarse, [side, side], antialias=True).round().clamp(0, 255).byte()
+    )  # [B, 3, S, S]
     draws = draw(6, Augmentation(rotation=10), seeded(3))
     found = shown(smooth.permute(0, 2, 3, 1), draws)
     y, x = np.mgrid[:side, :side] - (side - 1) / 2
     inside = np.hypot(x, y) < side / 2 - 1  # what no rotation takes from outside
     for one, angle, image in zip(smooth, angles(draws), found, strict=True):
-        theirs = v2.rotate(one, float(angle), interpolation=InterpolationMode.BILINEAR).permute(1, 2, 0).numpy()
+        theirs = (
+            v2.rotate(one, float(angle), interpolation=InterpolationMode.BILINEAR)
+            .permute(1, 2, 0)
+            .numpy()
+        )
         assert np.abs(image.astype(int) - theirs)[inside].max() <= 2
         moved = np.abs(one.permute(1, 2, 0).numpy().astype(int) - theirs)[inside].mean()
         assert moved > abs(angle)  # in grey levels: it did turn
@@ -176,8 +220,9 @@ def plain_warp(image: np.ndarray, geometry: np.ndarray, side: int) -> np.ndarray
             x, y = (mirrored(((one + 1) * S - 1) / 2) for one in geometry @ output)
             left, top = min(int(x), S - 2), min(int(y), S - 2)
             right, low = x - left, y - top
-            found[row, column] = ((1 - low) * ((1 - right) * image[top, left] + right * image[top, left + 1])
-                                  + low * ((1 - right) * image[top + 1, left] + right * image[top + 1, left + 1]))
+            found[row, column] = (1 - low) * (
+                (1 - right) * image[top, left] + right * image[top, left + 1]
+            ) + low * ((1 - right) * image[top + 1, left] + right * image[top + 1, left + 1])
     return found
 
 
@@ -187,7 +232,9 @@ def test_a_warp_equals_a_plain_loop(count, stored, side):
     draws = draw(count, STRONG._replace(view=(0.5, 1.3)), seeded(5))
     found = warp(images, draws.geometry, side)
     assert found.shape == (count, 2, side, side)
-    for one, geometry, image in zip(found.numpy(), draws.geometry.numpy(), images.numpy(), strict=True):
+    for one, geometry, image in zip(
+        found.numpy(), draws.geometry.numpy(), images.numpy(), strict=True
+    ):
         for channel, expected in zip(one, image, strict=True):
             np.testing.assert_allclose(channel, plain_warp(expected, geometry, side), atol=1e-4)
 
@@ -204,14 +251,19 @@ def test_a_mask_is_warped_with_its_photograph(count):
 
 # colour
 
+
 @pytest.mark.parametrize("seed", range(4))
 def test_colours_are_torchvisions_about_middle_grey(seed):
     pixels = 80 + some_pixels(1, 6, 6, 3) // 4  # 80 to 143: nothing is clipped
     draws = draw(1, Augmentation(colour=0.2), seeded(seed))
     brightness, contrast, saturation = parts_of(draws.colour[0])
-    image = v2.adjust_brightness(v2.adjust_saturation(pixels.permute(0, 3, 1, 2).float() / 255, saturation), brightness)
+    image = v2.adjust_brightness(
+        v2.adjust_saturation(pixels.permute(0, 3, 1, 2).float() / 255, saturation), brightness
+    )
     grey = v2.rgb_to_grayscale(image).mean()
-    theirs = v2.adjust_contrast(image, contrast) + (1 - contrast) * (0.5 - grey)  # about its own grey, not about 0.5
+    theirs = v2.adjust_contrast(image, contrast) + (1 - contrast) * (
+        0.5 - grey
+    )  # about its own grey, not about 0.5
     torch.testing.assert_close(transform(pixels, draws, 6, **NONE), theirs, atol=1e-3, rtol=0)
 
 
@@ -221,14 +273,21 @@ def test_brightness_and_saturation_alone_are_torchvisions(part, change):
     amounts[part] = 0.7
     brightness, _, saturation = amounts
     grey = torch.tensor([0.299, 0.587, 0.114]).expand(3, 3)
-    colour = torch.cat([brightness * (saturation * torch.eye(3) + (1 - saturation) * grey), torch.zeros(3, 1)], dim=1)
+    colour = torch.cat(
+        [brightness * (saturation * torch.eye(3) + (1 - saturation) * grey), torch.zeros(3, 1)],
+        dim=1,
+    )
     assert parts_of(colour) == pytest.approx(amounts, abs=1e-6)  # the test's own reading of a draw
     found = transform(pixels, Draws(plain(1).geometry, colour[None]), 5, **NONE)
-    torch.testing.assert_close(found, change(pixels.permute(0, 3, 1, 2).float() / 255, 0.7), atol=1e-3, rtol=0)
+    torch.testing.assert_close(
+        found, change(pixels.permute(0, 3, 1, 2).float() / 255, 0.7), atol=1e-3, rtol=0
+    )
 
 
 def test_colours_stay_between_black_and_white():
-    images = transform(some_pixels(8, 6, 6, 3), draw(8, Augmentation(colour=0.9), seeded()), 6, **NONE)
+    images = transform(
+        some_pixels(8, 6, 6, 3), draw(8, Augmentation(colour=0.9), seeded()), 6, **NONE
+    )
     assert images.min() == 0 and images.max() == 1
 
 
@@ -242,6 +301,7 @@ def test_denormalise_gives_the_photographs_back(count):
 
 # the cache
 
+
 @pytest.fixture
 def cache(tmp_path) -> dict:
     """Eleven photographs of 40 pixels and their masks, described as `cache.json` does."""
@@ -252,7 +312,12 @@ def cache(tmp_path) -> dict:
     return {"file": str(tmp_path / "pixels.npy"), "masks_file": str(tmp_path / "masks.npy")}
 
 
-ROWS = [np.array([7, 2, 9]), np.array([0]), np.array([10, 10, 3, 1]), np.array([5, 4])]  # any order, twice, one alone
+ROWS = [
+    np.array([7, 2, 9]),
+    np.array([0]),
+    np.array([10, 10, 3, 1]),
+    np.array([5, 4]),
+]  # any order, twice, one alone
 
 
 def test_rows_are_taken_in_the_order_asked(cache):
@@ -285,7 +350,9 @@ def test_without_masks_there_are_none(cache):
 def test_a_stream_is_take_for_one_batch_after_another(ahead, count, cache, monkeypatch):
     photographs = Photographs(cache, torch.device("cpu"))
     expected = [photographs.take(rows) for rows in ROWS[:count]]
-    if ahead:  # as for a device without room; "meta" holds no values, so what was read stays where it is
+    if (
+        ahead
+    ):  # as for a device without room; "meta" holds no values, so what was read stays where it is
         photographs = Photographs(cache, torch.device("meta"))
         monkeypatch.setattr(photographs, "_send", lambda *read: read)
         monkeypatch.setattr(photographs, "take", None)
@@ -302,11 +369,18 @@ def test_reading_ahead_reports_a_row_that_is_not_there(cache):
 
 @pytest.mark.parametrize("rows", ROWS)
 def test_evaluation_sees_the_middle(rows, cache):
-    config = {"view": 0.7, "image_size": 28, "mean": MEAN, "std": STD}  # 0.7 of 40 are 28: no interpolation
+    config = {
+        "view": 0.7,
+        "image_size": 28,
+        "mean": MEAN,
+        "std": STD,
+    }  # 0.7 of 40 are 28: no interpolation
     images, masks = Photographs(cache, torch.device("cpu")).evaluation(rows, config)
     middle = np.load(cache["file"])[rows][:, 6:34, 6:34]
     np.testing.assert_allclose(images.permute(0, 2, 3, 1), (middle / 255 - MEAN) / STD, atol=1e-4)
-    np.testing.assert_allclose(masks[:, 0], np.load(cache["masks_file"])[rows][:, 6:34, 6:34] / 255, atol=1e-4)
+    np.testing.assert_allclose(
+        masks[:, 0], np.load(cache["masks_file"])[rows][:, 6:34, 6:34] / 255, atol=1e-4
+    )
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -320,17 +394,22 @@ def test_a_gpu_sees_what_the_cpu_sees(resident, cache, monkeypatch):
         draws = draw(len(rows), STRONG, seeded())
         assert pixels.is_cuda and torch.equal(pixels.cpu(), here.take(rows)[0])
         assert torch.equal(masks.cpu(), here.take(rows)[1])
-        found, expected = (transform(one, draws, 32, mean=MEAN, std=STD) for one in (pixels, pixels.cpu()))
+        found, expected = (
+            transform(one, draws, 32, mean=MEAN, std=STD) for one in (pixels, pixels.cpu())
+        )
         torch.testing.assert_close(found.cpu(), expected, atol=1e-3, rtol=0)
 
 
 # a guess at the lesion
 
+
 def some_lesion(*, side: int = 96) -> tuple[np.ndarray, np.ndarray]:
     """Skin with noise, a dark disc off the middle, a smaller dark stripe at the border: [S, S, 3], and the disc."""
     rng, (y, x) = np.random.default_rng(0), np.mgrid[:side, :side] / side
     disc, stripe = np.hypot(x - 0.4, y - 0.55) < 0.2, x > 0.93
-    skin = np.where((disc | stripe)[..., None], (110, 70, 60), (210, 160, 140)) + rng.normal(0, 8, (side, side, 3))
+    skin = np.where((disc | stripe)[..., None], (110, 70, 60), (210, 160, 140)) + rng.normal(
+        0, 8, (side, side, 3)
+    )
     return skin.clip(0, 255).astype(np.uint8), disc
 
 
@@ -356,7 +435,9 @@ def test_otsus_threshold_is_the_one_that_parts_the_pixels_best():
     for level in range(int(blue.min()), int(blue.max())):
         low, high = blue[blue <= level], blue[blue > level]
         between[level] = len(low) * len(high) * (low.mean() - high.mean()) ** 2
-    assert ((batches.otsu(photograph) > 0) == (blue <= max(between, key=between.get))).mean() > 0.995
+    assert (
+        (batches.otsu(photograph) > 0) == (blue <= max(between, key=between.get))
+    ).mean() > 0.995
 
 
 def test_guessed_masks_are_otsus_and_leave_the_photographs_alone(cache):

@@ -43,6 +43,7 @@ def equal(one: dict, other: dict) -> bool:
 
 # settings
 
+
 def test_every_parameter_has_the_sample_runs_default():
     found = Settings()
     assert (found.attention, found.recipe, found.weights) == ("softmax", "one_cycle", "none")
@@ -51,26 +52,29 @@ def test_every_parameter_has_the_sample_runs_default():
         found.epochs = 2
 
 
-@pytest.mark.parametrize("name, wrong, expected", [
-    ("attention", "spatial", "attention is 'softmax', 'sigmoid' or 'none', not 'spatial'"),
-    ("recipe", "best", "recipe is one of 'tutorial', 'one_cycle', 'paper', not 'best'"),
-    ("mask_target", "skin", "mask_target is 'lesion', 'background' or 'otsu', not 'skin'"),
-    ("precision", "float32", "precision is 'auto', 'fp32', 'bf16' or 'fp16', not 'float32'"),
-    ("image_size", 100, "image_size is a multiple of 32, not 100"),
-    ("image_size", 0, "image_size is at least 32, not 0"),
-    ("image_size", -32, "image_size is at least 32, not -32"),
-    ("seed", -1, "seed is at least 0, not -1"),
-    ("epochs", 0, "epochs is at least 1, not 0"),
-    ("batch_size", 0, "batch_size is at least 1, not 0"),
-    ("learning_rate", -0.1, "learning_rate is at least 0, not -0.1"),
-    ("learning_rate", float("nan"), "learning_rate is at least 0, not nan"),
-    ("dropout", 1.0, "dropout is below 1, not 1.0"),
-    ("dropout", -0.1, "dropout is at least 0, not -0.1"),
-    ("alpha", 1.1, "alpha is at most 1"),
-    ("gamma", -1.0, "gamma is at least 0, not -1.0"),
-    ("mask_weight_pool3", -0.1, "mask_weight_pool3 is at least 0, not -0.1"),
-    ("mask_weight_pool4", -0.1, "mask_weight_pool4 is at least 0, not -0.1"),
-])
+@pytest.mark.parametrize(
+    "name, wrong, expected",
+    [
+        ("attention", "spatial", "attention is 'softmax', 'sigmoid' or 'none', not 'spatial'"),
+        ("recipe", "best", "recipe is one of 'tutorial', 'one_cycle', 'paper', not 'best'"),
+        ("mask_target", "skin", "mask_target is 'lesion', 'background' or 'otsu', not 'skin'"),
+        ("precision", "float32", "precision is 'auto', 'fp32', 'bf16' or 'fp16', not 'float32'"),
+        ("image_size", 100, "image_size is a multiple of 32, not 100"),
+        ("image_size", 0, "image_size is at least 32, not 0"),
+        ("image_size", -32, "image_size is at least 32, not -32"),
+        ("seed", -1, "seed is at least 0, not -1"),
+        ("epochs", 0, "epochs is at least 1, not 0"),
+        ("batch_size", 0, "batch_size is at least 1, not 0"),
+        ("learning_rate", -0.1, "learning_rate is at least 0, not -0.1"),
+        ("learning_rate", float("nan"), "learning_rate is at least 0, not nan"),
+        ("dropout", 1.0, "dropout is below 1, not 1.0"),
+        ("dropout", -0.1, "dropout is at least 0, not -0.1"),
+        ("alpha", 1.1, "alpha is at most 1"),
+        ("gamma", -1.0, "gamma is at least 0, not -1.0"),
+        ("mask_weight_pool3", -0.1, "mask_weight_pool3 is at least 0, not -0.1"),
+        ("mask_weight_pool4", -0.1, "mask_weight_pool4 is at least 0, not -0.1"),
+    ],
+)
 def test_a_value_out_of_range_is_refused_with_the_range(name, wrong, expected):
     with pytest.raises(ValueError) as raised:
         Settings(**{name: wrong})
@@ -80,12 +84,15 @@ def test_a_value_out_of_range_is_refused_with_the_range(name, wrong, expected):
 @pytest.mark.parametrize("attention", ["softmax", "none"])
 @pytest.mark.parametrize("name", ["mask_weight_pool3", "mask_weight_pool4"])
 def test_masks_need_sigmoid_attention(name, attention):
-    with pytest.raises(ValueError, match=f"attention is 'sigmoid' where .*{name}.* is set .*not '{attention}'"):
+    with pytest.raises(
+        ValueError, match=f"attention is 'sigmoid' where .*{name}.* is set .*not '{attention}'"
+    ):
         Settings(attention=attention, **{name: 0.1})
     assert Settings(attention="sigmoid", **{name: 0.1}).attention == "sigmoid"
 
 
 # recipes
+
 
 def rates(settings: Settings, steps: int) -> list[float]:
     """The learning rate of each batch of a run, and what would come after it."""
@@ -99,9 +106,14 @@ def rates(settings: Settings, steps: int) -> list[float]:
     return found
 
 
-@pytest.mark.parametrize("recipe, kind, rate, decay", [
-    ("tutorial", torch.optim.Adam, 1e-4, 0), ("one_cycle", torch.optim.AdamW, 3e-4, 0.05),
-    ("paper", torch.optim.SGD, 1e-2, 1e-4)])
+@pytest.mark.parametrize(
+    "recipe, kind, rate, decay",
+    [
+        ("tutorial", torch.optim.Adam, 1e-4, 0),
+        ("one_cycle", torch.optim.AdamW, 3e-4, 0.05),
+        ("paper", torch.optim.SGD, 1e-2, 1e-4),
+    ],
+)
 def test_each_recipe_has_its_optimiser_and_a_rate_that_can_be_set(recipe, kind, rate, decay):
     optimiser = make_optimiser(torch.nn.Linear(2, 1), Settings(recipe=recipe))
     assert type(optimiser) is kind
@@ -115,7 +127,9 @@ def test_each_recipe_has_its_optimiser_and_a_rate_that_can_be_set(recipe, kind, 
 
 def test_one_cycle_rises_for_three_tenths_of_the_steps_then_falls_to_nothing():
     found = rates(Settings(recipe="one_cycle", epochs=5), 20)
-    assert len(found) == 101 and max(found) == pytest.approx(3e-4, rel=1e-3) and np.argmax(found) == 30
+    assert (
+        len(found) == 101 and max(found) == pytest.approx(3e-4, rel=1e-3) and np.argmax(found) == 30
+    )
     assert found[0] == pytest.approx(3e-4 / 25) and 0 < found[-1] < 1e-8
     assert (np.diff(found[:31]) > 0).all() and (np.diff(found[30:]) < 0).all()
     assert max(rates(Settings(epochs=1, learning_rate=0.1), 10)) == pytest.approx(0.1, rel=0.03)
@@ -130,12 +144,19 @@ def test_the_papers_rate_falls_to_a_tenth_every_ten_epochs_and_the_tutorials_nev
 
 # one run
 
+
 def test_the_history_has_a_row_an_epoch_and_finite_figures(fitted):
     assert list(fitted.history) == COLUMNS and fitted.history["epoch"].tolist() == [1, 2]
     assert np.isfinite(fitted.history.to_numpy()).all()
     assert fitted.history[["train_auc", "val_auc"]].stack().between(0, 1).all()
     assert fitted.history["learning_rate"].iloc[-1] < 1e-6  # the end of the cycle
-    assert set(fitted.timing) == {"device", "precision", "seconds", "images_per_second", "peak_memory_bytes"}
+    assert set(fitted.timing) == {
+        "device",
+        "precision",
+        "seconds",
+        "images_per_second",
+        "peak_memory_bytes",
+    }
     assert (fitted.timing["device"], fitted.timing["precision"]) == ("cpu", "float32")
 
 
@@ -144,15 +165,21 @@ def plain_logits(network: AttnVGG, made: SimpleNamespace, rows: np.ndarray) -> n
     network.eval()
     found = []
     for row in rows:
-        pixels = torch.from_numpy(np.load(made.cache["file"])[row]).permute(2, 0, 1)[None].float() / 255
-        image = torch.nn.functional.interpolate(pixels, (32, 32), mode="bilinear", align_corners=False)
+        pixels = (
+            torch.from_numpy(np.load(made.cache["file"])[row]).permute(2, 0, 1)[None].float() / 255
+        )
+        image = torch.nn.functional.interpolate(
+            pixels, (32, 32), mode="bilinear", align_corners=False
+        )
         mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
         with torch.no_grad():
             found.append(network((image - mean.view(3, 1, 1)) / std.view(3, 1, 1)).logits.item())
     return np.array(found)
 
 
-def test_the_kept_networks_figures_are_scikit_learns_over_all_validation_rows_in_eval_mode(fitted, made):
+def test_the_kept_networks_figures_are_scikit_learns_over_all_validation_rows_in_eval_mode(
+    fitted, made
+):
     assert not fitted.network.training
     logits = plain_logits(fitted.network, made, made.val)
     target = made.used["target"].to_numpy()[made.val]
@@ -167,20 +194,28 @@ def test_predictions_of_val_and_test_are_the_networks(fitted, made):
     table = predict_held_out(fitted, made.split, made.photographs(), "fp32")
     assert list(table) == ["image_id", "split", "source", "group", "target", "logit"]
     held = made.used[made.used["split"] != "train"]
-    pd.testing.assert_frame_equal(table.drop(columns="logit"), held[list(table)[:-1]].reset_index(drop=True))
-    np.testing.assert_allclose(table["logit"], plain_logits(fitted.network, made, held.index.to_numpy()), atol=1e-4)
+    pd.testing.assert_frame_equal(
+        table.drop(columns="logit"), held[list(table)[:-1]].reset_index(drop=True)
+    )
+    np.testing.assert_allclose(
+        table["logit"], plain_logits(fitted.network, made, held.index.to_numpy()), atol=1e-4
+    )
 
 
 def test_predict_changes_nothing_and_does_not_depend_on_the_batches(fitted, made):
     network = copy.deepcopy(fitted.network).train()
     before = state_of(network)
     rows = made.val[::-1].copy()
-    whole, parts = (predict(network, made.photographs(), rows, fitted.config, torch.float32, batch_size=size)
-                    for size in (64, 5))
+    whole, parts = (
+        predict(network, made.photographs(), rows, fitted.config, torch.float32, batch_size=size)
+        for size in (64, 5)
+    )
     assert equal(before, network.state_dict())  # batch norm's running statistics are in it
     assert whole.shape == (len(rows),) and whole.dtype == torch.float32 and not whole.requires_grad
     torch.testing.assert_close(whole, parts, atol=1e-4, rtol=0)
-    assert predict(network, made.photographs(), rows[:0], fitted.config, torch.float32).shape == (0,)
+    assert predict(network, made.photographs(), rows[:0], fitted.config, torch.float32).shape == (
+        0,
+    )
 
 
 def test_equal_runs_are_equal_to_the_bit_and_another_seed_is_another_run(fitted, made):
@@ -189,18 +224,38 @@ def test_equal_runs_are_equal_to_the_bit_and_another_seed_is_another_run(fitted,
     torch.rand(7), np.random.rand(3)  # whatever was drawn before does not matter
     again = fit(settings, made.split, made.photographs(), report=lines.append)
     pd.testing.assert_frame_equal(again.history, fitted.history, check_exact=True)
-    assert equal(again.network.state_dict(), fitted.network.state_dict()) and again.config == fitted.config
+    assert (
+        equal(again.network.state_dict(), fitted.network.state_dict())
+        and again.config == fitted.config
+    )
     assert len(lines) == 2 and lines[1].startswith("epoch  2/2") and "val_auc" in lines[1]
     other = fit(dataclasses.replace(SMALL, seed=7), made.split, made.photographs(), report=quiet)
-    assert not torch.equal(other.network.state_dict()["backbone.0.weight"],
-                           fitted.network.state_dict()["backbone.0.weight"])
+    assert not torch.equal(
+        other.network.state_dict()["backbone.0.weight"],
+        fitted.network.state_dict()["backbone.0.weight"],
+    )
 
 
 def test_the_config_rebuilds_and_feeds_the_network(fitted):
-    expected = {"format": 1, "classes": 1, "attention": "softmax", "dropout": 0.0, "image_size": 32, "weights": "none",
-                "recipe": "one_cycle", "seed": 42, "view": 1.0, "colour_order": "rgb", "mask_target": "lesion"}
+    expected = {
+        "format": 1,
+        "classes": 1,
+        "attention": "softmax",
+        "dropout": 0.0,
+        "image_size": 32,
+        "weights": "none",
+        "recipe": "one_cycle",
+        "seed": 42,
+        "view": 1.0,
+        "colour_order": "rgb",
+        "mask_target": "lesion",
+    }
     assert expected.items() <= fitted.config.items()
-    assert fitted.config["mean"] == (0.485, 0.456, 0.406) and fitted.config["std"] == (0.229, 0.224, 0.225)
+    assert fitted.config["mean"] == (0.485, 0.456, 0.406) and fitted.config["std"] == (
+        0.229,
+        0.224,
+        0.225,
+    )
 
 
 class Watched(Photographs):
@@ -215,7 +270,9 @@ class Watched(Photographs):
         return super().stream(batches)
 
 
-@pytest.mark.parametrize("epochs_auc, kept", [((0.6, 0.9, 0.7), 2), ((0.5, 0.8, 0.8), 2), ((0.4, 0.3, 0.2), 1)])
+@pytest.mark.parametrize(
+    "epochs_auc, kept", [((0.6, 0.9, 0.7), 2), ((0.5, 0.8, 0.8), 2), ((0.4, 0.3, 0.2), 1)]
+)
 def test_the_best_epoch_is_kept(epochs_auc, kept, made, monkeypatch):
     states, real = [], predict
 
@@ -225,9 +282,14 @@ def test_the_best_epoch_is_kept(epochs_auc, kept, made, monkeypatch):
 
     monkeypatch.setattr(loop, "predict", watch)
     scripted = iter(epochs_auc)
-    monkeypatch.setattr(loop, "roc_auc_score",
-                        lambda truth, scores: next(scripted) if len(truth) == len(made.val) else 0.5)
-    small = made.split[(made.split["split"] != "train") | (made.split.index % 2 == 0)]  # fewer to train on
+    monkeypatch.setattr(
+        loop,
+        "roc_auc_score",
+        lambda truth, scores: next(scripted) if len(truth) == len(made.val) else 0.5,
+    )
+    small = made.split[
+        (made.split["split"] != "train") | (made.split.index % 2 == 0)
+    ]  # fewer to train on
     assert set(small.loc[small["split"] == "train", "target"]) == {0, 1}
     cache = {**made.cache, "masks_file": ""}
     found = fit(dataclasses.replace(SMALL, epochs=3), small, Photographs(cache, CPU), report=quiet)
@@ -249,19 +311,28 @@ def test_an_epoch_takes_every_training_row_once_in_an_order_of_its_own(made):
 
 def test_the_papers_recipe_shows_melanomas_four_times_and_normalises_by_the_set(made):
     photographs = Watched(made.cache)
-    settings = dataclasses.replace(SMALL, recipe="paper", attention="sigmoid", batch_size=30, dropout=0.5)
+    settings = dataclasses.replace(
+        SMALL, recipe="paper", attention="sigmoid", batch_size=30, dropout=0.5
+    )
     found = fit(settings, made.split, photographs, report=quiet)
     rows, counts = np.unique(np.concatenate(photographs.epochs[0]), return_counts=True)
     assert rows.tolist() == made.train.tolist()
     assert counts.tolist() == np.where(made.used["target"][made.train] == 1, 4, 1).tolist()
     pixels = np.load(made.cache["file"])[made.train].astype(float) / 255
-    assert found.config["mean"] == pytest.approx([pixels[..., channel].mean() for channel in range(3)], abs=1e-4)
-    assert found.config["std"] == pytest.approx([pixels[..., channel].std() for channel in range(3)], abs=1e-4)
+    assert found.config["mean"] == pytest.approx(
+        [pixels[..., channel].mean() for channel in range(3)], abs=1e-4
+    )
+    assert found.config["std"] == pytest.approx(
+        [pixels[..., channel].std() for channel in range(3)], abs=1e-4
+    )
     assert found.config["view"] == 0.7 and found.network.dropout.p == 0.5
-    assert found.timing["images_per_second"] * found.timing["seconds"] == pytest.approx(counts.sum())
+    assert found.timing["images_per_second"] * found.timing["seconds"] == pytest.approx(
+        counts.sum()
+    )
 
 
 # masks
+
 
 def dice_now(network: AttnVGG, made: SimpleNamespace, config: dict) -> tuple[float, float]:
     """Mean Dice loss of both maps on the training photographs' lesions and on what is around them."""
@@ -269,31 +340,54 @@ def dice_now(network: AttnVGG, made: SimpleNamespace, config: dict) -> tuple[flo
     with torch.no_grad():
         output = network.train()(images)
     maps = output.pool3_map, output.pool4_map
-    return tuple(sum(dice_loss(one, wanted).mean().item() for one in maps) / 2 for wanted in (masks, 1 - masks))
+    return tuple(
+        sum(dice_loss(one, wanted).mean().item() for one in maps) / 2
+        for wanted in (masks, 1 - masks)
+    )
 
 
 def test_masks_put_the_maps_on_the_lesion_and_the_papers_control_off_it(made, monkeypatch):
     rising = iter(np.linspace(0.1, 0.9, 100))
-    monkeypatch.setattr(loop, "roc_auc_score", lambda truth, scores: next(rising))  # the last epoch is kept
-    settings = dataclasses.replace(SMALL, epochs=2, recipe="paper", attention="sigmoid", mask_weight_pool3=1.0,
-                                   mask_weight_pool4=1.0)
+    monkeypatch.setattr(
+        loop, "roc_auc_score", lambda truth, scores: next(rising)
+    )  # the last epoch is kept
+    settings = dataclasses.replace(
+        SMALL,
+        epochs=2,
+        recipe="paper",
+        attention="sigmoid",
+        mask_weight_pool3=1.0,
+        mask_weight_pool4=1.0,
+    )
     found = {}
     for target in ("lesion", "background"):
-        run = fit(dataclasses.replace(settings, mask_target=target), made.split, made.photographs(), report=quiet)
+        run = fit(
+            dataclasses.replace(settings, mask_target=target),
+            made.split,
+            made.photographs(),
+            report=quiet,
+        )
         found[target] = dice_now(run.network, made, run.config)
     torch.manual_seed(settings.seed)
     found["before"] = dice_now(AttnVGG(attention="sigmoid"), made, run.config)
     assert found["lesion"][0] < found["before"][0] - 0.1, found
     assert found["background"][1] < found["before"][1] - 0.1, found
-    assert found["background"][1] < found["lesion"][1] - 0.2, found  # a map that is 1 everywhere does not do for both
+    assert found["background"][1] < found["lesion"][1] - 0.2, (
+        found
+    )  # a map that is 1 everywhere does not do for both
 
 
 def test_without_masks_the_maps_learn_otsus_guess_of_every_photograph(made, monkeypatch):
     seen = []
-    monkeypatch.setattr(loop, "mask_loss", lambda maps, masks, masked, weights: seen.append((masks, masked))
-                        or 0 * maps[0].sum())
+    monkeypatch.setattr(
+        loop,
+        "mask_loss",
+        lambda maps, masks, masked, weights: seen.append((masks, masked)) or 0 * maps[0].sum(),
+    )
     monkeypatch.setattr(loop, "draw", lambda count, *_: plain(count))
-    settings = dataclasses.replace(SMALL, attention="sigmoid", mask_weight_pool3=0.5, mask_target="otsu")
+    settings = dataclasses.replace(
+        SMALL, attention="sigmoid", mask_weight_pool3=0.5, mask_target="otsu"
+    )
     photographs = Watched({**made.cache, "masks_file": ""})
     fit(settings, made.split.assign(mask=""), photographs, report=quiet)
     assert photographs.masks is None  # the reader's photographs are as they were
@@ -306,10 +400,17 @@ def test_without_masks_the_maps_learn_otsus_guess_of_every_photograph(made, monk
 
 def test_only_photographs_with_a_mask_are_held_to_one(made, monkeypatch):
     seen = []
-    monkeypatch.setattr(loop, "mask_loss", lambda maps, masks, masked, weights: seen.append((masks, masked, weights))
-                        or 0 * maps[0].sum())
+    monkeypatch.setattr(
+        loop,
+        "mask_loss",
+        lambda maps, masks, masked, weights: (
+            seen.append((masks, masked, weights)) or 0 * maps[0].sum()
+        ),
+    )
     split = made.split.assign(mask=made.split["mask"].where(made.split.index % 2 == 0, ""))
-    settings = dataclasses.replace(SMALL, attention="sigmoid", recipe="tutorial", mask_weight_pool4=0.5)
+    settings = dataclasses.replace(
+        SMALL, attention="sigmoid", recipe="tutorial", mask_weight_pool4=0.5
+    )
     photographs = Watched(made.cache)
     fit(settings, split, photographs, report=quiet)
     used = split[split["kept"] == 1]
@@ -320,23 +421,36 @@ def test_only_photographs_with_a_mask_are_held_to_one(made, monkeypatch):
 
 # what goes wrong
 
+
 def test_masks_that_are_not_there_are_asked_for(made):
     settings = dataclasses.replace(SMALL, attention="sigmoid", mask_weight_pool3=0.1)
-    with pytest.raises(ValueError, match="no training photograph has a mask: set `masks` in 01_download.ipynb"):
-        fit(settings, made.split.assign(mask=""), Photographs({**made.cache, "masks_file": ""}, CPU))
+    with pytest.raises(
+        ValueError, match="no training photograph has a mask: set `masks` in 01_download.ipynb"
+    ):
+        fit(
+            settings, made.split.assign(mask=""), Photographs({**made.cache, "masks_file": ""}, CPU)
+        )
 
 
 @pytest.mark.parametrize("side", ["train", "val"])
 @pytest.mark.parametrize("target", [0, 1])
 def test_a_side_without_a_class_is_refused_by_name(side, target, made):
-    lacking = made.split.assign(target=made.split["target"].where(made.split["split"] != side, target))
+    lacking = made.split.assign(
+        target=made.split["target"].where(made.split["split"] != side, target)
+    )
     with pytest.raises(ValueError, match=f"^{side} holds"):
         fit(SMALL, lacking, made.photographs())
 
 
-@pytest.mark.parametrize("batch_size", [12, 1000])  # of one batch the loss is finite, the network after it not
+@pytest.mark.parametrize(
+    "batch_size", [12, 1000]
+)  # of one batch the loss is finite, the network after it not
 def test_a_loss_that_is_not_finite_stops_the_run(batch_size, made):
     settings = dataclasses.replace(SMALL, recipe="paper", learning_rate=1e30, batch_size=batch_size)
-    batch = "batch 2 of 7" if batch_size == 12 else "batch 1 of 1"  # the first that the overflown network answered
-    with pytest.raises(FloatingPointError, match=f"epoch 1, {batch}: the loss is not finite; lower learning_rate"):
+    batch = (
+        "batch 2 of 7" if batch_size == 12 else "batch 1 of 1"
+    )  # the first that the overflown network answered
+    with pytest.raises(
+        FloatingPointError, match=f"epoch 1, {batch}: the loss is not finite; lower learning_rate"
+    ):
         fit(settings, made.split, made.photographs(), report=quiet)

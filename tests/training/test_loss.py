@@ -19,6 +19,7 @@ def examples(*shape: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 # focal loss
 
+
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0, 5.0])
 @pytest.mark.parametrize("alpha", [-1.0, 0.0, 0.25, 0.5, 1.0])
@@ -35,11 +36,17 @@ def test_focal_loss_and_its_gradient_equal_torchvisions(alpha, gamma, reduction)
 
 def test_the_defaults_are_lins_gamma_without_alpha_averaged():
     logits, targets = examples(9)
-    torch.testing.assert_close(focal_loss(logits, targets), sigmoid_focal_loss(logits, targets, -1, 2, "mean"))
+    torch.testing.assert_close(
+        focal_loss(logits, targets), sigmoid_focal_loss(logits, targets, -1, 2, "mean")
+    )
 
 
 def test_focal_loss_equals_its_formula():
-    for logit, target, alpha, gamma in [(0.7, 1.0, 0.25, 2.0), (0.7, 0.0, 0.25, 2.0), (-2.0, 1.0, 0.9, 3.5)]:
+    for logit, target, alpha, gamma in [
+        (0.7, 1.0, 0.25, 2.0),
+        (0.7, 0.0, 0.25, 2.0),
+        (-2.0, 1.0, 0.9, 3.5),
+    ]:
         p = 1 / (1 + math.exp(-logit))
         p_t, alpha_t = (p, alpha) if target else (1 - p, 1 - alpha)
         loss = focal_loss(torch.tensor([logit]), torch.tensor([target]), alpha=alpha, gamma=gamma)
@@ -49,8 +56,10 @@ def test_focal_loss_equals_its_formula():
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 def test_gamma_0_is_cross_entropy(reduction):
     logits, targets = examples(11)
-    torch.testing.assert_close(focal_loss(logits, targets, gamma=0, reduction=reduction),
-                               functional.binary_cross_entropy_with_logits(logits, targets, reduction=reduction))
+    torch.testing.assert_close(
+        focal_loss(logits, targets, gamma=0, reduction=reduction),
+        functional.binary_cross_entropy_with_logits(logits, targets, reduction=reduction),
+    )
 
 
 def test_the_tutorials_quarter_only_scales_where_lins_alpha_weighs_the_classes():
@@ -59,7 +68,9 @@ def test_the_tutorials_quarter_only_scales_where_lins_alpha_weighs_the_classes()
     tutorials = (0.25 * (1 - torch.exp(-entropy)) ** 2 * entropy).mean()
     ours = focal_loss(logits, targets)
     torch.testing.assert_close(tutorials, 0.25 * ours)
-    torch.testing.assert_close(*(torch.autograd.grad(loss, logits)[0] for loss in (4 * tutorials, ours)))
+    torch.testing.assert_close(
+        *(torch.autograd.grad(loss, logits)[0] for loss in (4 * tutorials, ours))
+    )
     each = focal_loss(logits, targets, reduction="none")
     weighed = focal_loss(logits, targets, alpha=0.25, reduction="none")
     torch.testing.assert_close(weighed, torch.where(targets == 1, 0.25, 0.75) * each)
@@ -77,25 +88,35 @@ def test_extreme_logits_stay_finite(dtype, gamma):
         surely_right, surely_wrong = (0, -1) if target == 0 else (-1, 0)
         assert loss[surely_right] == 0 and logits.grad[surely_right] == 0
         assert loss[surely_wrong].item() == pytest.approx(1e4, rel=0.01)
-        assert logits.grad[surely_wrong] == (1 if target == 0 else -1)  # the pull back is never lost
+        assert logits.grad[surely_wrong] == (
+            1 if target == 0 else -1
+        )  # the pull back is never lost
 
 
-@pytest.mark.parametrize("one, other", [((4, 1), (4,)), ((4,), (4, 1)), ((1,), (4,)), ((4, 3), (3, 4))])
+@pytest.mark.parametrize(
+    "one, other", [((4, 1), (4,)), ((4,), (4, 1)), ((1,), (4,)), ((4, 3), (3, 4))]
+)
 def test_shapes_that_would_broadcast_are_refused(one, other):
     with pytest.raises(ValueError, match="must have one shape") as raised:
         focal_loss(torch.zeros(one), torch.zeros(other))
     assert str(list(one)) in str(raised.value) and str(list(other)) in str(raised.value)
 
 
-@pytest.mark.parametrize("wrong, message", [
-    ({"alpha": 1.5}, "alpha is at most 1"), ({"gamma": -0.5}, "gamma at least 0, not -1.0 and -0.5"),
-    ({"reduction": "average"}, "'mean', 'sum' or 'none', not 'average'")])
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        ({"alpha": 1.5}, "alpha is at most 1"),
+        ({"gamma": -0.5}, "gamma at least 0, not -1.0 and -0.5"),
+        ({"reduction": "average"}, "'mean', 'sum' or 'none', not 'average'"),
+    ],
+)
 def test_values_out_of_range_are_refused(wrong, message):
     with pytest.raises(ValueError, match=message):
         focal_loss(torch.zeros(2), torch.zeros(2), **wrong)
 
 
 # the Dice term
+
 
 def plain_dice(found: list[list[float]], mask: list[list[float]]) -> float:
     """`1 - 2 |a m| / (|a| + |m|)` of one map and one mask, the mask averaged over the pixels that each cell touches."""
@@ -111,16 +132,27 @@ def plain_dice(found: list[list[float]], mask: list[list[float]]) -> float:
     return 1 - 2 * both / total
 
 
-@pytest.mark.parametrize("count, small, large", [
-    (3, (4, 4), (4, 4)), (2, (4, 4), (32, 32)), (1, (3, 5), (24, 40)), (1, (5, 2), (40, 16)), (2, (4, 3), (10, 7)),
-    (1, (1, 1), (6, 4))])
+@pytest.mark.parametrize(
+    "count, small, large",
+    [
+        (3, (4, 4), (4, 4)),
+        (2, (4, 4), (32, 32)),
+        (1, (3, 5), (24, 40)),
+        (1, (5, 2), (40, 16)),
+        (2, (4, 3), (10, 7)),
+        (1, (1, 1), (6, 4)),
+    ],
+)
 def test_dice_equals_a_plain_loop(count, small, large):
     generator = torch.Generator().manual_seed(count + large[1])
     maps = torch.rand(count, 1, *small, generator=generator)
     masks = (torch.rand(count, 1, *large, generator=generator) < 0.3).float()
     loss = dice_loss(maps, masks)
     assert loss.shape == (count,)
-    expected = [plain_dice(one.tolist(), mask.tolist()) for one, mask in zip(maps[:, 0], masks[:, 0], strict=True)]
+    expected = [
+        plain_dice(one.tolist(), mask.tolist())
+        for one, mask in zip(maps[:, 0], masks[:, 0], strict=True)
+    ]
     assert loss.tolist() == pytest.approx(expected, abs=1e-5)
 
 
@@ -152,7 +184,10 @@ def test_the_loss_on_masks_weighs_the_maps_and_leaves_photographs_without_a_mask
     generator = torch.Generator().manual_seed(0)
     maps = torch.rand(4, 1, 4, 6, generator=generator), torch.rand(4, 1, 2, 3, generator=generator)
     masks = (torch.rand(4, 1, 16, 24, generator=generator) < 0.4).float()
-    terms = [[plain_dice(one[row, 0].tolist(), masks[row, 0].tolist()) for one in maps] for row in range(4)]
+    terms = [
+        [plain_dice(one[row, 0].tolist(), masks[row, 0].tolist()) for one in maps]
+        for row in range(4)
+    ]
     found = mask_loss(maps, masks, torch.tensor([1.0, 0, 1, 1]), (0.5, 2.0))
     expected = sum(0.5 * terms[row][0] + 2 * terms[row][1] for row in (0, 2, 3)) / 3
     assert found.item() == pytest.approx(expected, abs=1e-5)

@@ -21,8 +21,17 @@ from helpers.training.loop import fit
 from helpers.training.settings import Settings
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-SMALL = {"image_size": 32, "epochs": 2, "batch_size": 13, "precision": "fp32", "recipe": "paper", "learning_rate": 1e-3,
-         "attention": "sigmoid", "mask_weight_pool3": 0.1, "mask_weight_pool4": 0.2}
+SMALL = {
+    "image_size": 32,
+    "epochs": 2,
+    "batch_size": 13,
+    "precision": "fp32",
+    "recipe": "paper",
+    "learning_rate": 1e-3,
+    "attention": "sigmoid",
+    "mask_weight_pool3": 0.1,
+    "mask_weight_pool4": 0.2,
+}
 
 # what each process runs: sys.argv holds the cache, the split, the settings, whether batch norm is frozen, and a file
 WORKER = """
@@ -60,11 +69,30 @@ def work(made, folder, mode: str, *, processes: int, **chosen) -> list[dict]:
     made.split.to_csv(folder / "split.csv", index=False)
     (folder / "worker.py").write_text(WORKER)
     launcher = TORCHRUN if processes == 2 else [sys.executable]
-    subprocess.run([*launcher, str(folder / "worker.py"), json.dumps(made.cache), str(folder / "split.csv"),
-                    json.dumps(SMALL | chosen), mode, str(folder / f"{mode}{processes}")], check=True, timeout=180,
-                   cwd=workspace.PROJECT, env={**os.environ, "OMP_NUM_THREADS": "1", "ATTENTION_HEADLESS": "1",
-                                               "PYTHONPATH": str(workspace.PROJECT)})
-    return [torch.load(folder / f"{mode}{processes}.{number}", weights_only=True) for number in range(processes)]
+    subprocess.run(
+        [
+            *launcher,
+            str(folder / "worker.py"),
+            json.dumps(made.cache),
+            str(folder / "split.csv"),
+            json.dumps(SMALL | chosen),
+            mode,
+            str(folder / f"{mode}{processes}"),
+        ],
+        check=True,
+        timeout=180,
+        cwd=workspace.PROJECT,
+        env={
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "ATTENTION_HEADLESS": "1",
+            "PYTHONPATH": str(workspace.PROJECT),
+        },
+    )
+    return [
+        torch.load(folder / f"{mode}{processes}.{number}", weights_only=True)
+        for number in range(processes)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +105,10 @@ def frozen(made, tmp_path_factory) -> tuple[list[dict], list[dict]]:
 def furthest(one: dict, other: dict) -> float:
     """The largest difference between two state dictionaries, as a share of the tensor's largest value."""
     assert one.keys() == other.keys()
-    return max(((one[name] - other[name]).abs().max() / one[name].abs().max().clamp(min=1)).item() for name in one)
+    return max(
+        ((one[name] - other[name]).abs().max() / one[name].abs().max().clamp(min=1)).item()
+        for name in one
+    )
 
 
 def test_validation_in_two_processes_equals_one_processs(frozen):
@@ -99,7 +130,9 @@ def test_training_with_frozen_batch_norm_equals_one_processs(frozen):
 def test_each_photograph_stands_in_one_share_of_each_epoch(frozen, made):
     [one], two = frozen
     melanomas = made.used.loc[made.train, "target"].to_numpy() == 1
-    whole = sorted(np.repeat(made.train, np.where(melanomas, 4, 1)))  # the paper's recipe shows a melanoma four times
+    whole = sorted(
+        np.repeat(made.train, np.where(melanomas, 4, 1))
+    )  # the paper's recipe shows a melanoma four times
     for epoch in range(2):
         shares = [process["seen"][epoch] for process in two]
         assert sorted(shares[0] + shares[1]) == whole == sorted(one["seen"][epoch])
@@ -116,19 +149,25 @@ class Halves(nn.Module):
     def forward(self, images: torch.Tensor):
         sizes = [len(one) for one in np.array_split(np.arange(len(images)), 2)]
         first, second = images.split(sizes)
-        other = {name: buffer.clone() for name, buffer in self.network.named_buffers()}  # the second process's own
+        other = {
+            name: buffer.clone() for name, buffer in self.network.named_buffers()
+        }  # the second process's own
         outputs = [self.network(first), torch.func.functional_call(self.network, other, (second,))]
         return type(outputs[0])(*(torch.cat(parts) for parts in zip(*outputs, strict=True)))
 
 
-def test_training_with_live_batch_norm_equals_one_process_with_shares_apart(made, tmp_path, monkeypatch):
+def test_training_with_live_batch_norm_equals_one_process_with_shares_apart(
+    made, tmp_path, monkeypatch
+):
     two = work(made, tmp_path / "live", "live", processes=2)
     monkeypatch.setenv("ATTENTION_HEADLESS", "1")
     monkeypatch.setattr(processes, "replicate", lambda network: (network, Halves(network)))
     one = fit(Settings(**SMALL, device="cpu"), made.split, made.photographs(), report=str)
     for process in two:
         assert furthest(one.network.state_dict(), process["state"]) <= 1e-5
-        np.testing.assert_allclose(process["history"]["val_loss"], one.history["val_loss"], atol=1e-5)
+        np.testing.assert_allclose(
+            process["history"]["val_loss"], one.history["val_loss"], atol=1e-5
+        )
 
 
 DYING = """
@@ -149,28 +188,64 @@ sys.exit(train.main(sys.argv[1:]))
 def test_a_dead_process_ends_the_job_and_the_next_start_goes_on(made, folders, tmp_path):
     folder = made.prepare("two")
     (tmp_path / "dying.py").write_text(DYING)
-    options = ["--", "--run", "two", "-p", "image_size", "32", "-p", "epochs", "3", "-p", "batch_size", "12"]
+    options = [
+        "--",
+        "--run",
+        "two",
+        "-p",
+        "image_size",
+        "32",
+        "-p",
+        "epochs",
+        "3",
+        "-p",
+        "batch_size",
+        "12",
+    ]
     environment = {**os.environ, "ATTENTION_HEADLESS": "1", "PYTHONPATH": str(workspace.PROJECT)}
     started = time.monotonic()
-    dead = subprocess.run([*TORCHRUN, str(tmp_path / "dying.py"), *options], env=environment, cwd=workspace.PROJECT,
-                          capture_output=True, text=True, timeout=120)
+    dead = subprocess.run(
+        [*TORCHRUN, str(tmp_path / "dying.py"), *options],
+        env=environment,
+        cwd=workspace.PROJECT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert dead.returncode != 0 and "SIGKILL" in dead.stderr and time.monotonic() - started < 100
     assert "epoch  1/3" in dead.stdout and "epoch  3/3" not in dead.stdout
-    again = subprocess.run([*TORCHRUN, "-m", "helpers.train", *options], env=environment, cwd=workspace.PROJECT,
-                           capture_output=True, text=True, timeout=120)
+    again = subprocess.run(
+        [*TORCHRUN, "-m", "helpers.train", *options],
+        env=environment,
+        cwd=workspace.PROJECT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert again.returncode == 0, again.stderr[-2000:]
     assert "goes on after epoch 1 of 3" in again.stdout and again.stdout.count("epoch  3/3") == 1
-    assert {path.name for path in folder.glob("[!.]*")} == {"dataset.json", "split.csv", "cache.json", "model.pt",
-                                                            "history.csv", "predictions.csv", "metrics.json",
-                                                            "timing.json"}
+    assert {path.name for path in folder.glob("[!.]*")} == {
+        "dataset.json",
+        "split.csv",
+        "cache.json",
+        "model.pt",
+        "history.csv",
+        "predictions.csv",
+        "metrics.json",
+        "timing.json",
+    }
     table = pd.read_csv(folder / "predictions.csv")
     content = workspace.read_json(folder / "metrics.json", "04_train.ipynb")
     test = table[table["split"] == "test"]
     assert content["test"]["auc"] == pytest.approx(roc_auc_score(test["target"], test["logit"]))
-    assert checkpoint.load_checkpoint(folder / "model.pt", torch.device("cpu"))[1]["threshold"] == content["threshold"]
+    assert (
+        checkpoint.load_checkpoint(folder / "model.pt", torch.device("cpu"))[1]["threshold"]
+        == content["threshold"]
+    )
 
 
 # one process alone
+
 
 def test_alone_a_share_is_the_whole_and_nothing_changes():
     items, network = np.arange(7), nn.Linear(2, 1)
@@ -190,15 +265,24 @@ def test_shares_are_neighbours_of_nearly_one_size(count, monkeypatch):
     for number in range(count):
         monkeypatch.setattr(processes, "place", lambda number=number: (number, count))
         shares.append(processes.share(np.arange(13)))
-    assert np.concatenate(shares).tolist() == list(range(13)) and np.ptp([len(one) for one in shares]) <= 1
+    assert (
+        np.concatenate(shares).tolist() == list(range(13))
+        and np.ptp([len(one) for one in shares]) <= 1
+    )
     means = [one.mean() * processes.weight(len(one), 13) for one in shares]
     assert np.mean(means) == pytest.approx(6.0), "averaged over processes: the mean over the batch"
 
 
 def test_more_processes_than_photographs_in_a_batch_are_refused(made, monkeypatch):
     monkeypatch.setattr(processes, "place", lambda: (0, 13))
-    with pytest.raises(ValueError, match="a batch of 10 has not one photograph for each of 13 processes"):
-        fit(dataclasses.replace(Settings(), image_size=32, batch_size=12), made.split, made.photographs())
+    with pytest.raises(
+        ValueError, match="a batch of 10 has not one photograph for each of 13 processes"
+    ):
+        fit(
+            dataclasses.replace(Settings(), image_size=32, batch_size=12),
+            made.split,
+            made.photographs(),
+        )
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="the GPUs of two processes need a GPU")
