@@ -1,13 +1,15 @@
-"""Where things lie and what the machine offers: folders, device, precision, seeds, files never half written.
+"""Where things lie and what the machine offers: folders, device, precision, seeds, whole files.
 
 Every other module asks here instead of naming a folder or a device of its own.
 """
 
 import errno
-import glob
 import json
 import os
+import platform
 import random
+import re
+import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,9 +23,8 @@ from filelock import FileLock, Timeout
 from helpers import hosts
 
 PROJECT = hosts.PROJECT
-FORMAT = (
-    1  # of the files that a run leaves; raised when a reader of the old ones would misread the new
-)
+# of the files that a run leaves; raised when a reader of the old ones would misread the new
+FORMAT = 1
 UNWRITABLE = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "your share of the disk is used up",
@@ -40,27 +41,40 @@ class CannotWrite(OSError):
 
 
 def data_folder() -> Path:
-    """Where photographs and caches go: the folder that ATTENTION_DATA names, the host's own, or `data/` here."""
+    """Where photographs and caches go.
+
+    The folder that ATTENTION_DATA names, else the host's own, else `data/` of the project.
+    """
     return Path(os.environ.get("ATTENTION_DATA") or hosts.folder("data")).expanduser().resolve()
 
 
-def run_folder(run: str) -> Path:
-    """The folder of a run, created: below the folder that ATTENTION_RUNS names, the host's own, or `runs/`.
+def runs_folder() -> Path:
+    """Where runs go: the folder that ATTENTION_RUNS names, else the host's own, else `runs/`."""
+    return Path(os.environ.get("ATTENTION_RUNS") or hosts.folder("runs")).expanduser().resolve()
 
-    Raises ValueError for a name that would leave that folder, CannotWrite where the folder cannot be made or written.
+
+def run_folder(run: str) -> Path:
+    """The folder of a run, created below `runs_folder`.
+
+    Raises:
+        ValueError: the name would leave that folder.
+        CannotWrite: the folder cannot be made or written.
     """
-    if not run or run != Path(run).name or run in (".", ".."):
-        raise ValueError(
-            f"run is the name of one folder, such as 'sample' or 'seed-1', not {run!r}"
-        )
-    folder = (
-        Path(os.environ.get("ATTENTION_RUNS") or hosts.folder("runs")).expanduser().resolve() / run
-    )
+    check_run_name(run)
+    folder = runs_folder() / run
     with saying_what_to_do(folder):
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     return folder
+
+
+def check_run_name(run: str) -> None:
+    """Raises ValueError unless `run` is the name of one folder."""
+    if not run or run != Path(run).name or run in (".", ".."):
+        raise ValueError(
+            f"run is the name of one folder, such as 'sample' or 'seed-1', not {run!r}"
+        )
 
 
 def resolve(path: str | Path) -> Path:
@@ -78,38 +92,52 @@ def headless() -> bool:
 
 
 def choose_device(device: str = "auto") -> torch.device:
-    """The device to compute on; "auto" takes CUDA, then MPS, then CPU. Raises ValueError if `device` is not there."""
-    there = ["cuda", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
-    there = there if torch.cuda.is_available() else []
-    there += ["mps"] if torch.backends.mps.is_available() else []
-    there += ["cpu"]
+    """The device to compute on; "auto" takes CUDA, then MPS, then the CPU.
+
+    Raises:
+        ValueError: `device` is not here; the message lists those that are.
+    """
+    available = []
+    if torch.cuda.is_available():
+        available.append("cuda")
+        available += [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+    if torch.backends.mps.is_available():
+        available.append("mps")
+    available.append("cpu")
     if device == "auto":
-        return torch.device(there[0])
-    if device not in there:
+        return torch.device(available[0])
+    if device not in available:
         raise ValueError(
-            f"device {device!r} is not available here; set device to 'auto' or one of: {', '.join(there)}"
+            f"device {device!r} is not available here; set device to 'auto' or one of: "
+            f"{', '.join(available)}"
         )
     return torch.device(device)
 
 
 def choose_precision(device: torch.device, precision: str = "auto") -> torch.dtype:
-    """The type of the network's arithmetic; "auto": bf16 where the chip is fast at it, fp16 on older GPUs, else fp32.
+    """The type of the network's arithmetic.
 
-    "fp32", "bf16" and "fp16" are taken as they are. Raises ValueError for anything else.
+    Args:
+        device: where it computes.
+        precision: "fp32", "bf16" and "fp16" are taken as they are. "auto" is bf16 where the chip
+            is fast at it, fp16 on older GPUs, else fp32.
+
+    Raises:
+        ValueError: another word.
     """
     types = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-    if precision != "auto":
-        if precision not in types:
-            raise ValueError(f"precision is 'auto' or one of {', '.join(types)}, not {precision!r}")
+    if precision in types:
         return types[precision]
+    if precision != "auto":
+        raise ValueError(f"precision is 'auto' or one of {', '.join(types)}, not {precision!r}")
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.get_device_capability(device)[0] >= 8 else torch.float16
-    able = (
-        torch.cpu.get_capabilities()
-        if device.type == "cpu" and hasattr(torch.cpu, "get_capabilities")
-        else {}
-    )
-    return torch.bfloat16 if able.get("avx512_bf16") or able.get("amx_bf16") else torch.float32
+        recent = torch.cuda.get_device_capability(device)[0] >= 8  # from Ampere on
+        return torch.bfloat16 if recent else torch.float16
+    if device.type == "cpu" and hasattr(torch.cpu, "get_capabilities"):
+        able = torch.cpu.get_capabilities()
+        if able.get("avx512_bf16") or able.get("amx_bf16"):
+            return torch.bfloat16
+    return torch.float32
 
 
 def seed_everything(seed: int) -> None:
@@ -121,52 +149,84 @@ def seed_everything(seed: int) -> None:
 
 @contextmanager
 def saying_what_to_do(path: Path) -> Iterator[None]:
-    """Turn the system's word that `path` cannot be written into a sentence that says why, and what to do."""
+    """Turn the system's word that `path` cannot be written into a sentence with a remedy.
+
+    What the system says of another place passes as it is: a file that cannot be read, say.
+
+    Raises:
+        CannotWrite: `path`, or a folder on the way to it, cannot be written.
+    """
     try:
         yield
-    except (
-        OSError,
-        RuntimeError,
-    ) as error:  # torch.save tells of a full disk by a RuntimeError around it
-        said = error if isinstance(error, OSError) else error.__context__
-        if (
-            isinstance(said, CannotWrite)
-            or not isinstance(said, OSError)
-            or said.errno not in UNWRITABLE
-        ):
+    except (OSError, RuntimeError) as error:
+        # torch.save tells of a full disk by a RuntimeError around it
+        cause = error if isinstance(error, OSError) else error.__context__
+        if isinstance(cause, CannotWrite) or not isinstance(cause, OSError):
             raise
-        variable = "ATTENTION_DATA" if data_folder() in (path, *path.parents) else "ATTENTION_RUNS"
+        if cause.errno not in UNWRITABLE or not concerns(cause, path):
+            raise
+        inside_data = data_folder() in (path, *path.parents)
+        variable = "ATTENTION_DATA" if inside_data else "ATTENTION_RUNS"
         raise CannotWrite(
-            f"{path} cannot be written: {UNWRITABLE[said.errno]}. What was there before is as it was. "
-            f"Make room, or set {variable} to a folder that has it and is yours"
+            f"{path} cannot be written: {UNWRITABLE[cause.errno]}. What was there before is as it "
+            f"was. Make room, or set {variable} to a folder that has it and is yours"
         ) from error
+
+
+def concerns(error: OSError, path: Path) -> bool:
+    """Whether an error is about `path`: what lies beside or below it, or a folder above it.
+
+    An error that names no file comes from writing to one that is open.
+    """
+    if error.filename is None:
+        return True
+    named = Path(os.fsdecode(error.filename)).absolute()
+    return named.is_relative_to(path.parent) or path.is_relative_to(named)
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Write a file whole or not at all: yields a path beside `path`, renamed onto it when the block ends well.
+    """Write a file whole or not at all.
 
-    What a killed process left of the same file is deleted. Raises CannotWrite.
+    Yields a path beside `path`, of the writer's own, that is renamed onto it when the block ends
+    well: its bytes are on the disk by then, so that a power cut leaves the old file or the new.
+    What a killed process of this machine left of the same file is deleted.
+
+    Raises:
+        CannotWrite: the disk is full or may not be written.
     """
-    beside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    machine = re.sub(r"\W", "-", platform.node())[:40]
+    token = secrets.token_hex(3)  # threads of one process write each a file of its own
+    beside = path.with_name(f".{path.stem}.{machine}.{os.getpid()}.{token}{path.suffix}")
     with saying_what_to_do(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        for left in path.parent.glob(
-            glob.escape(f".{path.stem}.") + "*" + glob.escape(path.suffix)
-        ):
-            writer = left.name[len(path.stem) + 2 : len(left.name) - len(path.suffix)]
-            if writer.isdigit() and not psutil.pid_exists(int(writer)):
-                left.unlink(missing_ok=True)
+        remove_leftovers(path, machine)
         try:
             yield beside
+            with beside.open("r+b") as written:
+                os.fsync(written.fileno())
             os.replace(beside, path)
         finally:
             beside.unlink(missing_ok=True)
 
 
+def remove_leftovers(path: Path, machine: str) -> None:
+    """Delete what killed processes of this machine left of `path`; others may still be writing."""
+    left = re.compile(
+        rf"\.{re.escape(path.stem)}\.{re.escape(machine)}\.(\d+)\.\w+{re.escape(path.suffix)}"
+    )
+    for file in path.parent.iterdir():
+        writer = left.fullmatch(file.name)
+        if writer and not psutil.pid_exists(int(writer[1])):
+            file.unlink(missing_ok=True)
+
+
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold what is made at `path` against other processes, which say so and wait; for as long as the block lasts."""
+    """Hold what is made at `path` against other processes, for as long as the block lasts.
+
+    A second process says so, and waits.
+    """
     with saying_what_to_do(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path.with_name(f".{path.name}.lock"))
@@ -195,7 +255,12 @@ def as_json(content: dict) -> str:
 
 
 def read_json(path: Path, notebook: str) -> dict:
-    """What `write_json` wrote. Raises as `need` does, and ValueError for another format's version."""
+    """What `write_json` wrote.
+
+    Raises:
+        FileNotFoundError: the file is not there; `notebook` makes it.
+        ValueError: the file has another version of the format.
+    """
     content = json.loads(need(path, notebook).read_text(encoding="utf-8"))
     if content.get("format") != FORMAT:
         raise ValueError(
@@ -205,7 +270,11 @@ def read_json(path: Path, notebook: str) -> dict:
 
 
 def need(path: Path, notebook: str) -> Path:
-    """`path` if it exists. Raises FileNotFoundError that names the notebook which makes it."""
+    """`path` if it exists.
+
+    Raises:
+        FileNotFoundError: it does not; the message names the notebook that makes it.
+    """
     if not path.exists():
         raise FileNotFoundError(
             f"{path.name} is not in {path.parent}: run {notebook} first (with the same `run`), or "
@@ -216,10 +285,14 @@ def need(path: Path, notebook: str) -> Path:
 
 
 def read_table(path: Path, notebook: str, columns: Sequence[str]) -> pd.DataFrame:
-    """A csv that a notebook left, ids and sources as text. Raises as `need`, and ValueError for absent columns."""
-    table = pd.read_csv(
-        need(path, notebook), dtype={"image_id": str, "source": str}, keep_default_na=False
-    )
+    """A csv that a notebook left, with ids and sources as text and an empty cell as "".
+
+    Raises:
+        FileNotFoundError: the file is not there; `notebook` makes it.
+        ValueError: one of `columns` is absent.
+    """
+    text = {"image_id": str, "source": str}
+    table = pd.read_csv(need(path, notebook), dtype=text, keep_default_na=False)
     absent = [name for name in columns if name not in table]
     if absent:
         raise ValueError(

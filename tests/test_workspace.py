@@ -1,10 +1,14 @@
 """Folders, device, precision, seeds, and files that are written whole or not at all."""
 
+import errno
 import json
 import os
 import random
+import re
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -162,19 +166,67 @@ def test_a_crash_leaves_the_old_file_and_nothing_beside_it(error, tmp_path):
 
 
 def test_what_a_killed_process_left_is_deleted_and_nothing_else(tmp_path):
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    names = [
-        f".table.{dead.pid}.csv",
-        f".table.{os.getppid()}.csv",
-        f".other.{dead.pid}.csv",
-        ".table.mine.csv",
-    ]
-    for name in names:
-        (tmp_path / name).write_text("half")
-    with workspace.replacing(tmp_path / "table.csv") as beside:
+    path = tmp_path / "table.csv"
+    killed = "import os, sys; from pathlib import Path; from helpers import workspace\n" + (
+        "with workspace.replacing(Path(sys.argv[1])) as beside:\n"
+        "    beside.write_text('half'); os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", killed, str(path)], cwd=workspace.PROJECT)
+    (left,) = tmp_path.iterdir()
+    dead = re.fullmatch(r"\.table\.(.+)\.(\d+)\.(\w+)\.csv", left.name)
+    machine, number = dead[1], dead[2]
+    others = {
+        left.name.replace(number, str(os.getppid())): "one that still runs",
+        left.name.replace(
+            machine, "another-machine"
+        ): "on a shared disk, whose processes we cannot see",
+        left.name.replace("table", "other"): "of another file",
+        ".table.mine.csv": "a reader's own",
+    }
+    for name, whose in others.items():
+        (tmp_path / name).write_text(whose)
+    with workspace.replacing(path) as beside:
         beside.write_text("whole")
-    assert {path.name for path in tmp_path.iterdir()} == {"table.csv", *names[1:]}
+    assert {file.name for file in tmp_path.iterdir()} == {"table.csv", *others}
+
+
+def test_threads_that_write_one_file_do_not_meet(tmp_path):
+    path = tmp_path / "table.csv"
+    inside = threading.Barrier(4)
+
+    def write(text: str) -> None:
+        with workspace.replacing(path) as beside:
+            beside.write_text(text)
+            inside.wait()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, "abcd"))
+    assert path.read_text() in "abcd" and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+def test_a_file_is_as_readable_as_any_other_of_its_writer(tmp_path):
+    (tmp_path / "plain").write_text("")
+    with workspace.replacing(tmp_path / "table.csv") as beside:
+        beside.write_text("")
+    modes = {(tmp_path / name).stat().st_mode for name in ("plain", "table.csv")}
+    assert len(modes) == 1
+
+
+def test_a_file_elsewhere_that_cannot_be_read_is_not_called_unwritable(tmp_path):
+    elsewhere = PermissionError(errno.EACCES, "Permission denied", "/elsewhere/photograph.jpg")
+    with (
+        pytest.raises(PermissionError) as raised,
+        workspace.saying_what_to_do(tmp_path / "a" / "b"),
+    ):
+        raise elsewhere
+    assert raised.value is elsewhere
+    for there in (tmp_path / "a" / "b", tmp_path / "a" / ".b.part", tmp_path):
+        with (
+            pytest.raises(workspace.CannotWrite),
+            workspace.saying_what_to_do(tmp_path / "a" / "b"),
+        ):
+            raise PermissionError(errno.EACCES, "Permission denied", str(there))
 
 
 def test_json_there_and_back(tmp_path):
