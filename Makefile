@@ -1,65 +1,104 @@
 # Everything that a reader or a machine runs. `make help` lists it.
-# Targets set up .venv on first use. To use an environment of your own instead: make tutorial PYTHON=python
+# Targets set up .venv on first use. To use an environment of your own: make tutorial PYTHON=python
 
 VENV := .venv
 PYTHON ?= $(VENV)/bin/python
 SETUP := $(if $(filter $(VENV)/bin/python,$(PYTHON)),$(VENV)/.done)
 # the Python that makes .venv: the first of these that is there
-BASE ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(if $(shell command -v $(name)),$(name))))
+# (the redirection makes a make before 4.3 start a shell, which knows `command`)
+BASE ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(if $(shell command -v $(name) 2>/dev/null),$(name))))
+INSTALL := -m pip install --quiet --disable-pip-version-check
 export ATTENTION_HEADLESS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help tutorial test test-3.13 test-hosts test-faults site test-site lab notebooks opening bench clean
+.PHONY: help tutorial test lint units series nbval faults faults-all hosts test-3.13 \
+	lab notebooks opening results bench site test-site clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z0-9.-]+:.*##' Makefile | sed -E 's/^([^:]+):.*## /\1\t/' | awk -F '\t' '{printf "make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9.-]+:.*##' Makefile | sed 's/:.*##/ #/' | awk -F ' #  *' '{printf "make %-12s %s\n", $$1, $$2}'
 
 $(VENV)/.done: requirements.txt
 	@$(BASE) --version >/dev/null 2>&1 || { echo "$(BASE) does not start: install Python 3.11, 3.12 or 3.13"; exit 1; }
 	$(BASE) -m venv $(VENV) || { echo "python3 -m venv failed; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(VENV)/bin/python $(INSTALL) -r requirements.txt
 	@touch $@
 
-tutorial: $(SETUP)  ## set up, run the six notebooks on the built-in sample, say where to look
+tutorial: $(SETUP)  ## set up, run the series on the built-in sample, say where to look
 	$(PYTHON) -m helpers.run
 
-test: $(SETUP)  ## lint, units, the series through papermill, stored outputs through nbval
-	$(PYTHON) -m tests.parts
+# Tests. `make test` is what CI runs: the parts, two at a time, each with its line in the summary.
+# A part alone: `make units`. What a contributor runs while working: `pytest`, the same as `make units`.
+
+PARTS := lint units series nbval faults
+JOBS ?= 2
+# what a part prints comes when it ends, so that two do not mix (GNU make 4)
+TOGETHER := $(if $(filter output-sync,$(.FEATURES)),--output-sync=recurse)
+SUMMARY := $(or $(TMPDIR),/tmp)/attention-test-$(shell id -u)
+
+test: $(SETUP)  ## the parts lint, units, series, nbval and faults, and a summary
+	@rm -rf $(SUMMARY) && mkdir -p $(SUMMARY)
+	@$(MAKE) -k --no-print-directory $(if $(findstring -j,$(MAKEFLAGS)),,-j$(JOBS)) $(TOGETHER) $(PARTS:%=.part-%); \
+	code=$$?; echo; cat $(SUMMARY)/* 2>/dev/null; exit $$code
+
+.part-%:
+	@start=$$(date +%s); \
+	if $(MAKE) --no-print-directory $*; then word=passed; code=0; else word=FAILED; code=1; fi; \
+	printf '%-7s %s in %s s\n' $* $$word $$(($$(date +%s) - start)) > $(SUMMARY)/$*; exit $$code
+
+lint: $(SETUP)  ## ruff: rules and format
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check helpers tests bench site
+
+units: $(SETUP)  ## what is tested in seconds: the package, its docstrings' examples, the Kaggle client on loopback
+	$(PYTHON) -m pytest
+
+series: $(SETUP)  ## all notebooks through papermill, on a small set
+	$(PYTHON) -m pytest tests/notebooks
+
+nbval: $(SETUP)  ## stored outputs against those of this machine
+	$(PYTHON) -m tests.notebooks.compare
+
+faults: $(SETUP)  ## what can go wrong, done for real: the quick ones
+	$(PYTHON) -m pytest tests/faults
+
+faults-all: $(SETUP)  ## all of them, the load and the soak test; some 40 minutes
+	$(PYTHON) -m pytest tests/faults -m "long or not long" -rs
+	$(PYTHON) -m tests.faults.load
+	$(PYTHON) -m tests.faults.soak
 
 test-3.13:  ## the same tests under Python 3.13, in an environment of its own
 	$(MAKE) test VENV=.venv-3.13 BASE=python3.13
 
 .venv-colab/.done: tests/hosts/colab.txt
 	python3.13 -m venv .venv-colab
-	.venv-colab/bin/python -m pip install --quiet --disable-pip-version-check -r tests/hosts/colab.txt
+	.venv-colab/bin/python $(INSTALL) -r tests/hosts/colab.txt
 	@touch $@
 
 .venv-newest/.done: requirements.txt
 	python3.13 -m venv .venv-newest
-	sed 's/[=#].*//' requirements.txt | .venv-newest/bin/python -m pip install --quiet --disable-pip-version-check -r /dev/stdin
+	sed 's/[=#].*//' requirements.txt | .venv-newest/bin/python $(INSTALL) -r /dev/stdin
 	@touch $@
 
-test-hosts: $(SETUP) .venv-colab/.done .venv-newest/.done  ## the series on imitations of its hosts; Linux, root, Python 3.13
+hosts: $(SETUP) .venv-colab/.done .venv-newest/.done  ## the series on imitations of its hosts; Linux, root, Python 3.13
 	$(PYTHON) -m pytest tests/hosts -s
 
-test-faults: $(SETUP)  ## all that can go wrong, done for real, the load and the soak test; some 40 minutes
-	$(PYTHON) -m pytest tests/faults -rs
-	$(PYTHON) -m tests.faults.load
-	$(PYTHON) -m tests.faults.soak
+# The web edition.
 
 SITE_SETUP := $(if $(SETUP),$(VENV)/.site)
 
 $(VENV)/.site: site/requirements.txt $(VENV)/.done
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r site/requirements.txt
+	$(VENV)/bin/python $(INSTALL) -r requirements.txt -r site/requirements.txt
 	@touch $@
 
-site: $(SITE_SETUP)  ## build the book, with the notebooks' stored outputs: site/_build/html/index.html
+site: $(SITE_SETUP)  ## build the web edition, with the notebooks' stored outputs: site/_build/html/index.html
 	rm -rf site/_build
 	$(PYTHON) site/gather.py
 	$(PYTHON) -m sphinx -W --keep-going -q -b html -c site -d site/_build/doctrees site/_build/source site/_build/html
 
-test-site: site  ## the book in a real browser, and notebooks in a real JupyterLab; needs chromium and chromedriver
+test-site: site  ## the web edition in a real browser, and notebooks in a real JupyterLab; needs chromium and chromedriver
 	$(PYTHON) -m pytest tests/site -rs
+
+# Work on the series.
 
 lab: $(SETUP)  ## open the notebooks in JupyterLab
 	ATTENTION_HEADLESS= $(PYTHON) -m jupyterlab notebooks
@@ -70,8 +109,14 @@ notebooks: $(SETUP)  ## execute all notebooks on the sample and store them with 
 opening: $(SETUP)  ## put the repository's address of CITATION.cff into all first cells and badges
 	$(PYTHON) -m tests.notebooks.opening
 
+results: $(SETUP)  ## measure all that is published, into data/results/, and put it into the pages; needs real photographs for some
+	$(PYTHON) bench/publish.py --measure
+
 bench: $(SETUP)  ## measure speed and memory here: ours, the tutorial's loop and a peer's
 	$(PYTHON) bench/speed.py
+
+publish: $(SETUP)  ## put the figures of data/results/ into README, data/, bench/ and site/
+	$(PYTHON) bench/publish.py
 
 clean:  ## delete .venv, caches of tools and what runs left; photographs under data/ stay
 	rm -rf .venv .venv-3.13 .venv-colab .venv-newest site/_build runs .pytest_cache .ruff_cache

@@ -11,7 +11,6 @@ os.environ.setdefault(
     "OMP_NUM_THREADS", "1"
 )  # before torch: small tensors gain nothing from more, and lose by sharing
 PROJECT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(PROJECT))
 
 # who starts the tests in the background has them ignore Ctrl-C, and what they start would inherit that
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -26,9 +26,19 @@ subsample: int = 0
 learning_rate: float = 0.0
 compile_model: bool = False
 """
-KNOWN = {"run": (str, "sample"), "dataset": (str, "sample"), "masks": (str, "auto"), "weights": (str, "none"),
-         "ids": (str, ""), "pairs": (str, ""), "epochs": (int, 8), "learning_rate": (float, 0.0),
-         "compile_model": (bool, False), "attention": (str, "softmax"), "mask_weight_pool3": (float, 0.0)}
+KNOWN = {
+    "run": (str, "sample"),
+    "dataset": (str, "sample"),
+    "masks": (str, "auto"),
+    "weights": (str, "none"),
+    "ids": (str, ""),
+    "pairs": (str, ""),
+    "epochs": (int, 8),
+    "learning_rate": (float, 0.0),
+    "compile_model": (bool, False),
+    "attention": (str, "softmax"),
+    "mask_weight_pool3": (float, 0.0),
+}
 
 
 def write_notebook(path: Path, parameters: str, *cells: str) -> Path:
@@ -44,10 +54,12 @@ def write_notebook(path: Path, parameters: str, *cells: str) -> Path:
 def leave(name: str, parameters: str) -> str:
     """A cell that writes the parameters as the notebook sees them, and where it runs, into the run's folder."""
     names = [line.split(":")[0] for line in parameters.splitlines()]
-    return (f"import json, os, pathlib\nfolder = pathlib.Path(os.environ['ATTENTION_RUNS']) / run\n"
-            f"seen = {{name: globals()[name] for name in {names}}} | {{'cwd': os.getcwd()}}\n"
-            f"seen |= {{'headless': os.environ.get('ATTENTION_HEADLESS')}}\n"
-            f"(folder / '{name}.json').write_text(json.dumps(seen))")
+    return (
+        f"import json, os, pathlib\nfolder = pathlib.Path(os.environ['ATTENTION_RUNS']) / run\n"
+        f"seen = {{name: globals()[name] for name in {names}}} | {{'cwd': os.getcwd()}}\n"
+        f"seen |= {{'headless': os.environ.get('ATTENTION_HEADLESS')}}\n"
+        f"(folder / '{name}.json').write_text(json.dumps(seen))"
+    )
 
 
 @pytest.fixture
@@ -55,8 +67,14 @@ def series(tmp_path, folders, monkeypatch) -> Path:
     """Three toy notebooks in place of the series; returns their folder."""
     place = tmp_path / "notebooks"
     names = {"01_first": MORE, "02_second": PARAMETERS, "03_third": PARAMETERS}
-    monkeypatch.setattr(command, "NOTEBOOKS", [write_notebook(place / f"{name}.ipynb", parameters, leave(name, parameters))
-                                           for name, parameters in names.items()])
+    monkeypatch.setattr(
+        command,
+        "NOTEBOOKS",
+        [
+            write_notebook(place / f"{name}.ipynb", parameters, leave(name, parameters))
+            for name, parameters in names.items()
+        ],
+    )
     monkeypatch.setenv("ATTENTION_HEADLESS", "1")
     monkeypatch.chdir(tmp_path)
     return place
@@ -69,20 +87,47 @@ def left(folders, name: str, run_name: str = "sample") -> dict:
 
 # values
 
-@pytest.mark.parametrize("value, kind, expected", [
-    ("8", int, 8), (8, int, 8), ("-3", int, -3), ("1e-4", float, 1e-4), (1, float, 1.0), (0.5, float, 0.5),
-    ("true", bool, True), ("False", bool, False), (True, bool, True), ("a b", str, "a b"), ("", str, ""),
-    ("8", str, "8")])
+
+@pytest.mark.parametrize(
+    "value, kind, expected",
+    [
+        ("8", int, 8),
+        (8, int, 8),
+        ("-3", int, -3),
+        ("1e-4", float, 1e-4),
+        (1, float, 1.0),
+        (0.5, float, 0.5),
+        ("true", bool, True),
+        ("False", bool, False),
+        (True, bool, True),
+        ("a b", str, "a b"),
+        ("", str, ""),
+        ("8", str, "8"),
+    ],
+)
 def test_a_value_becomes_its_parameters_type(value, kind, expected):
     found = parameters.convert("x", value, kind)
     assert found == expected and type(found) is kind
 
 
-@pytest.mark.parametrize("value, kind, message", [
-    ("8.5", int, "x is '8.5', expected int"), (8.5, int, "expected int"), (True, int, "expected int"),
-    ("", int, "expected int"), ("fast", float, "expected float"), (True, float, "expected float"),
-    (1, bool, "x is 1, expected true or false"), ("yes", bool, "expected true or false"), ("1", bool, "true or false"),
-    (8, str, "expected str"), (None, str, "x is None, expected str"), ([1], int, "expected int"), ({}, str, "str")])
+@pytest.mark.parametrize(
+    "value, kind, message",
+    [
+        ("8.5", int, "x is '8.5', expected int"),
+        (8.5, int, "expected int"),
+        (True, int, "expected int"),
+        ("", int, "expected int"),
+        ("fast", float, "expected float"),
+        (True, float, "expected float"),
+        (1, bool, "x is 1, expected true or false"),
+        ("yes", bool, "expected true or false"),
+        ("1", bool, "true or false"),
+        (8, str, "expected str"),
+        (None, str, "x is None, expected str"),
+        ([1], int, "expected int"),
+        ({}, str, "str"),
+    ],
+)
 def test_a_value_of_another_type_is_refused(value, kind, message):
     with pytest.raises(ValueError, match=message):
         parameters.convert("x", value, kind)
@@ -91,15 +136,23 @@ def test_a_value_of_another_type_is_refused(value, kind, message):
 def test_the_file_is_read_and_the_command_line_overrides_it(tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text("epochs: 3\nlearning_rate: 1\ncompile_model: true\nrun: from-file\n")
-    found = parameters.read_parameters(str(file), [("epochs", "5"), ("run", "mine"), ("run", "last")], KNOWN)
+    found = parameters.read_parameters(
+        str(file), [("epochs", "5"), ("run", "mine"), ("run", "last")], KNOWN
+    )
     assert found == {"epochs": 5, "learning_rate": 1.0, "compile_model": True, "run": "last"}
     assert type(found["learning_rate"]) is float
     file.write_text("# nothing but a comment\n")
-    assert parameters.read_parameters(str(file), [], KNOWN) == {} == parameters.read_parameters("", [], KNOWN)
+    assert (
+        parameters.read_parameters(str(file), [], KNOWN)
+        == {}
+        == parameters.read_parameters("", [], KNOWN)
+    )
 
 
-@pytest.mark.parametrize("name, near", [
-    ("epoch", "epochs"), ("learning-rate", "learning_rate"), ("atention", "attention")])
+@pytest.mark.parametrize(
+    "name, near",
+    [("epoch", "epochs"), ("learning-rate", "learning_rate"), ("atention", "attention")],
+)
 def test_an_unknown_name_brings_the_nearest(name, near, tmp_path):
     (tmp_path / "mine.yaml").write_text(f"{name}: 1\n")
     for file, pairs in (("", [(name, "1")]), (str(tmp_path / "mine.yaml"), [])):
@@ -108,13 +161,22 @@ def test_an_unknown_name_brings_the_nearest(name, near, tmp_path):
 
 
 def test_a_name_like_no_other_brings_them_all():
-    with pytest.raises(ValueError, match="no parameter 'zzz'; there are: attention, compile_model, .*weights"):
+    with pytest.raises(
+        ValueError, match="no parameter 'zzz'; there are: attention, compile_model, .*weights"
+    ):
         parameters.read_parameters("", [("zzz", "1")], KNOWN)
 
 
-@pytest.mark.parametrize("content, message", [
-    (b"- epochs\n- 3\n", "holds a list, expected lines of `name: value`"), (b"epochs\n", "holds a str"),
-    (b"epochs: [3\n", "cannot be read"), (b"run: \xff\xfe\n", "cannot be read"), (b"3: 4\n", "no parameter 3")])
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b"- epochs\n- 3\n", "holds a list, expected lines of `name: value`"),
+        (b"epochs\n", "holds a str"),
+        (b"epochs: [3\n", "cannot be read"),
+        (b"run: \xff\xfe\n", "cannot be read"),
+        (b"3: 4\n", "no parameter 3"),
+    ],
+)
 def test_a_file_of_something_else_is_refused_by_name(content, message, tmp_path):
     (tmp_path / "mine.yaml").write_bytes(content)
     with pytest.raises(ValueError, match=message):
@@ -129,6 +191,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
 
 # paths
 
+
 def test_a_relative_path_starts_at_the_callers_folder(tmp_path, monkeypatch):
     (tmp_path / "here" / "photographs").mkdir(parents=True)
     (tmp_path / "mine.zip").touch()
@@ -140,19 +203,41 @@ def test_a_relative_path_starts_at_the_callers_folder(tmp_path, monkeypatch):
     assert parameters.as_path("ids", str(tmp_path / "mine.zip")) == str(tmp_path / "mine.zip")
 
 
-@pytest.mark.parametrize("name, word", [
-    ("dataset", "sample"), ("dataset", "kaggle"), ("masks", "auto"), ("masks", ""), ("masks", "kaggle:owner/masks"),
-    ("weights", "none"), ("weights", "imagenet"), ("ids", ""), ("pairs", ""), ("run", "photographs"), ("epochs", 3)])
+@pytest.mark.parametrize(
+    "name, word",
+    [
+        ("dataset", "sample"),
+        ("dataset", "kaggle"),
+        ("masks", "auto"),
+        ("masks", ""),
+        ("masks", "kaggle:owner/masks"),
+        ("weights", "none"),
+        ("weights", "imagenet"),
+        ("ids", ""),
+        ("pairs", ""),
+        ("run", "photographs"),
+        ("epochs", 3),
+    ],
+)
 def test_words_and_what_names_no_path_are_kept(name, word, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photographs").mkdir()
     assert parameters.as_path(name, word) == word
 
 
-@pytest.mark.parametrize("name, value, words", [
-    ("dataset", "smaple", "'sample', 'kaggle'"), ("weights", "image-net.pt", "'none', 'imagenet'"),
-    ("masks", "absent", "'auto'"), ("ids", "absent.csv", "name a file or folder$"), ("dataset", "", "'sample'"),
-    ("weights", "", "'none'"), ("dataset", "kaggle:owner/name", ""), ("weights", "kaggle:owner/name", "")])
+@pytest.mark.parametrize(
+    "name, value, words",
+    [
+        ("dataset", "smaple", "'sample', 'kaggle'"),
+        ("weights", "image-net.pt", "'none', 'imagenet'"),
+        ("masks", "absent", "'auto'"),
+        ("ids", "absent.csv", "name a file or folder$"),
+        ("dataset", "", "'sample'"),
+        ("weights", "", "'none'"),
+        ("dataset", "kaggle:owner/name", ""),
+        ("weights", "kaggle:owner/name", ""),
+    ],
+)
 def test_a_path_to_nothing_is_refused_with_the_words(name, value, words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=f"^{name}: .*{words}"):
@@ -161,10 +246,13 @@ def test_a_path_to_nothing_is_refused_with_the_words(name, value, words, tmp_pat
 
 # values together
 
+
 def test_values_are_checked_with_the_defaults_of_the_rest(folders):
     parameters.check({}, KNOWN)
     parameters.check({"attention": "sigmoid", "mask_weight_pool3": 0.1}, KNOWN)
-    parameters.check({"mask_weight_pool3": 0.1}, {**KNOWN, "attention": (str, "sigmoid")})  # defaults count
+    parameters.check(
+        {"mask_weight_pool3": 0.1}, {**KNOWN, "attention": (str, "sigmoid")}
+    )  # defaults count
     with pytest.raises(ValueError, match="attention is 'sigmoid' where"):
         parameters.check({"mask_weight_pool3": 0.1}, KNOWN)
     with pytest.raises(ValueError, match="attention is 'softmax', 'sigmoid' or 'none'"):
@@ -177,20 +265,36 @@ def test_values_are_checked_with_the_defaults_of_the_rest(folders):
 
 def test_known_parameters_are_those_that_the_notebooks_declare(series):
     assert parameters.known_parameters(parameters.NOTEBOOKS[1:2]) == {
-        "run": (str, "sample"), "attention": (str, "softmax"), "mask_weight_pool3": (float, 0.0), "epochs": (int, 8)}
+        "run": (str, "sample"),
+        "attention": (str, "softmax"),
+        "mask_weight_pool3": (float, 0.0),
+        "epochs": (int, 8),
+    }
     known = parameters.known_parameters(parameters.NOTEBOOKS)
-    assert known["compile_model"] == (bool, False) and known["epochs"] == (int, 8) and len(known) == 12
+    assert (
+        known["compile_model"] == (bool, False) and known["epochs"] == (int, 8) and len(known) == 12
+    )
 
 
-@pytest.mark.parametrize("first, only, expected", [
-    (None, None, "123"), ("02", None, "23"), ("03", None, "3"), (None, "02", "2"), ("03", "01", "1"),
-    ("02_second", None, "23")])
+@pytest.mark.parametrize(
+    "first, only, expected",
+    [
+        (None, None, "123"),
+        ("02", None, "23"),
+        ("03", None, "3"),
+        (None, "02", "2"),
+        ("03", "01", "1"),
+        ("02_second", None, "23"),
+    ],
+)
 def test_notebooks_are_chosen_by_how_they_start(first, only, expected, series):
     assert "".join(path.name[1] for path in command.choose(first, only)) == expected
 
 
-@pytest.mark.parametrize("first, last, expected", [(None, "01", "1"), (None, "02_second", "12"), ("02", "03", "23"),
-                                                   ("02", "02", "2")])
+@pytest.mark.parametrize(
+    "first, last, expected",
+    [(None, "01", "1"), (None, "02_second", "12"), ("02", "03", "23"), ("02", "02", "2")],
+)
 def test_the_last_notebook_can_be_named_too(first, last, expected, series):
     assert "".join(path.name[1] for path in command.choose(first, None, last)) == expected
 
@@ -202,31 +306,67 @@ def test_an_end_before_the_start_is_refused(series):
 
 @pytest.mark.parametrize("first, only", [("04", None), (None, "7"), ("04", "01")])
 def test_a_notebook_that_is_not_there_is_refused_with_those_that_are(first, only, series):
-    with pytest.raises(ValueError, match="no notebook starts with '[47]*0?4?'.*: 01_first, 02_second, 03_third"):
+    with pytest.raises(
+        ValueError, match="no notebook starts with '[47]*0?4?'.*: 01_first, 02_second, 03_third"
+    ):
         command.choose(first, only)
 
 
 # from the command line
 
-def test_all_run_in_order_each_with_the_parameters_it_declares(series, folders, capsys, monkeypatch):
+
+def test_all_run_in_order_each_with_the_parameters_it_declares(
+    series, folders, capsys, monkeypatch
+):
     monkeypatch.delenv("ATTENTION_HEADLESS")
     (series.parent / "mine.yaml").write_text("epochs: 3\nattention: none\ndataset: photographs\n")
     (series.parent / "photographs").mkdir()
-    assert command.main(["--run", "mine", "--params", "mine.yaml", "-p", "epochs", "2", "-p", "compile_model", "true"]) == 0
-    first, second, third = (left(folders, name, "mine") for name in ("01_first", "02_second", "03_third"))
+    assert (
+        command.main(
+            [
+                "--run",
+                "mine",
+                "--params",
+                "mine.yaml",
+                "-p",
+                "epochs",
+                "2",
+                "-p",
+                "compile_model",
+                "true",
+            ]
+        )
+        == 0
+    )
+    first, second, third = (
+        left(folders, name, "mine") for name in ("01_first", "02_second", "03_third")
+    )
     assert first["dataset"] == str(series.parent / "photographs") and first["compile_model"] is True
     assert first["subsample"] == 0 and "epochs" not in first
-    assert (second["run"], second["epochs"], second["attention"]) == ("mine", 2, "none") and second == third
+    assert (second["run"], second["epochs"], second["attention"]) == (
+        "mine",
+        2,
+        "none",
+    ) and second == third
     assert {one["cwd"] for one in (first, second, third)} == {str(series)}
     assert {one["headless"] for one in (first, second, third)} == {"1"}
     stored = nbformat.read(folders.runs / "mine" / "01_first.ipynb", 4)
-    injected = next(cell for cell in stored.cells if "injected-parameters" in cell.metadata.get("tags", []))
+    injected = next(
+        cell for cell in stored.cells if "injected-parameters" in cell.metadata.get("tags", [])
+    )
     assert "compile_model = True" in injected.source and "epochs" not in injected.source
     assert not (folders.runs / "sample").exists()
     output = capsys.readouterr().out
     lines = [line for line in output.splitlines() if line.startswith("[")]
-    assert [line.split(" ...")[0] for line in lines] == ["[1/3] 01_first", "[2/3] 02_second", "[3/3] 03_third"]
-    assert all(line.endswith(" s") for line in lines) and str(folders.runs / "mine" / "03_third.ipynb") in output
+    assert [line.split(" ...")[0] for line in lines] == [
+        "[1/3] 01_first",
+        "[2/3] 02_second",
+        "[3/3] 03_third",
+    ]
+    assert (
+        all(line.endswith(" s") for line in lines)
+        and str(folders.runs / "mine" / "03_third.ipynb") in output
+    )
 
 
 def test_the_attention_figure_is_the_first_to_open(series, folders, capsys):
@@ -240,8 +380,13 @@ def test_the_attention_figure_is_the_first_to_open(series, folders, capsys):
 
 
 def test_a_failure_stops_the_series_and_says_where(series, folders, capsys):
-    write_notebook(series / "02_second.ipynb", PARAMETERS, "ready = True",
-                   "raise ValueError(f'{epochs} epochs\\nare too few')", "never = True")
+    write_notebook(
+        series / "02_second.ipynb",
+        PARAMETERS,
+        "ready = True",
+        "raise ValueError(f'{epochs} epochs\\nare too few')",
+        "never = True",
+    )
     assert command.main(["-p", "epochs", "1"]) == 1
     stored = folders.runs / "sample" / "02_second.ipynb"
     error = capsys.readouterr().err
@@ -262,33 +407,47 @@ def test_a_kernel_that_dies_is_told_as_such(series, folders, capsys):
     assert str(folders.runs / "sample" / "01_first.ipynb") in error
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (["-p", "epoch", "3"], "did you mean 'epochs'"),
-    (["-p", "epochs", "three"], "epochs is 'three', expected int"),
-    (["-p", "mask_weight_pool3", "0.1"], "attention is 'sigmoid' where"),
-    (["--dataset", "absent"], "dataset: there is nothing at"),
-    (["--run", "a/b"], "name of one folder"),
-    (["--run", ""], "name of one folder"),
-    (["--dataset", ""], "dataset: "),
-    (["--params", "absent.yaml"], "absent.yaml cannot be read"),
-    (["--only", "09"], "no notebook starts with '09'"),
-    (["--datset", "sample"], "no option '--datset'; did you mean --dataset?"),
-    (["--epoch", "3"], "no option '--epoch'; did you mean -p epochs?"),
-    (["--zzz"], "no option '--zzz'; --help lists them"),
-    (["-p", "epochs"], "-p"),
-    (["kagle"], "no option 'kagle'"),
-])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["-p", "epoch", "3"], "did you mean 'epochs'"),
+        (["-p", "epochs", "three"], "epochs is 'three', expected int"),
+        (["-p", "mask_weight_pool3", "0.1"], "attention is 'sigmoid' where"),
+        (["--dataset", "absent"], "dataset: there is nothing at"),
+        (["--run", "a/b"], "name of one folder"),
+        (["--run", ""], "name of one folder"),
+        (["--dataset", ""], "dataset: "),
+        (["--params", "absent.yaml"], "absent.yaml cannot be read"),
+        (["--only", "09"], "no notebook starts with '09'"),
+        (["--datset", "sample"], "no option '--datset'; did you mean --dataset?"),
+        (["--epoch", "3"], "no option '--epoch'; did you mean -p epochs?"),
+        (["--zzz"], "no option '--zzz'; --help lists them"),
+        (["-p", "epochs"], "-p"),
+        (["kagle"], "no option 'kagle'"),
+    ],
+)
 def test_what_is_wrong_is_said_before_anything_starts(arguments, message, series, folders, capsys):
     try:
         code = command.main(arguments)
     except SystemExit as exit:  # argparse's own
         code = exit.code
     output = capsys.readouterr()
-    assert code == 2 and message in output.err and "Traceback" not in output.err and "[1/" not in output.out
+    assert (
+        code == 2
+        and message in output.err
+        and "Traceback" not in output.err
+        and "[1/" not in output.out
+    )
     assert not list(folders.runs.rglob("*.ipynb")) and not list(folders.runs.rglob("*.json"))
 
 
 def test_as_a_process(folders):
-    found = subprocess.run([sys.executable, "-m", "helpers.run", "--only", "99"], cwd=workspace.PROJECT, text=True,
-                           capture_output=True)
-    assert found.returncode == 2 and found.stderr.startswith("helpers.run: no notebook starts with '99'")
+    found = subprocess.run(
+        [sys.executable, "-m", "helpers.run", "--only", "99"],
+        cwd=workspace.PROJECT,
+        text=True,
+        capture_output=True,
+    )
+    assert found.returncode == 2 and found.stderr.startswith(
+        "helpers.run: no notebook starts with '99'"
+    )
