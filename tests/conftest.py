@@ -1,9 +1,10 @@
-"""What the tests share: the real material where it is at hand, and folders that no reader's files lie in."""
+"""What the tests share: the real material where it is at hand, and folders that no reader's files
+lie in.
+"""
 
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,7 +13,7 @@ os.environ.setdefault(
 )  # before torch: small tensors gain nothing from more, and lose by sharing
 PROJECT = Path(__file__).resolve().parent.parent
 
-# who starts the tests in the background has them ignore Ctrl-C, and what they start would inherit that
+# who starts the tests in the background has them ignore Ctrl-C, and what they start inherits that
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import numpy as np  # noqa: E402
@@ -29,7 +30,9 @@ def commit_all(folder: Path) -> None:
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """Real photographs, masks, weights and the whole table: ATTENTION_TEST_DATA, or `../shared/data`."""
+    """Real photographs, masks, weights and the whole table: ATTENTION_TEST_DATA, or
+    `../shared/data`.
+    """
     folder = Path(os.environ.get("ATTENTION_TEST_DATA") or PROJECT.parent / "shared" / "data")
     if not (folder / "melanoma-512.zip").is_file():
         pytest.skip(
@@ -49,7 +52,9 @@ def folders(tmp_path, monkeypatch) -> SimpleNamespace:
 
 @pytest.fixture
 def photographs(folders, tmp_path) -> dict:
-    """A data set of 40 photographs, 20 of source S (red and blue swapped) and 20 of T, and some masks."""
+    """A data set of 40 photographs, 20 of source S (red and blue swapped) and 20 of T, and some
+    masks.
+    """
     rng = np.random.default_rng(0)
     images, masks = tmp_path / "images", tmp_path / "masks"
     images.mkdir()

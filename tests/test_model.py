@@ -25,14 +25,18 @@ def small_block(kind: str) -> AttentionBlock:
 
 
 def corner(position: int, size: int, source: int) -> tuple[int, int, float]:
-    """Where bilinear enlargement takes position 0 to size - 1 from: the two source positions and the second's share."""
+    """Where bilinear enlargement takes position 0 to size - 1 from: the two source positions and
+    the second's share.
+    """
     place = max((position + 0.5) * source / size - 0.5, 0.0)
     low = min(int(place), source - 1)
     return low, min(low + 1, source - 1), place - low
 
 
 def plain_block(block: AttentionBlock, local: list, guide: list, kind: str) -> tuple[list, list]:
-    """The equations for one image, one position after the other: map [H][W] and vector [C] from nested lists."""
+    """The equations for one image, one position after the other: map [H][W] and vector [C] from
+    nested lists.
+    """
     W_l, W_g = (
         layer.weight.flatten(1).tolist()
         for layer in (block.local_projection, block.guide_projection)
@@ -139,7 +143,9 @@ def test_an_unknown_normalization_is_refused():
 
 @pytest.fixture(scope="module")
 def vgg():
-    """torchvision's vgg16_bn features with random weights and random batch statistics, so that every number counts."""
+    """torchvision's vgg16_bn features with random weights and random batch statistics, so that
+    every number counts.
+    """
     torch.manual_seed(1)
     features = make_layers(cfgs["D"], batch_norm=True)
     for layer in features:
@@ -364,7 +370,9 @@ def test_dropout_is_in_front_of_the_classifier_and_in_training_alone():
 
 
 def save(vgg, path, *, without=(), changed=None):
-    """Write a torchvision-like checkpoint, dense layers included, less some keys and with others changed."""
+    """Write a torchvision-like checkpoint, dense layers included, less some keys and with others
+    changed.
+    """
     state = {
         f"features.{name}": value
         for name, value in vgg.state_dict().items()

@@ -1,9 +1,11 @@
-"""Machines as Colab, Kaggle, Gradient and a plain Jupyter lend them, imitated on this one; for `make test-hosts`.
+"""Machines as Colab, Kaggle, Gradient and a plain Jupyter lend them, imitated on this one; for
+`make test-hosts`.
 
-A machine is this one's root folder with a layer over it, in a mount namespace of its own: what runs there finds the
-host's folders, variables and Python, may write everywhere, and leaves nothing behind. It needs root and Linux. Real:
-pip and the registry it knows, git and a remote (on this disk), the kernel, the notebooks. Imitated: the host's own
-image (only the packages of colab.txt), Google's and Kaggle's own modules, the network's far end, the GPU.
+A machine is this one's root folder with a layer over it, in a mount namespace of its own: what runs
+there finds the host's folders, variables and Python, may write everywhere, and leaves nothing
+behind. It needs root and Linux. Real: pip and the registry it knows, git and a remote (on this
+disk), the kernel, the notebooks. Imitated: the host's own image (only the packages of colab.txt),
+Google's and Kaggle's own modules, the network's far end, the GPU.
 """
 
 import json
@@ -71,10 +73,12 @@ def python():
 
 @pytest.fixture
 def machine(tmp_path, remote):
-    """A function that runs notebooks on such a machine, one after another, and gives back what they showed.
+    """A function that runs notebooks on such a machine, one after another, and gives back what they
+    showed.
 
-    python: the host's. here: the working folder, where each .ipynb lies alone. folders: what the host has besides.
-    files: a folder whose content is laid over the root. variables: the host's. parameters: of the notebooks.
+    python: the host's. here: the working folder, where each .ipynb lies alone. folders: what the
+    host has besides. files: a folder whose content is laid over the root. variables: the host's.
+    parameters: of the notebooks.
     """
     if (
         os.name != "posix"

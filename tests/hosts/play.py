@@ -1,9 +1,11 @@
-"""Inside an imitated machine: run the notebooks named, each alone in the working folder, and say what they showed.
+"""Inside an imitated machine: run the notebooks named, each alone in the working folder, and say
+what they showed.
 
     python play.py FOLDER PARAMETERS_AS_JSON NOTEBOOK...
 
-Started by conftest.py with the tests' Python; the kernel is the host's. The last line is JSON: what the first cell of
-each notebook printed, its seconds and pictures, and then every file below the folders that hosts keep, with its size.
+Started by conftest.py with the tests' Python; the kernel is the host's. The last line is JSON: what
+the first cell of each notebook printed, its seconds and pictures, and then every file below the
+folders that hosts keep, with its size.
 """
 
 import json

@@ -1,4 +1,6 @@
-"""The series host by host, on imitated machines (see conftest.py for what is real there): `make test-hosts`."""
+"""The series host by host, on imitated machines (see conftest.py for what is real there): `make
+test-hosts`.
+"""
 
 import os
 import shutil
@@ -50,7 +52,9 @@ def left(found: dict, folder: str) -> set[str]:
 
 
 def test_colab(machine, python):
-    """All six with the defaults, by Colab's own versions under Python 3.13, one runtime, each .ipynb alone."""
+    """All six with the defaults, by Colab's own versions under Python 3.13, one runtime, each
+    .ipynb alone.
+    """
     found = machine(parameters.NOTEBOOKS, python=python("colab"), here="/content", variables=COLAB)
     quiet_and_whole(found, "colab")
     first, *others = found["notebooks"].values()
@@ -62,7 +66,9 @@ def test_colab(machine, python):
 
 
 def test_colab_with_drive(machine, python):
-    """A mounted Drive keeps the runs; photographs stay on the machine. The Drive is a plain folder here."""
+    """A mounted Drive keeps the runs; photographs stay on the machine. The Drive is a plain folder
+    here.
+    """
     found = machine(
         parameters.NOTEBOOKS[:2],
         python=python("colab"),
@@ -79,7 +85,9 @@ def test_colab_with_drive(machine, python):
 
 
 def test_kaggle(machine, python, tmp_path):
-    """All six on a data set that was added to the notebook, saved as a version: nobody watches, nothing is fetched."""
+    """All six on a data set that was added to the notebook, saved as a version: nobody watches,
+    nothing is fetched.
+    """
     kept = "kaggle/input/melanoma-merged-external-data-512x512-jpeg"
     make_sample(tmp_path / "files" / kept, seed=5, count=60, side=64)
     found = machine(
@@ -99,7 +107,9 @@ def test_kaggle(machine, python, tmp_path):
 
 
 def test_gradient(machine):
-    """All six in Gradient's folders, by this project's own versions; what is left outlives a session."""
+    """All six in Gradient's folders, by this project's own versions; what is left outlives a
+    session.
+    """
     found = machine(
         parameters.NOTEBOOKS,
         python=Path(sys.executable),
@@ -115,7 +125,9 @@ def test_gradient(machine):
 
 
 def test_plain_jupyter(machine, python):
-    """All six with the defaults by the newest releases of everything, in an empty folder of a reader's own machine."""
+    """All six with the defaults by the newest releases of everything, in an empty folder of a
+    reader's own machine.
+    """
     found = machine(parameters.NOTEBOOKS, python=python("newest"), here="/home/reader/course")
     quiet_and_whole(found, "local")
     assert not any("installing" in shown["opening"] for shown in found["notebooks"].values())
@@ -153,7 +165,10 @@ def test_a_notebook_alone_by_its_command(command, remote, tmp_path):
 
 
 def test_the_first_cell_replaces_nothing(python, tmp_path):
-    """What pip brings for the notebooks on Colab leaves every version as it was. In a copy: nothing stays."""
+    """What pip brings for the notebooks on Colab leaves every version as it was.
+
+    In a copy: nothing stays.
+    """
     before, copy = versions(python("colab")), tmp_path / "copy" / "bin" / "python"
     shutil.copytree(python("colab").parent.parent, copy.parent.parent, symlinks=True)
     done = subprocess.run(

@@ -1,9 +1,11 @@
-"""Compare the stored notebooks with this machine's: nbval re-runs the series and checks the cells that must reproduce.
+"""Compare the stored notebooks with this machine's: nbval re-runs the series and checks the cells
+that must reproduce.
 
-In one process and in the order of the files, since each notebook takes what the one before leaves; in a temporary runs/
-folder, so that a reader's runs stay as they are. Of notebooks/deeper/ the quick one comes last; the others, which train
-or measure for minutes, are compared where they are named, as are the solutions, which test_solutions.py runs on a small
-set. Further arguments go to pytest.
+In one process and in the order of the files, since each notebook takes what the one before leaves;
+in a temporary runs/ folder, so that a reader's runs stay as they are. Of notebooks/deeper/ the
+quick one comes last; the others, which train or measure for minutes, are compared where they are
+named, as are the solutions, which test_solutions.py runs on a small set. Further arguments go to
+pytest.
 
     python -m tests.notebooks.compare [NOTEBOOK]... [pytest options]
 """

@@ -27,7 +27,9 @@ def series(environment, *arguments, folder=PROJECT):
 
 @pytest.fixture(scope="session")
 def place(tmp_path_factory):
-    """A folder with 60 drawn photographs of 64 pixels, the environment that runs there, and the run's output."""
+    """A folder with 60 drawn photographs of 64 pixels, the environment that runs there, and the
+    run's output.
+    """
     folder = tmp_path_factory.mktemp("series")
     make_sample(folder / "small", seed=5, count=60, side=64)
     environment = {"ATTENTION_DATA": str(folder / "data"), "ATTENTION_RUNS": str(folder / "runs")}

@@ -1,6 +1,8 @@
-"""`make opening`: give every notebook the same first cell and badges, from the repository's address in CITATION.cff.
+"""`make opening`: give every notebook the same first cell and badges, from the repository's address
+in CITATION.cff.
 
-That address is the one setting: change it there, and run this. Solutions have no badges: they stand beside a notebook.
+That address is the one setting: change it there, and run this. Solutions have no badges: they stand
+beside a notebook.
 
     python -m tests.notebooks.opening
 """

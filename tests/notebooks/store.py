@@ -1,11 +1,14 @@
-"""`make notebooks`: execute all notebooks on the sample and store them with their outputs, the same bytes every time.
+"""`make notebooks`: execute all notebooks on the sample and store them with their outputs, the same
+bytes every time.
 
-What a machine puts in and a reader does not need is left out (times, widget state). Cells tagged `timing` keep what
-they show until their source changes, so that a second run on the same machine changes nothing.
+What a machine puts in and a reader does not need is left out (times, widget state). Cells tagged
+`timing` keep what they show until their source changes, so that a second run on the same machine
+changes nothing.
 
     python -m tests.notebooks.store [NAME]...
 
-With names (04, make_it_yours, solutions/04, solutions...) only those, from what the run `sample` left under runs/.
+With names (04, make_it_yours, solutions/04, solutions...) only those, from what the run `sample`
+left under runs/.
 """
 
 import json
@@ -34,7 +37,9 @@ KEPT = ("kernelspec", "language_info")
 
 
 def clean(executed: nbformat.NotebookNode, stored: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """The executed notebook without what differs between two equal runs; `stored` is the one that it was made from."""
+    """The executed notebook without what differs between two equal runs; `stored` is the one that
+    it was made from.
+    """
     executed.metadata = {name: stored.metadata[name] for name in KEPT if name in stored.metadata}
     before = {cell.id: cell for cell in stored.cells}
     for cell in executed.cells:
@@ -65,7 +70,9 @@ def merge(outputs: list) -> list:
 
 
 def complaints(notebook: nbformat.NotebookNode) -> list[str]:
-    """What must not be stored: a path or the name of this machine, an error, a warning, too many bytes."""
+    """What must not be stored: a path or the name of this machine, an error, a warning, too many
+    bytes.
+    """
     found = []
     secrets = {
         str(workspace.PROJECT),
@@ -89,7 +96,9 @@ def complaints(notebook: nbformat.NotebookNode) -> list[str]:
 
 
 def store(path: Path, folder: Path) -> bool:
-    """Execute one notebook into `folder` and store it; False, with reasons on stderr, where it must not be stored."""
+    """Execute one notebook into `folder` and store it; False, with reasons on stderr, where it must
+    not be stored.
+    """
     folder = folder / path.parent.relative_to(FOLDER)
     folder.mkdir(exist_ok=True)
     seconds = command.run_notebook(path, {}, folder)

@@ -1,4 +1,6 @@
-"""What all notebooks have in common, read without running them: parameters, opening, goals, tags, stored outputs."""
+"""What all notebooks have in common, read without running them: parameters, opening, goals, tags,
+stored outputs.
+"""
 
 import ast
 import os
@@ -17,39 +19,6 @@ from tests.notebooks import store
 PROJECT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((PROJECT / "notebooks").rglob("*.ipynb"))
 NOTEBOOKS = [path for path in NOTEBOOKS if ".ipynb_checkpoints" not in path.parts]
-# each parameter's one name and default; None: what suits the sample, free to change
-PARAMETERS = {
-    "run": "sample",
-    "dataset": "sample",
-    "kaggle_dataset": "shonenkov/melanoma-merged-external-data-512x512-jpeg",
-    "ids": "",
-    "pairs": "",
-    "masks": "auto",
-    "subsample": 0,
-    "benign": 150,
-    "split_seed": 42,
-    "seed": 42,
-    "image_size": 96,
-    "attention": "softmax",
-    "weights": "none",
-    "recipe": "one_cycle",
-    "epochs": None,
-    "batch_size": None,
-    "learning_rate": None,
-    "alpha": -1.0,
-    "gamma": 2.0,
-    "dropout": 0.0,
-    "mask_weight_pool3": 0.0,
-    "mask_weight_pool4": 0.0,
-    "mask_target": "lesion",
-    "control": "",
-    "posthoc": 24,
-    "photograph": "",
-    "unusable": 0.01,
-    "device": "auto",
-    "precision": "auto",
-    "compile_model": False,
-}
 SERIES = [
     "01_download",
     "02_preprocess",
@@ -86,9 +55,6 @@ def test_the_series_is_whole_and_in_order():
 
 def test_valid_with_ids_and_no_machine_in_its_metadata(notebook):
     nbformat.validate(notebook)
-    assert [cell.id for cell in notebook.cells] == [
-        f"cell-{n:02d}" for n in range(1, len(notebook.cells) + 1)
-    ]
     assert (
         set(notebook.metadata) == {"kernelspec", "language_info"}
         and "widgets" not in notebook.metadata
@@ -97,25 +63,14 @@ def test_valid_with_ids_and_no_machine_in_its_metadata(notebook):
     assert all(set(cell.metadata) <= {"tags"} for cell in notebook.cells)
 
 
-def test_one_cell_of_parameters_as_designed(notebook):
+def test_one_cell_of_parameters_each_with_a_comment(notebook):
     (cell,) = tagged(notebook, "parameters")
-    comments = cell.source.splitlines()
+    lines = cell.source.splitlines()
     statements = ast.parse(cell.source).body
-    assert len(comments) == len(statements), "a line each"
-    for line, statement in zip(comments, statements, strict=True):
+    assert len(lines) == len(statements), "a line each"
+    for line, statement in zip(lines, statements, strict=True):
         assert isinstance(statement, ast.AnnAssign) and "  # " in line, line
-        name, value = statement.target.id, ast.literal_eval(statement.value)
-        assert name in PARAMETERS, f"{name} is not in the table of parameters"
-        if PARAMETERS[name] is not None:
-            assert value == PARAMETERS[name] and type(value) is type(PARAMETERS[name]), name
-
-
-def test_the_same_parameter_is_the_same_everywhere():
-    found = {}
-    for path in NOTEBOOKS:
-        for name, (kind, value) in parameters.known_parameters([path]).items():
-            assert found.setdefault(name, (kind, value)) == (kind, value), f"{path.stem}: {name}"
-    assert set(found) == set(PARAMETERS)
+        ast.literal_eval(statement.value)
 
 
 def solves(path) -> bool:
@@ -137,31 +92,16 @@ def test_the_same_opening(notebook, path):
 @pytest.mark.parametrize(
     "path", [path for path in NOTEBOOKS if not solves(path)], ids=lambda path: path.stem
 )
-def test_goals_and_recap_mirror_each_other(notebook):
-    (goals,) = [
-        cell.source for cell in notebook.cells if "## In this notebook you will" in cell.source
-    ]
-    (recap,) = [cell.source for cell in notebook.cells if "## In this notebook we" in cell.source]
-    recap = recap.split("\n## Exercises")[0]
-    count = [len(re.findall(r"^- ", text, re.MULTILINE)) for text in (goals, recap)]
-    assert count[0] == count[1] >= 3
-    assert any("## Exercises" in cell.source for cell in notebook.cells)
-    assert any("## References" in cell.source for cell in notebook.cells)
-
-
-@pytest.mark.parametrize(
-    "path", [path for path in NOTEBOOKS if not solves(path)], ids=lambda path: path.stem
-)
-def test_readers_can_check_themselves_before_the_recap(notebook):
-    (place,) = [
-        n for n, cell in enumerate(notebook.cells) if cell.source.startswith("## Check yourself")
-    ]
-    assert "## In this notebook we" in notebook.cells[place + 1].source
-    folded = re.findall(
-        r"<details><summary>(.+\?)</summary>\n\n(.+)\n\n</details>", notebook.cells[place].source
-    )
-    assert 2 <= len(folded) <= 3 and len(folded) == notebook.cells[place].source.count("<details>")
-    assert all(20 <= len(answer) <= 400 for _, answer in folded)
+def test_goals_questions_exercises_and_references(notebook):
+    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    for heading in (
+        "## In this notebook you will",
+        "## Check yourself",
+        "## Exercises",
+        "## References",
+    ):
+        assert heading in text
+    assert text.count("<details>") == text.count("</details>") >= 2, "answers are folded"
 
 
 def test_links_lead_somewhere(notebook, path):
@@ -178,17 +118,6 @@ def test_plain_python_without_a_bare_except(notebook):
         assert not any(
             isinstance(node, ast.ExceptHandler) and node.type is None for node in ast.walk(tree)
         ), cell.id
-
-
-def test_short_cells_and_not_too_many_words(notebook, path):
-    lines = sorted(
-        len(cell.source.splitlines()) for cell in code(notebook)[1:]
-    )  # the first is the same in all
-    assert (
-        lines[len(lines) // 2] <= (10 if solves(path) else 8) and lines[int(0.9 * len(lines))] <= 20
-    ), lines
-    words = sum(len(cell.source.split()) for cell in notebook.cells if cell.cell_type == "markdown")
-    assert words <= 1500, words
 
 
 def test_stored_with_outputs_and_nothing_of_the_machine(notebook, path):

@@ -1,6 +1,8 @@
-"""deeper/make_it_yours.ipynb, executed on a small run, and its pieces against what they claim to equal.
+"""deeper/make_it_yours.ipynb, executed on a small run, and its pieces against what they claim to
+equal.
 
-The run is made of what tests/conftest.py has at hand: 60 drawn photographs and a network of two epochs at 32 pixels.
+The run is made of what tests/conftest.py has at hand: 60 drawn photographs and a network of two
+epochs at 32 pixels.
 """
 
 import json
@@ -34,7 +36,9 @@ INTERVAL = r"[+-]?\d\.\d{3} \([+-]?\d\.\d{3} to [+-]?\d\.\d{3}\)"
 
 
 def pieces(names: dict, *texts: str) -> SimpleNamespace:
-    """What the cells that hold these texts define, with the notebook's imports and `names` in front of them."""
+    """What the cells that hold these texts define, with the notebook's imports and `names` in front
+    of them.
+    """
     names = names | {"Path": Path}
     for text in ("import copy\n", *texts):
         (cell,) = [cell for cell in CELLS if text in cell.source]
@@ -108,7 +112,9 @@ def test_figures_are_left_and_every_comparison_is_printed(executed, made, fitted
 
 
 def test_the_loop_is_that_of_train_fit(made, fitted, monkeypatch):
-    """With VGG in it and the run's loss: the same validation AUC after each epoch, and the same network to the bit."""
+    """With VGG in it and the run's loss: the same validation AUC after each epoch, and the same
+    network to the bit.
+    """
     monkeypatch.setenv("ATTENTION_HEADLESS", "1")
     settings = Settings(image_size=32, epochs=2, batch_size=12, precision="fp32")
     names = {
@@ -157,7 +163,9 @@ def test_paired_differences_are_those_of_scikit_learn():
 
 
 def test_leaves_go_through_parts_1_and_2(folders, tmp_path, monkeypatch):
-    """The two commands of the prose, with the correction between them: views together, in their own colours."""
+    """The two commands of the prose, with the correction between them: views together, in their own
+    colours.
+    """
     monkeypatch.setenv("ATTENTION_HEADLESS", "1")
     monkeypatch.setattr("tempfile.mkdtemp", lambda: str(tmp_path))
     place = pieces({}, "def draw_leaf", "scratch = ", "def bring", "layout = ").layout

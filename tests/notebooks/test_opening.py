@@ -1,4 +1,6 @@
-"""Badges and the first cell: the same in every notebook, from the one setting of the repository's address."""
+"""Badges and the first cell: the same in every notebook, from the one setting of the repository's
+address.
+"""
 
 import nbformat
 import pytest

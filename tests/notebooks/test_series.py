@@ -1,4 +1,6 @@
-"""The whole series through papermill on a small set with other parameters, and its files against the contract."""
+"""The whole series through papermill on a small set with other parameters, and its files against
+the contract.
+"""
 
 import json
 import os
