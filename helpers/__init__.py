@@ -1,14 +1,15 @@
-"""The package behind the notebooks, in folders by task. A folder imports those above it, never one below.
+"""The package behind the notebooks, in folders by task; a folder imports those above it alone.
 
 hosts        which host this is; bring what is missing there
 workspace    folders, device, precision, seeds, files whole or not at all
 model        03: AttentionBlock, AttnVGG
-photographs  01, 02: where they come from, reading, tables, the split, the pixel cache, look-alikes
+photographs  01, 02: sources, reading, tables, the split, the pixel cache, look-alikes
 training     04: settings, augmentation, batches, losses, the loop, checkpoints
 scores       from 04 on: the bootstrap over groups, figures of merit, baselines
 pictures     05: style, maps on photographs, the explorer, diagrams
 audit        06: attribution, localisation, evidence, claims
 runs         the command line: the series through papermill, grids, comparison
 
-Three commands stand beside the folders: `python -m helpers.run`, `helpers.train` and `helpers.preprocess`.
+Three commands stand beside the folders: `python -m helpers.run`, `helpers.train`, and
+`helpers.preprocess`.
 """

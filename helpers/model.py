@@ -1,7 +1,8 @@
 """The network of notebook 03: VGG16-BN without its dense layers, with two attention blocks.
 
-Written from the equations of Yan, Kawahara and Hamarneh, "Melanoma Recognition via Visual Attention" (IPMI 2019), which
-builds on Jetley et al., "Learn to Pay Attention" (ICLR 2018), and on VGG (Simonyan and Zisserman, 2014).
+Written from the equations of Yan, Kawahara and Hamarneh, "Melanoma Recognition via Visual
+Attention" (IPMI 2019), which builds on Jetley et al., "Learn to Pay Attention" (ICLR 2018), and on
+VGG (Simonyan and Zisserman, 2014).
 """
 
 import pickle
@@ -16,23 +17,42 @@ from torchvision.models.vgg import cfgs, make_layers
 
 from helpers import workspace
 
-POOL3, POOL4, LAST_RELU = 23, 33, 42  # layers of torchvision's vgg16_bn().features
+# layers of torchvision's vgg16_bn().features
+POOL3 = 23
+POOL4 = 33
+LAST_RELU = 42
 
 
 class Output(NamedTuple):
-    """What `AttnVGG` returns, in float32: logits [B, classes], maps [B, 1, H/8, W/8] and [B, 1, H/16, W/16] or None."""
+    """What `AttnVGG` returns, in float32; maps are None where the network has no attention."""
 
-    logits: Tensor
-    pool3_map: Tensor | None
-    pool4_map: Tensor | None
+    logits: Tensor  # [B, classes]
+    pool3_map: Tensor | None  # [B, 1, H/8, W/8]
+    pool4_map: Tensor | None  # [B, 1, H/16, W/16]
 
 
 class AttentionBlock(nn.Module):
-    """Weigh the positions of local features by how well they agree with a guide that has seen the whole image.
+    """Weigh local features by how well they agree with a guide that has seen the whole image.
 
-    Score `c = phi(relu(W_l l + up(W_g g)))`. "softmax": the map is c's softmax over all positions and the vector its
-    weighted sum of the local features (Jetley et al.); "sigmoid": the map is c's sigmoid and the vector the weighted
-    mean (Yan et al.). Scores and maps are computed in float32: in half precision hundreds of positions tie.
+    The score of a position is `c = phi(relu(W_l l + up(W_g g)))`, with 1x1 convolutions W_l, W_g
+    and phi, and bilinear enlargement up. Scores and maps are computed in float32: in half precision
+    hundreds of positions tie.
+
+    Args:
+        local_channels: C of the local features l.
+        guide_channels: G of the guide g.
+        attention_channels: A, in which local features and guide are compared.
+        normalization: "softmax": the map is c's softmax over all positions, and the vector its
+            weighted sum of the local features (Jetley et al.). "sigmoid": the map is c's sigmoid,
+            and the vector the mean of map times local features (Yan et al.).
+
+    Example:
+        >>> block = AttentionBlock(256, 512)
+        >>> weights, vector = block(torch.randn(2, 256, 12, 12), torch.randn(2, 512, 3, 3))
+        >>> weights.shape, vector.shape
+        (torch.Size([2, 1, 12, 12]), torch.Size([2, 256]))
+        >>> torch.allclose(weights.sum(dim=(1, 2, 3)), torch.ones(2))
+        True
     """
 
     def __init__(
@@ -47,28 +67,28 @@ class AttentionBlock(nn.Module):
         if normalization not in ("softmax", "sigmoid"):
             raise ValueError(f"normalization is 'softmax' or 'sigmoid', not {normalization!r}")
         self.normalization = normalization
-        self.local_projection = nn.Conv2d(
-            local_channels, attention_channels, kernel_size=1, bias=False
-        )
-        self.guide_projection = nn.Conv2d(
-            guide_channels, attention_channels, kernel_size=1, bias=False
-        )
-        self.score = nn.Conv2d(attention_channels, 1, kernel_size=1)
+        A = attention_channels
+        self.local_projection = nn.Conv2d(local_channels, A, kernel_size=1, bias=False)
+        self.guide_projection = nn.Conv2d(guide_channels, A, kernel_size=1, bias=False)
+        self.score = nn.Conv2d(A, 1, kernel_size=1)
         for layer in (self.local_projection, self.guide_projection, self.score):
             nn.init.kaiming_normal_(layer.weight, mode="fan_in", nonlinearity="relu")
         nn.init.zeros_(self.score.bias)
 
     def forward(self, local: Tensor, guide: Tensor) -> tuple[Tensor, Tensor]:
-        """Local features [B, C, H, W] and guide [B, G, h, w] -> map [B, 1, H, W] (float32) and vector [B, C]."""
+        """Local features [B, C, H, W] and guide [B, G, h, w] -> map and vector.
+
+        Returns:
+            The map [B, 1, H, W], float32, and the attended vector [B, C].
+        """
         B, C, H, W = local.shape
-        guide = functional.interpolate(
-            self.guide_projection(guide), size=(H, W), mode="bilinear", align_corners=False
-        )
-        hidden = functional.relu(self.local_projection(local) + guide)  # [B, A, H, W]
+        query = self.guide_projection(guide)  # [B, A, h, w]
+        query = functional.interpolate(query, size=(H, W), mode="bilinear", align_corners=False)
+        hidden = functional.relu(self.local_projection(local) + query)  # [B, A, H, W]
         with torch.autocast(local.device.type, enabled=False):
-            scores = functional.conv2d(
-                hidden.float(), self.score.weight.float(), self.score.bias.float()
-            )
+            weight = self.score.weight.float()
+            bias = self.score.bias.float()
+            scores = functional.conv2d(hidden.float(), weight, bias)  # [B, 1, H, W]
             if self.normalization == "softmax":
                 weights = scores.flatten(1).softmax(dim=1).view(B, 1, H, W)
                 vector = (weights * local).sum(dim=(2, 3))  # [B, C]
@@ -79,11 +99,26 @@ class AttentionBlock(nn.Module):
 
 
 class AttnVGG(nn.Module):
-    """VGG16-BN whose classifier sees the global average of pool-5 and two attended vectors, of pool-3 and of pool-4.
+    """VGG16-BN whose classifier sees the mean of pool-5 and two attended vectors.
 
-    attention: "softmax", "sigmoid", or "none" (the paper's matched control: plain means instead of attended vectors).
-    weights: None (Kaiming normal), "imagenet" (torchvision downloads them) or the path of a `vgg16_bn` checkpoint.
-    Images: [B, 3, H, W], normalised, H and W multiples of 32. Raises ValueError for anything else.
+    The vectors are those of pool-3 and pool-4, with pool-5 as the guide.
+
+    Args:
+        classes: logits of the classifier.
+        attention: "softmax", "sigmoid", or "none": the paper's matched control, with plain means
+            in place of attended vectors.
+        dropout: share of the 1280 features that training leaves out.
+        weights: of the backbone. None draws them (Kaiming normal), "imagenet" has torchvision
+            download its own, else the path of a `vgg16_bn` checkpoint.
+
+    Raises:
+        ValueError: another word for attention; images that are not [B, 3, H, W] with H and W
+            multiples of 32.
+
+    Example:
+        >>> output = AttnVGG()(torch.randn(2, 3, 64, 96))
+        >>> output.logits.shape, output.pool3_map.shape, output.pool4_map.shape
+        (torch.Size([2, 1]), torch.Size([2, 1, 8, 12]), torch.Size([2, 1, 4, 6]))
     """
 
     def __init__(
@@ -97,24 +132,29 @@ class AttnVGG(nn.Module):
         super().__init__()
         if attention not in ("softmax", "sigmoid", "none"):
             raise ValueError(f"attention is 'softmax', 'sigmoid' or 'none', not {attention!r}")
+        self.attention = attention
         self.backbone = make_layers(cfgs["D"], batch_norm=True)
         if attention != "none":
             self.attention3 = AttentionBlock(256, 512, normalization=attention)
             self.attention4 = AttentionBlock(512, 512, normalization=attention)
-        self.attention = attention
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(512 + 256 + 512, classes)
         nn.init.normal_(self.classifier.weight, std=0.01)
         nn.init.zeros_(self.classifier.bias)
         if weights is None:
-            for layer in self.backbone:
-                if isinstance(layer, nn.Conv2d):
-                    nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-                    nn.init.zeros_(layer.bias)
+            self.draw_backbone()
         else:
             self.backbone.load_state_dict(backbone_weights(weights))
 
+    def draw_backbone(self) -> None:
+        """Give the backbone's convolutions the start that torchvision gives an untrained VGG."""
+        for layer in self.backbone:
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+                nn.init.zeros_(layer.bias)
+
     def forward(self, images: Tensor) -> Output:
+        """Normalised images [B, 3, H, W] -> `Output`."""
         B, C, H, W = images.shape
         if C != 3 or H % 32 or W % 32 or not H or not W:
             raise ValueError(
@@ -130,61 +170,73 @@ class AttnVGG(nn.Module):
             map3, vector3 = self.attention3(pool3, pool5)
             map4, vector4 = self.attention4(pool4, pool5)
         features = torch.cat([pool5.mean(dim=(2, 3)), vector3, vector4], dim=1)  # [B, 1280]
-        with torch.autocast(
-            images.device.type, enabled=False
-        ):  # logits in half precision tie, and ties blur an AUC
+        # logits in half precision tie, and ties blur an AUC
+        with torch.autocast(images.device.type, enabled=False):
             logits = self.classifier(self.dropout(features).float())  # [B, classes]
         return Output(logits, map3, map4)
 
 
 def backbone_weights(weights: str | Path) -> dict[str, Tensor]:
-    """The `features.*` entries of a torchvision `vgg16_bn` checkpoint, renamed for `AttnVGG.backbone`, as float32.
+    """The weights of a torchvision `vgg16_bn` checkpoint, named for `AttnVGG.backbone`.
 
-    weights: "imagenet" (torchvision's own, downloaded once) or a path. Raises FileNotFoundError, or ConnectionError
-    where the download fails, saying what to fetch and set; ValueError if not every `features.*` key is there and fits.
+    Args:
+        weights: "imagenet" (torchvision's own, downloaded once) or the path of a checkpoint.
+
+    Returns:
+        The `features.*` entries without that prefix, as float32.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ConnectionError: the download failed; the message says what to fetch and set.
+        ValueError: the file is no such checkpoint, or not every `features.*` key is there and fits.
     """
-    if weights == "imagenet":
-        url = VGG16_BN_Weights.IMAGENET1K_V1.url
-        try:
-            state = VGG16_BN_Weights.IMAGENET1K_V1.get_state_dict(
-                progress=not workspace.headless(), check_hash=True
-            )
-        except (OSError, RuntimeError) as error:
-            raise ConnectionError(
-                f"the ImageNet weights could not be downloaded ({error}). Fetch {url} on a machine that can, copy "
-                f"{url.rsplit('/', 1)[1]} here and set the parameter `weights` to its path; or set weights='none'"
-            ) from error
-    else:
-        path = workspace.resolve(weights)
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"weights: there is no file {path}; name a torchvision vgg16_bn checkpoint"
-            )
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
-            raise ValueError(
-                f"weights: {path} cannot be read as a torch checkpoint; fetch it again"
-            ) from error
+    state = download_imagenet() if weights == "imagenet" else read_weights(weights)
     if not isinstance(state, dict):
-        raise ValueError(
-            f"{weights} is not a torchvision vgg16_bn checkpoint: it holds a {type(state).__name__}"
-        )
+        kind = type(state).__name__
+        raise ValueError(f"{weights} is not a torchvision vgg16_bn checkpoint: it holds a {kind}")
     expected = make_layers(cfgs["D"], batch_norm=True).state_dict()
-    found = {
-        key.removeprefix("features."): value.float() if value.is_floating_point() else value
-        for key, value in state.items()
-        if key.startswith("features.")
-    }
-    wrong = [
-        f"features.{key}"
-        for key in expected
-        if key not in found or found[key].shape != expected[key].shape
-    ]
-    wrong += [f"features.{key}" for key in found if key not in expected]
+    found = {}
+    for key, value in state.items():
+        if key.startswith("features."):
+            value = value.float() if value.is_floating_point() else value
+            found[key.removeprefix("features.")] = value
+    wrong = []
+    for key in {**expected, **found}:
+        fits = key in expected and key in found and found[key].shape == expected[key].shape
+        if not fits:
+            wrong.append(f"features.{key}")
     if wrong:
         raise ValueError(
-            f"{weights} is not a torchvision vgg16_bn checkpoint: {len(wrong)} of its features.* keys are "
-            f"missing, unknown or of another shape, the first {wrong[0]}"
+            f"{weights} is not a torchvision vgg16_bn checkpoint: {len(wrong)} of its features.* "
+            f"keys are missing, unknown or of another shape, the first {wrong[0]}"
         )
     return found
+
+
+def download_imagenet() -> dict[str, Tensor]:
+    """torchvision's own ImageNet weights, downloaded once. Raises ConnectionError."""
+    weights = VGG16_BN_Weights.IMAGENET1K_V1
+    try:
+        return weights.get_state_dict(progress=not workspace.headless(), check_hash=True)
+    except (OSError, RuntimeError) as error:
+        name = weights.url.rsplit("/", 1)[1]
+        raise ConnectionError(
+            f"the ImageNet weights could not be downloaded ({error}). Fetch {weights.url} on a "
+            f"machine that can, copy {name} here and set the parameter `weights` to its path; or "
+            "set weights='none'"
+        ) from error
+
+
+def read_weights(weights: str | Path) -> object:
+    """What a file of weights holds; no pickled code is run."""
+    path = workspace.resolve(weights)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"weights: there is no file {path}; name a torchvision vgg16_bn checkpoint"
+        )
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
+        raise ValueError(
+            f"weights: {path} cannot be read as a torch checkpoint; fetch it again"
+        ) from error
