@@ -1,13 +1,25 @@
-"""How to train: the recipes, the parameters that choose among them, and the optimiser and schedule that they make."""
+"""How to train: the recipes, and every parameter of the series once, with type, range and default.
+
+A command, a file of parameters and a notebook are all checked here, so that a name means one thing
+wherever it is written; the web edition prints the same table.
+"""
 
 import dataclasses
-from collections.abc import Iterator
+import difflib
+import functools
+import numbers
+import os
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Annotated, Literal, NamedTuple, get_args, get_origin
 
 import torch
+from annotated_types import Ge, Le, Lt, MultipleOf
+from pydantic import AfterValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
 from torch import nn
 
+from helpers import workspace
 from helpers.training.augment import Augmentation
 
 
@@ -17,7 +29,8 @@ class Recipe(NamedTuple):
     optimiser: str  # "adam", "adamw" or "sgd" (Nesterov momentum 0.9)
     learning_rate: float  # the highest
     weight_decay: float
-    schedule: str  # "constant", "one_cycle" (30% of the steps up, then down) or "steps" (x0.1 every 10 epochs)
+    # "constant", "one_cycle" (30% of the steps up, then down) or "steps" (x0.1 every 10 epochs)
+    schedule: str
     augmentation: Augmentation
     view: float = 1.0  # share of the photograph's side that evaluation sees, in the middle
     melanoma_times: int = 1  # how often a melanoma stands in an epoch
@@ -26,22 +39,34 @@ class Recipe(NamedTuple):
 
 RECIPES = {
     "tutorial": Recipe(
-        "adam", 1e-4, 0.0, "constant", Augmentation(rotation=10, horizontal_flip=True)
+        optimiser="adam",
+        learning_rate=1e-4,
+        weight_decay=0.0,
+        schedule="constant",
+        augmentation=Augmentation(rotation=10, horizontal_flip=True),
     ),
     "one_cycle": Recipe(
-        "adamw",
-        3e-4,
-        0.05,
-        "one_cycle",
-        Augmentation(rotation=180, horizontal_flip=True, view=(0.7, 1.0), shift=True, colour=0.2),
+        optimiser="adamw",
+        learning_rate=3e-4,
+        weight_decay=0.05,
+        schedule="one_cycle",
+        augmentation=Augmentation(
+            rotation=180,
+            horizontal_flip=True,
+            view=(0.7, 1.0),
+            shift=True,
+            colour=0.2,
+        ),
     ),
-    # Yan et al. 2019: the middle 0.8 of the photograph, of its 256 pixels a random 224
+    # Yan et al. 2019: the middle 0.8 of the photograph, of its 256 pixels a random 224. So much of
+    # photographs stored at 8/7 of the network's side are 0.8 as many pixels a side as it takes:
+    # `fit` says so, and at which image_size 02 must store them for a comparison like for like.
     "paper": Recipe(
-        "sgd",
-        1e-2,
-        1e-4,
-        "steps",
-        Augmentation(
+        optimiser="sgd",
+        learning_rate=1e-2,
+        weight_decay=1e-4,
+        schedule="steps",
+        augmentation=Augmentation(
             quarter_turns=True,
             horizontal_flip=True,
             vertical_flip=True,
@@ -55,104 +80,290 @@ RECIPES = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
+def name_of_one_folder(run: str) -> str:
+    """Refuse, as `workspace` does, what would leave the folder of the runs; nothing is created."""
+    workspace.check_run_name(run)
+    return run
+
+
+def in_words(table: type) -> type:
+    """Class decorator: what pydantic refuses is told as a ValueError, a plain sentence each."""
+    create = table.__init__
+
+    @functools.wraps(create)
+    def __init__(self, /, **values):
+        try:
+            create(self, **values)
+        except ValidationError as error:
+            problems = [sentence(table, problem) for problem in error.errors()]
+            raise ValueError("; ".join(problems)) from None
+
+    table.__init__ = __init__
+    return table
+
+
+# pydantic's for every table here: "8" is no number and 8.0 no count, though 1 may stand for 1.0
+STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
+Weight = Annotated[float, Field(ge=0)]
+
+
+@in_words
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Settings:
-    """The parameters of training, named as in the notebooks. Raises ValueError for a value out of range or at odds."""
+    """The parameters of training, named as in the notebooks.
 
-    seed: int = 42
-    image_size: int = 96
-    attention: str = "softmax"
-    weights: str = "none"
-    recipe: str = "one_cycle"
-    epochs: int = 8
-    batch_size: int = 16
-    learning_rate: float = 0.0
-    alpha: float = -1.0
-    gamma: float = 2.0
-    dropout: float = 0.0
-    mask_weight_pool3: float = 0.0
-    mask_weight_pool4: float = 0.0
-    mask_target: str = "lesion"
-    device: str = "auto"
-    precision: str = "auto"
-    compile_model: bool = False
+    Raises:
+        ValueError: a value is of another type, out of range, or at odds with another.
 
-    def __post_init__(self):
-        least = {
-            "seed": 0,
-            "image_size": 32,
-            "epochs": 1,
-            "batch_size": 1,
-            "learning_rate": 0,
-            "gamma": 0,
-            "dropout": 0,
-            "mask_weight_pool3": 0,
-            "mask_weight_pool4": 0,
-        }
-        good = {
-            "attention is 'softmax', 'sigmoid' or 'none'": self.attention
-            in ("softmax", "sigmoid", "none"),
-            f"recipe is one of {', '.join(map(repr, RECIPES))}": self.recipe in RECIPES,
-            "mask_target is 'lesion', 'background' or 'otsu'": self.mask_target
-            in ("lesion", "background", "otsu"),
-            "precision is 'auto', 'fp32', 'bf16' or 'fp16'": self.precision
-            in ("auto", "fp32", "bf16", "fp16"),
-            **{
-                f"{name} is at least {low}": getattr(self, name) >= low
-                for name, low in least.items()
-            },
-            "image_size is a multiple of 32": self.image_size % 32 == 0,
-            "dropout is below 1": self.dropout < 1,
-            "alpha is at most 1 (negative: none)": self.alpha <= 1,
-            "attention is 'sigmoid' where mask_weight_pool3 or mask_weight_pool4 is set (a softmax map sums to 1 "
-            "and cannot cover a lesion)": self.attention == "sigmoid" or not any(self.mask_weights),
-        }
-        for expected, holds in good.items():
-            if not holds:
-                raise ValueError(f"{expected}, not {getattr(self, expected.split()[0])!r}")
+    >>> Settings(epochs=2).epochs
+    2
+    >>> Settings(epochs=0)
+    Traceback (most recent call last):
+    ValueError: epochs is 0, expected a whole number, at least 1
+    """
+
+    seed: Seed = Field(42, description="initialisation, batch order, augmentation")
+    image_size: Annotated[int, Field(ge=32, multiple_of=32)] = Field(
+        96, description="side of the network's input, in pixels"
+    )
+    attention: Literal["softmax", "sigmoid", "none"] = Field(
+        "softmax", description="how scores become a map; none: plain means in place of attention"
+    )
+    weights: str = Field(
+        "none",
+        description='"none", "imagenet" (torchvision downloads), or the path of a vgg16_bn '
+        "checkpoint",
+    )
+    recipe: Literal[tuple(RECIPES)] = Field(
+        "one_cycle", description="optimiser, schedule and augmentation: a row of RECIPES"
+    )
+    epochs: Positive = Field(8, description="times through the training photographs")
+    batch_size: Positive = Field(16, description="photographs a step, over all processes")
+    learning_rate: Weight = Field(0.0, description="the highest; 0 takes the recipe's")
+    alpha: Annotated[float, Field(le=1)] = Field(
+        -1.0, description="Lin's weight of the melanomas in the focal loss; negative: none"
+    )
+    gamma: Weight = Field(2.0, description="of the focal loss; 0 is cross-entropy")
+    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="before the last layer")
+    mask_weight_pool3: Weight = Field(
+        0.0, description="Dice term on the pool-3 map; needs attention sigmoid and masks"
+    )
+    mask_weight_pool4: Weight = Field(0.0, description="the same on the pool-4 map")
+    mask_target: Literal["lesion", "background", "otsu"] = Field(
+        "lesion",
+        description="what the maps learn; background: the paper's control; otsu: a guess from the "
+        "pixels, which needs no mask",
+    )
+    device: str = Field("auto", description="auto takes CUDA, then MPS, then the CPU")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="of the network's arithmetic; auto: the fastest that is safe"
+    )
+    compile_model: bool = Field(False, description="torch.compile: pays off in long runs on a GPU")
+
+    @model_validator(mode="after")
+    def masks_need_sigmoid(self):
+        if any(self.mask_weights) and self.attention != "sigmoid":
+            raise ValueError(
+                f"attention is {self.attention!r}, expected 'sigmoid' where mask_weight_pool3 or "
+                f"mask_weight_pool4 is set, as here ({self.mask_weight_pool3} and "
+                f"{self.mask_weight_pool4}): a softmax map sums to 1 and cannot cover a lesion"
+            )
+        return self
 
     @property
     def mask_weights(self) -> tuple[float, float]:
         return self.mask_weight_pool3, self.mask_weight_pool4
 
 
-def make_optimiser(network: nn.Module, settings: Settings) -> torch.optim.Optimizer:
-    recipe = RECIPES[settings.recipe]
-    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[
-        recipe.optimiser
+@in_words
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Parameters(Settings):
+    """Every parameter of the series: what `Settings` has, and what the other notebooks declare."""
+
+    run: Annotated[str, AfterValidator(name_of_one_folder)] = Field(
+        "sample", description="the run's folder under runs/"
+    )
+    dataset: str = Field(
+        "sample",
+        description='"sample", "kaggle", or a path to a folder (used in place) or zip in the '
+        "Kaggle layout",
+    )
+    kaggle_dataset: str = Field(
+        "shonenkov/melanoma-merged-external-data-512x512-jpeg",
+        description="owner/name or owner/name/version",
+    )
+    ids: str = Field("", description="a csv of image ids to keep; empty: all")
+    pairs: str = Field(
+        "", description="a csv of known duplicate pairs, two columns of image ids; empty: none"
+    )
+    masks: str = Field(
+        "auto",
+        description='a folder or zip of <image_id>_segmentation.png, or kaggle:owner/name; "auto": '
+        "the sample's own; empty: none",
+    )
+    unusable: Share = Field(
+        0.01,
+        description="share of photographs that may be missing or damaged; they are listed and "
+        "left out",
+    )
+    subsample: Count = Field(
+        0, description="at most so many photographs, in whole groups; 0 is all"
+    )
+    benign: Count = Field(150, description="benign training rows to keep; 0 is all")
+    split_seed: Seed = Field(
+        42, description="draws the sample, the subsample, the split and the benign rows"
+    )
+    control: str = Field(
+        "", description='a finished run with attention "none" to compare with; empty: none'
+    )
+    photograph: str = Field(
+        "", description="an image file of your own; empty: a validation photograph"
+    )
+    posthoc: Positive = Field(
+        24, description="test photographs for the slow post-hoc methods, drawn by seed"
+    )
+
+
+# what somebody may have typed for a value; a name that holds more (a table, a tensor, what
+# dataset.json says) is the notebook's own and no parameter
+TYPED = (str, bytes, numbers.Number, type(None), list, tuple, set, os.PathLike)
+NAMES = {bool: "True or False", int: "a whole number", float: "a number", str: "text"}
+LIMITS = (
+    (Ge, "ge", "at least {}"),
+    (Le, "le", "at most {}"),
+    (Lt, "lt", "below {}"),
+    (MultipleOf, "multiple_of", "a multiple of {}"),
+)
+
+
+def check_here(variables: Mapping[str, object]) -> Parameters:
+    """The parameters of a notebook, whose `globals()` these are, after its cell of parameters.
+
+    Args:
+        variables: names and what they hold. Those that are no parameter's are passed over; a
+            parameter that is not among them has its default.
+
+    Raises:
+        ValueError: a value is of another type, out of range, or at odds with another.
+
+    >>> check_here({"epochs": 2, "unrelated": 1}).epochs
+    2
+    """
+    typed = {}
+    for field in dataclasses.fields(Parameters):
+        if isinstance(variables.get(field.name, object), TYPED):
+            typed[field.name] = variables[field.name]
+    try:
+        return Parameters(**typed)
+    except ValueError as error:
+        raise ValueError(
+            f"{error}. Correct it in the cell of parameters, and run the notebook from there"
+        ) from None
+
+
+def training_parameters(settings: Settings) -> dict:
+    """The parameters of training alone, by name, also where `settings` is a `Parameters`."""
+    return {field.name: getattr(settings, field.name) for field in dataclasses.fields(Settings)}
+
+
+def describe(table: type = Parameters) -> list[dict]:
+    """A row for each parameter: `name`, `default`, `expected` (type and range) and `meaning`.
+
+    >>> describe()[0]["expected"]
+    'a whole number, at least 0, at most 4294967295'
+    """
+    return [
+        {
+            "name": name,
+            "default": field.default,
+            "expected": expected(table, name),
+            "meaning": field.description,
+        }
+        for name, field in table.__pydantic_fields__.items()
     ]
-    options = {"momentum": 0.9, "nesterov": True} if recipe.optimiser == "sgd" else {"fused": True}
-    options |= {
-        "lr": settings.learning_rate or recipe.learning_rate,
-        "weight_decay": recipe.weight_decay,
-    }
-    return kind(network.parameters(), **options)
 
 
-def make_schedule(optimiser: torch.optim.Optimizer, settings: Settings, steps: int):
+def kind_of(name: str) -> type:
+    """The type of a parameter's value: str, int, float or bool; a choice among words is str."""
+    annotation = Parameters.__pydantic_fields__[name].annotation
+    return str if get_origin(annotation) is Literal else annotation
+
+
+def expected(table: type, name: str) -> str:
+    """Type and range of a parameter in words, for an error and for the documentation."""
+    field = table.__pydantic_fields__[name]
+    if get_origin(field.annotation) is Literal:
+        *others, last = map(repr, get_args(field.annotation))
+        return f"{', '.join(others)} or {last}"
+    words = [NAMES[field.annotation]]
+    for kind, attribute, limit in LIMITS:
+        for bound in field.metadata:
+            if isinstance(bound, kind):
+                words.append(limit.format(getattr(bound, attribute)))
+    return ", ".join(words)
+
+
+def sentence(table: type, problem: dict) -> str:
+    """One of pydantic's problems: which parameter, what it holds, and what is expected."""
+    if problem["type"] == "value_error":  # raised by a check of ours, in its own words
+        return str(problem["ctx"]["error"])
+    name = str(problem["loc"][0])
+    known = list(table.__pydantic_fields__)
+    if name not in known:
+        return unknown(name, known)
+    return f"{name} is {problem['input']!r}, expected {expected(table, name)}"
+
+
+def unknown(name: str, known: list[str]) -> str:
+    """That there is no such parameter, with the nearest name, or all of them if none is near."""
+    near = difflib.get_close_matches(name, known, n=1)
+    if near:
+        return f"there is no parameter {name!r}; did you mean {near[0]!r}?"
+    return f"there is no parameter {name!r}; there are: {', '.join(sorted(known))}"
+
+
+def make_optimiser(network: nn.Module, settings: Settings) -> torch.optim.Optimizer:
+    """The recipe's optimiser over all of the network's parameters."""
+    recipe = RECIPES[settings.recipe]
+    learning_rate = settings.learning_rate or recipe.learning_rate
+    options = {"lr": learning_rate, "weight_decay": recipe.weight_decay}
+    if recipe.optimiser == "sgd":
+        return torch.optim.SGD(network.parameters(), momentum=0.9, nesterov=True, **options)
+    if recipe.optimiser == "adam":
+        return torch.optim.Adam(network.parameters(), fused=True, **options)
+    return torch.optim.AdamW(network.parameters(), fused=True, **options)
+
+
+def make_schedule(
+    optimiser: torch.optim.Optimizer, settings: Settings, steps: int
+) -> torch.optim.lr_scheduler.LRScheduler:
     """The learning rate after each of `steps` batches an epoch."""
-    schedules, kind = torch.optim.lr_scheduler, RECIPES[settings.recipe].schedule
+    kind = RECIPES[settings.recipe].schedule
     if kind == "one_cycle":
-        return schedules.OneCycleLR(
-            optimiser, optimiser.param_groups[0]["lr"], total_steps=settings.epochs * steps + 1
+        highest = optimiser.param_groups[0]["lr"]
+        return torch.optim.lr_scheduler.OneCycleLR(
+            optimiser, highest, total_steps=settings.epochs * steps + 1
         )
-    return schedules.StepLR(optimiser, step_size=10 * steps, gamma=0.1 if kind == "steps" else 1.0)
+    factor = 0.1 if kind == "steps" else 1.0
+    return torch.optim.lr_scheduler.StepLR(optimiser, step_size=10 * steps, gamma=factor)
 
 
 @contextmanager
 def naming_what_fits(settings: Settings, device: torch.device) -> Iterator[None]:
     """Turn "out of memory" into a MemoryError that says what to set."""
+    # torch.OutOfMemoryError is a RuntimeError; the CPU's allocator has no name of its own
+    signs = ("out of memory", "can't allocate memory", "not enough memory")
     try:
         yield
-    except (
-        RuntimeError
-    ) as error:  # torch.OutOfMemoryError is one; the CPU's allocator has no name of its own
-        if not any(
-            words in str(error)
-            for words in ("out of memory", "can't allocate memory", "not enough memory")
-        ):
+    except RuntimeError as error:
+        if not any(sign in str(error) for sign in signs):
             raise
         raise MemoryError(
-            f"{settings.batch_size} photographs of {settings.image_size} pixels a step do not fit in the memory of "
-            f"{device}: set batch_size to {max(1, settings.batch_size // 2)} or less, or lower image_size"
+            f"{settings.batch_size} photographs of {settings.image_size} pixels a step do not fit "
+            f"in the memory of {device}: set batch_size to {max(1, settings.batch_size // 2)} or "
+            "less, or lower image_size"
         ) from error
