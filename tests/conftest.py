@@ -92,7 +92,8 @@ def photographs(folders, tmp_path) -> dict:
 def made(tmp_path_factory) -> SimpleNamespace:
     """Sixty drawn photographs of 64 pixels with masks, split and cached at 36.
 
-    `photographs()` opens the cache; `prepare(run)` leaves what 01 and 02 leave in a run's folder, which it returns.
+    `photographs()` opens the cache; `prepare(run)` leaves what 01 and 02 leave in a run's folder,
+    which it returns.
     """
     import torch
 

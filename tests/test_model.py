@@ -159,7 +159,7 @@ def vgg():
 
 @functools.cache
 def built(kind: str) -> AttnVGG:
-    """A network as it starts; to be copied, since drawing its weights takes longer than most tests."""
+    """A network as it starts; to be copied: drawing its weights takes longer than most tests."""
     torch.manual_seed(2)
     return AttnVGG(attention=kind)
 

@@ -35,23 +35,29 @@ BADGES = {  # a host's picture, and what opens a notebook there
     ),
 }
 BOOTSTRAP = """\
-# The same in every notebook: find the helpers above it, or fetch them; then install what is missing here.
+# The same in every notebook: find the helpers above it, or fetch them; then install
+# what is missing here.
 import os
 import subprocess
 import sys
 from pathlib import Path
 
-repository = "{address}"
+repo = "{address}"
 here = Path.cwd()
-project = next((p for p in [here, *here.parents] if (p / "helpers" / "hosts.py").is_file()), None)
-if project is None:
-    project = here / repository.rsplit("/", 1)[1]
+places = [here, *here.parents]
+above = [folder for folder in places if (folder / "helpers" / "hosts.py").is_file()]
+if above:
+    project = above[0]
+else:
+    project = here / repo.rsplit("/", 1)[1]
+    clone = ["git", "clone", "--depth", "1", repo, str(project)]
     if not (project / "helpers").is_dir():
-        clone = ["git", "clone", "--depth", "1", repository, str(project)]
         fetched = subprocess.run(clone, capture_output=True, text=True)
         if fetched.returncode:
-            raise RuntimeError(f"git could not fetch the helpers: {{fetched.stderr.strip()}}. Is this machine on the "
-                               "network? On Kaggle switch the notebook's Internet on")
+            raise RuntimeError(
+                f"git could not fetch the helpers: {{fetched.stderr.strip()}}. Is this "
+                "machine on the network? On Kaggle switch the notebook's Internet on"
+            )
 sys.path.insert(0, str(project))
 from helpers import hosts  # noqa: E402
 

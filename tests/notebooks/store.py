@@ -55,7 +55,7 @@ def clean(executed: nbformat.NotebookNode, stored: nbformat.NotebookNode) -> nbf
 
 
 def merge(outputs: list) -> list:
-    """Outputs with neighbouring pieces of one stream joined: where the kernel cut them is chance."""
+    """Outputs with neighbouring pieces of one stream joined: where a kernel cuts is chance."""
     joined = []
     for output in outputs:
         if (
@@ -115,7 +115,8 @@ def store(path: Path, folder: Path) -> bool:
             beside.write_text(text, encoding="utf-8")
     outcome = "refused" if wrong else "stored" if changed else "unchanged"
     print(
-        f"{path.relative_to(FOLDER).as_posix():42s} {seconds:4.0f} s  {len(text):9,} bytes  {outcome}",
+        f"{path.relative_to(FOLDER).as_posix():42s} {seconds:4.0f} s  {len(text):9,} bytes  "
+        f"{outcome}",
         flush=True,
     )
     return not wrong

@@ -145,7 +145,7 @@ def test_audit_and_figures(left):
 
 
 def test_plain_papermill_and_the_same_seed_again(place, left, tmp_path):
-    """Notebook 04 through papermill's own command, in a second run: the same figures, byte by byte."""
+    """Notebook 04 through papermill's own command, in a second run: the same figures."""
     folder, environment, _ = place
     again = folder / "runs" / "again"
     again.mkdir()
