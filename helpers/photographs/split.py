@@ -1,8 +1,9 @@
 """From a table to a split, for notebook 02: groups, 60/20/20, balance.
 
-The tutorial splits by image, after balancing: two thirds of its validation photographs share a patient, a lesion or the
-very photograph with training. Here whole groups go to one side, and only the training rows are balanced.
-`python -m helpers.preprocess MARKING.csv [--pairs PAIRS.csv] --out split.csv` splits a table without its photographs.
+The tutorial splits by image, after balancing: two thirds of its validation photographs share a
+patient, a lesion or the very photograph with training. Here whole groups go to one side, and only
+the training rows are balanced. `python -m helpers.preprocess MARKING.csv [--pairs PAIRS.csv] --out
+split.csv` splits a table without its photographs.
 """
 
 import argparse
@@ -15,80 +16,118 @@ from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import StratifiedGroupKFold
 
 from helpers import workspace
-from helpers.photographs.table import read_csv, read_marking
+from helpers.photographs.table import NO_NUMBER, read_csv, read_marking, tidy
 
 SPLIT_COLUMNS = ["image_id", "path", "mask", "target", "source", "group", "split", "kept"]
+TWIN = "_downsampled"  # ends the second id that ISIC gave to some photographs
+MASK = "_segmentation.png"  # ends the name of a mask's file
+NOBODY = [*NO_NUMBER, "unknown"]  # patients whose name may mean that there is none
 
 
 def group_rows(table: pd.DataFrame, pairs: pd.DataFrame | None = None) -> np.ndarray:
-    """The group of each row [N], 0, 1, 2... in order: rows linked by a patient, a lesion, a twin id or a known pair.
+    """Number the rows by what must stay on one side of a split.
 
-    `patient_id` is the patient in ISIC20 and the LESION in ISIC19; either way it must not cross a split. A twin is the
-    same photograph as `ISIC_x` and `ISIC_x_downsampled`. pairs: two columns of image ids known to show one lesion; ids
-    that the table lacks still link those that they are paired with. Raises ValueError if it has not two columns.
+    Rows are linked by a patient, a lesion, a twin id or a known pair, also through others.
+    `patient_id` is the patient in ISIC20 and the LESION in ISIC19; either way it must not cross a
+    split. A twin is the same photograph as `ISIC_x` and `ISIC_x_downsampled`.
+
+    Args:
+        table: the columns image_id and patient_id, N rows.
+        pairs: two columns of image ids known to show one lesion; ids that the table lacks still
+            link those that they are paired with.
+
+    Returns:
+        The group of each row [N]: 0, 1, 2... in the order of their first rows.
+
+    Raises:
+        ValueError: `pairs` has not two columns.
+
+    >>> table = pd.DataFrame({"image_id": ["a", "b", "c", "a_downsampled"],
+    ...                       "patient_id": ["p", "q", "p", None]})
+    >>> group_rows(table).tolist()
+    [0, 1, 0, 0]
     """
     if pairs is None:
         pairs = pd.DataFrame({"first": [], "second": []}, dtype=str)
     if pairs.shape[1] != 2:
         raise ValueError(f"pairs has the columns {list(pairs)}, expected two, of image ids")
     pairs = pairs.dropna()
-    names = pd.concat([table["image_id"], pairs.iloc[:, 0], pairs.iloc[:, 1]]).str.removesuffix(
-        "_downsampled"
-    )
-    photograph, photographs = pd.factorize(names)  # [N + 2P]
+    N = len(table)
+    P = len(pairs)
+    ids = pd.concat([table["image_id"], pairs.iloc[:, 0], pairs.iloc[:, 1]])
+    photograph, photographs = pd.factorize(ids.str.removesuffix(TWIN))  # [N + 2P]
     patient, patients = pd.factorize(table["patient_id"])  # [N], -1 where missing
-    N, P, known = len(table), len(pairs), np.flatnonzero(patient >= 0)
+    known = np.flatnonzero(patient >= 0)
+    # a graph of photographs and patients; a link leads from each of `a` to the same place of `b`
     a = np.concatenate([photograph[known], photograph[N : N + P]])
     b = np.concatenate([len(photographs) + patient[known], photograph[N + P :]])
-    nodes = len(photographs) + len(
-        patients
-    )  # a graph of photographs and patients; its links are (a, b)
-    component = connected_components(
-        coo_array((np.ones(len(a)), (a, b)), shape=(nodes, nodes)), directed=False
-    )[1]
+    nodes = len(photographs) + len(patients)
+    links = coo_array((np.ones(len(a)), (a, b)), shape=(nodes, nodes))
+    _, component = connected_components(links, directed=False)
     return component[photograph[:N]]
 
 
 def take_groups(table: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
-    """At most `count` rows in whole groups drawn at random, five groups of each class first; 0 takes all rows."""
+    """Draw whole groups at random, five of each class first.
+
+    Args:
+        table: the columns group and target, N rows.
+        count: how many rows to take at most; 0 takes all.
+        seed: of the drawing.
+
+    Returns:
+        The rows taken, in the order of `table`.
+
+    Raises:
+        ValueError: no group has so few rows.
+    """
     if not count or count >= len(table):
         return table
     groups = table.groupby("group")["target"].agg(["max", "size"]).sample(frac=1, random_state=seed)
     order = groups.groupby("max").cumcount()  # 0, 1, 2... within malignant and within benign groups
     groups = pd.concat([groups[order < 5], groups[order >= 5]])
-    taken, total = [], 0
+    taken = []
+    total = 0
     for group, size in groups["size"].items():
         if total + size <= count:
             taken.append(group)
             total += size
+    if not taken:
+        raise ValueError(
+            f"subsample is {count} rows, and the smallest of {len(groups)} groups has "
+            f"{groups['size'].min()}: groups are taken whole, so take more rows, or 0 for all"
+        )
     return table[table["group"].isin(taken)].reset_index(drop=True)
 
 
 def split_groups(table: pd.DataFrame, seed: int) -> np.ndarray:
-    """ "train", "val" or "test" for each row [N]: 60/20/20 by `group`, stratified by source and target.
+    """Split 60/20/20 by `group`, stratified by source and target.
 
-    Two folds of scikit-learn's StratifiedGroupKFold of five are validation and test; both classes are on every side.
-    Raises ValueError where a class has fewer than five groups.
+    Two of the five folds of scikit-learn's StratifiedGroupKFold are validation and test. Where
+    sources are many and rows few, it is stratified by target alone.
+
+    Args:
+        table: the columns group, target (0 or 1) and source, N rows.
+        seed: of the folds.
+
+    Returns:
+        "train", "val" or "test" for each row [N], both classes on every side.
+
+    Raises:
+        ValueError: there are no rows, one class, or fewer than five groups of a class.
     """
-    if table["target"].nunique() < 2:
-        raise ValueError(f"every target is {table['target'].iloc[0]}: a split needs both classes")
-    for target, rows in table.groupby("target"):
-        if rows["group"].nunique() < 5:
-            raise ValueError(
-                f"class {target} has {rows['group'].nunique()} groups, a split needs 5: "
-                "take more photographs"
-            )
+    check_groups(table)
     strata = table["source"] + " " + table["target"].astype(str)
     commonest = strata.groupby(table["target"]).transform(lambda rows: rows.mode()[0])
     strata = strata.where(strata.map(strata.value_counts()) >= 5, commonest)
-    for labels in (strata, table["target"]):  # where sources are many and rows few, by target alone
-        folds = StratifiedGroupKFold(n_splits=5, shuffle=True, random_state=seed).split(
-            table, labels, table["group"]
-        )
+    for labels in (strata, table["target"]):
+        folds = StratifiedGroupKFold(n_splits=5, shuffle=True, random_state=seed)
+        sides = [rows for _, rows in folds.split(table, labels, table["group"])]
         split = np.full(len(table), "train", dtype=object)
-        for name, (_, rows) in zip(["val", "test"], folds, strict=False):
-            split[rows] = name
-        if table.groupby(split)["target"].nunique().reindex(["train", "val", "test"]).eq(2).all():
+        split[sides[0]] = "val"
+        split[sides[1]] = "test"
+        classes = table.groupby(split)["target"].nunique()
+        if classes.reindex(["train", "val", "test"]).eq(2).all():
             return split
     raise ValueError(
         f"no split of {table['group'].nunique()} groups found with both classes on every side: "
@@ -96,64 +135,167 @@ def split_groups(table: pd.DataFrame, seed: int) -> np.ndarray:
     )
 
 
-def read_table(
-    dataset: dict, *, pairs: str = "", subsample: int = 0, split_seed: int = 42
-) -> pd.DataFrame:
-    """The rows of `marking.csv` to use, with their `group`, for the data set that `dataset.json` describes.
-
-    pairs: the path of a csv of two columns of image ids, or "". subsample: at most so many rows, in whole groups.
-    Raises as `read_marking` and `group_rows` do, and ValueError for pairs without a first line or a known id.
-    """
-    table = read_marking(Path(dataset["csv"]))
-    known = read_csv(workspace.resolve(pairs)) if pairs else None
-    if pairs and (
-        table["image_id"].isin(known.columns).any()
-        or not known.isin(set(table["image_id"])).any(axis=None)
-    ):
+def check_groups(table: pd.DataFrame) -> None:
+    """Raises ValueError unless both classes are there, in five groups each."""
+    more = "take more photographs (see ids and subsample)"
+    targets = table["target"].unique()
+    if not len(targets):
+        raise ValueError(f"no photographs are left to split: {more}")
+    if len(targets) < 2:
         raise ValueError(
-            f"pairs: {pairs} needs a first line that names its two columns, and ids of {dataset['csv']}"
+            f"every target is {targets[0]} in {len(table)} rows: a split needs both classes, {more}"
         )
+    for target, groups in table.groupby("target")["group"].nunique().items():
+        if groups < 5:
+            raise ValueError(f"class {target} has {groups} groups, a split needs 5: {more}")
+
+
+def read_table(
+    dataset: dict,
+    *,
+    pairs: str = "",
+    subsample: int = 0,
+    split_seed: int = 42,
+) -> pd.DataFrame:
+    """The rows of `marking.csv` to use, with their `group`.
+
+    Args:
+        dataset: the content of `dataset.json`.
+        pairs: the path of a csv of two columns of image ids, or "".
+        subsample: how many rows to take at most, in whole groups; 0 takes all.
+        split_seed: of the drawing of the subsample.
+
+    Raises:
+        FileNotFoundError: the table, the ids or the pairs are not there.
+        ValueError: one of them is no such table (see `read_marking`, `read_pairs`), or no group is
+            as small as `subsample`.
+    """
+    marking = read_marking(Path(dataset["csv"]))
+    table = marking
     if dataset["ids"]:
-        table = table[
-            table["image_id"].isin(read_csv(Path(dataset["ids"]), ["image_id"])["image_id"])
-        ]
+        listed = read_csv(Path(dataset["ids"]), ["image_id"])
+        table = table[table["image_id"].isin(listed["image_id"])]
     table = table[~table["image_id"].isin(dataset.get("unusable", ()))].reset_index(drop=True)
+    known = read_pairs(pairs, marking["image_id"]) if pairs else None
     table["group"] = group_rows(table, known)
     return take_groups(table, subsample, split_seed)
 
 
-def make_split(
-    dataset: dict, *, pairs: str = "", subsample: int = 0, benign: int = 0, split_seed: int = 42
-) -> pd.DataFrame:
-    """The content of `split.csv`: the rows of `read_table`, in its order; the columns are SPLIT_COLUMNS.
+def read_pairs(path: str, image_ids: pd.Series) -> pd.DataFrame:
+    """A csv of known pairs, for a table with these ids.
 
-    benign: how many benign training rows to keep (`kept` is 0 for the rest), 0 for all.
+    Raises:
+        FileNotFoundError: it is not there.
+        ValueError: it is no csv, its first line holds ids in place of names, or it has no id of the
+            table.
+    """
+    pairs = read_csv(workspace.resolve(path))
+    expected = f"pairs: {path} needs a first line that names its two columns, and ids of the table"
+    if image_ids.isin(pairs.columns).any():
+        raise ValueError(f"{expected}: its first line is {', '.join(pairs.columns)[:300]}")
+    if not listed_ids(pairs, image_ids).any(axis=None):
+        raise ValueError(
+            f"{expected}: of its {len(pairs)} rows none has one, the first is "
+            f"{', '.join(pairs.iloc[0].fillna(''))[:300]!r}"
+        )
+    return pairs
+
+
+def listed_ids(pairs: pd.DataFrame, image_ids: pd.Series) -> pd.DataFrame:
+    """Whether each cell of `pairs` names a photograph of `image_ids`, under either of its ids."""
+    photographs = set(image_ids.str.removesuffix(TWIN))
+    return pairs.apply(lambda ids: ids.str.removesuffix(TWIN).isin(photographs))
+
+
+def make_split(
+    dataset: dict,
+    *,
+    pairs: str = "",
+    subsample: int = 0,
+    benign: int = 0,
+    split_seed: int = 42,
+) -> pd.DataFrame:
+    """The content of `split.csv`: the rows of `read_table`, in its order.
+
+    Prints how many of the pairs the rows have, and what in `patient_id` may be no patient.
+
+    Args:
+        dataset, pairs, subsample, split_seed: as for `read_table`.
+        benign: how many benign training rows to keep (`kept` is 0 for the rest); 0 keeps all.
+
+    Returns:
+        SPLIT_COLUMNS; `path` and `mask` are names of files in the dataset's folders.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_table` and `split_groups`.
     """
     table = read_table(dataset, pairs=pairs, subsample=subsample, split_seed=split_seed)
-    split = table.assign(
-        split=split_groups(table, split_seed), path=table["image_id"] + ".jpg", mask=""
-    )
+    report_patients(table["patient_id"])
+    if pairs:
+        known = listed_ids(read_csv(workspace.resolve(pairs)), table["image_id"])
+        both = known.all(axis=1).sum()
+        print(f"{len(known)} pairs were given; the table has both ids of {both}")
+    split = table.assign(split=split_groups(table, split_seed))
+    split["path"] = photograph_names(split["image_id"], dataset)
+    split["mask"] = ""
     split["kept"] = balance(split, benign, split_seed)
     if dataset["masks_folder"]:
         split["mask"] = mask_names(split["image_id"], Path(dataset["masks_folder"]))
     return split[SPLIT_COLUMNS]
 
 
-def mask_names(image_ids: pd.Series, folder: Path) -> pd.Series:
-    """The file name in this folder of each photograph's mask, or "".
+def report_patients(patients: pd.Series) -> None:
+    """Print which word for "not known" is taken as the name of a patient of several photographs.
 
-    `ISIC_x_downsampled` without one of its own has that of `ISIC_x`, the same photograph: ISIC offers no other.
+    Two photographs of nobody known would be one patient's: they cannot leak, but a table full of
+    them has few groups left.
     """
-    there = {path.name for path in folder.glob("*_segmentation.png")}
-    own, same = (
-        names + "_segmentation.png"
-        for names in (image_ids, image_ids.str.removesuffix("_downsampled"))
-    )
-    return own.where(own.isin(there), same.where(same.isin(there), ""))
+    counts = patients[patients.str.casefold().isin(NOBODY)].value_counts()
+    for name, rows in counts[counts > 1].items():
+        print(
+            f"{rows} photographs have the patient_id {name!r} and stay together, as one patient's; "
+            "where the patient is not known, leave the cell empty"
+        )
+
+
+def photograph_names(image_ids: pd.Series, dataset: dict) -> list[str]:
+    """The name of each photograph's file [N], as it is on the disk.
+
+    A dataset that has not looked at its files has `<image_id>.jpg`.
+    """
+    files = dataset.get("checksums", {}).get("photographs", {})
+    by_id = {tidy(Path(name).stem): name for name in files}
+    return [by_id.get(image_id, f"{image_id}.jpg") for image_id in image_ids]
+
+
+def mask_names(image_ids: pd.Series, folder: Path) -> pd.Series:
+    """The name of the file in `folder` of each photograph's mask, or "".
+
+    `ISIC_x_downsampled` without one of its own has that of `ISIC_x`, the same photograph: ISIC
+    offers no other.
+    """
+    by_id = {}
+    for name in sorted(path.name for path in folder.glob("*")):
+        if name.lower().endswith(MASK):
+            by_id[tidy(name[: -len(MASK)])] = name
+    names = []
+    for image_id in image_ids:
+        of_its_twin = by_id.get(image_id.removesuffix(TWIN), "")
+        names.append(by_id.get(image_id, of_its_twin))
+    return pd.Series(names, index=image_ids.index, dtype=str)
 
 
 def balance(table: pd.DataFrame, benign: int, seed: int) -> np.ndarray:
-    """1 for each row to use [N]: all but the benign training rows beyond `benign` drawn at random (0 keeps all)."""
+    """Mark the rows to use: all but benign training rows beyond `benign`, drawn at random.
+
+    Args:
+        table: the columns split and target, N rows.
+        benign: how many benign training rows to keep; 0 keeps all.
+        seed: of the drawing.
+
+    Returns:
+        1 for each row to use, else 0 [N].
+    """
     kept = np.ones(len(table), dtype=int)
     rows = np.flatnonzero((table["split"] == "train") & (table["target"] == 0))
     if benign and benign < len(rows):
@@ -162,12 +304,19 @@ def balance(table: pd.DataFrame, benign: int, seed: int) -> np.ndarray:
 
 
 def read_split(path: Path) -> pd.DataFrame:
-    """`split.csv` as `make_split` made it (an empty mask stays an empty string). Raises as `workspace.read_table`."""
+    """`split.csv` as `make_split` made it: an empty mask stays an empty string.
+
+    Raises:
+        FileNotFoundError, ValueError: as `workspace.read_table`.
+    """
     return workspace.read_table(path, "02_preprocess.ipynb", SPLIT_COLUMNS)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The split of a table alone; returns 0. What is wrong with the files or options is said on stderr, with exit 2."""
+    """Split a table alone; returns 0.
+
+    What is wrong with the files or options is said on stderr, with exit 2.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m helpers.preprocess",
         description="Split a table 60/20/20 by group, without photographs.",
@@ -179,25 +328,25 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="the split.csv to write")
     options = parser.parse_args(arguments)
     dataset = {"csv": options.marking, "ids": "", "masks_folder": ""}
+    # from the caller's folder, as any command does, and not from the project's
+    pairs = str(options.pairs.expanduser().absolute()) if options.pairs else ""
     try:
-        split = make_split(
-            dataset, pairs=str(options.pairs.expanduser().absolute()) if options.pairs else ""
-        )
+        split = make_split(dataset, pairs=pairs)
         with workspace.replacing(options.out) as beside:
             split.to_csv(beside, index=False)
     except (OSError, ValueError) as error:
         parser.error(str(error))
-    counts = (
-        split.groupby("split")
-        .agg(groups=("group", "nunique"), rows=("target", "size"), melanomas=("target", "sum"))
-        .loc[["train", "val", "test"]]
-    )
-    counts.loc["all"] = (
-        counts.sum()
-    )  # of groups too: that exceeds their number if one is on two sides
-    print(counts.assign(rate=(counts["melanomas"] / counts["rows"]).round(4)).to_string())
-    print(f"{counts.loc['all', 'groups'] - split['group'].nunique()} groups are on two sides")
-    if options.pairs:
-        known = read_csv(options.pairs).isin(set(split["image_id"])).sum(axis=1)
-        print(f"{len(known)} pairs were given; the table has both ids of {(known == 2).sum()}")
+    print_sides(split)
     return 0
+
+
+def print_sides(split: pd.DataFrame) -> None:
+    """Print how many groups, rows and melanomas each side has, and how many groups cross."""
+    columns = {"groups": ("group", "nunique"), "rows": ("target", "size")}
+    sides = split.groupby("split").agg(**columns, melanomas=("target", "sum"))
+    sides = sides.loc[["train", "val", "test"]]
+    sides.loc["all"] = sides.sum()  # a group that is on two sides is counted twice
+    rates = (sides["melanomas"] / sides["rows"]).round(4)
+    print(sides.assign(rate=rates).to_string())
+    crossing = sides.loc["all", "groups"] - split["group"].nunique()
+    print(f"{crossing} groups are on two sides")

@@ -1,9 +1,14 @@
-"""The reader's tables: any csv, and `marking.csv`, checked by column and row."""
+"""The reader's tables: any csv, and `marking.csv`, checked by column and row.
+
+Every table of the reader's own comes through `read_csv`, so that the same name is the same text in
+each of them: one blank more behind an id must not make two patients of one.
+"""
 
 import csv
 import gzip
 import io
 import re
+import unicodedata
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,94 +26,162 @@ COLUMNS = [
     "anatom_site_general_challenge",
 ]
 RULES = {  # of cells that are not empty
-    "image_id": (
+    "image_id": (  # a file's name, too
         r"\w[\w-]{0,99}",
         "up to 100 letters, digits, '_' and '-', no '-' first",
-    ),  # a file's name, too
-    "target": (r"\s*[01](\.0*)?\s*", "0 or 1"),
+    ),
+    "target": (r"[01](\.0*)?", "0 or 1"),
     "source": (
         r"[^=+@\s-][^\x00-\x1f]{0,99}",
         "up to 100 characters that do not begin as a spreadsheet's formula",
     ),
-    "age_approx": (r"\d{1,3}(\.\d*)?", "a number, or empty"),
+    "age_approx": (r"[0-9]{1,3}(\.[0-9]*)?", "a number, or empty"),
 }
+# how programs write that a number is not known; elsewhere these words are names as others are
+NO_NUMBER = ["na", "n/a", "nan", "null", "none"]
+INVISIBLE = r"[\s\u00ad\u200b-\u200f\u2060\ufeff]+"  # blanks, and marks of no width
+EDGES = re.compile(rf"\A{INVISIBLE}|{INVISIBLE}\Z")
+BLANKS = re.compile(r"[^\S\r\n]+")
 
 
 def read_csv(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
-    """A csv of the reader's own, plain or .gz: every cell as text, NaN where it is empty.
+    """A csv of the reader's own, plain or .gz: every cell as `tidy` text, NaN where it is empty.
 
-    Raises FileNotFoundError, and ValueError that names the line, for what is not UTF-8, rows of several lengths, no
-    rows, or a name of `columns` that is absent or stands twice.
+    Only an empty cell is missing: an id `null` is an id, and `NA` may be a clinic.
+
+    Args:
+        path: the file; UTF-8, with a first line of column names.
+        columns: names that must be there, each once. Of others that stand twice, the first counts.
+
+    Returns:
+        The rows, in the order of the file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: what is there is not UTF-8, has rows of several lengths or none, or lacks one of
+            `columns`. The message names the line.
     """
-    if not path.is_file():  # a pipe would be waited for
-        raise FileNotFoundError(
-            f"expected a csv at {path}, found {'a folder or pipe' if path.exists() else 'nothing'}"
+    header, *rows = read_rows(path, read_text(path))
+    header = [tidy(name) for name in header]
+    if not rows:
+        raise ValueError(
+            f"{path} has no rows: expected a line of column names, then a row for each"
         )
+    absent = [name for name in columns if header.count(name) != 1]
+    if absent:
+        raise ValueError(
+            f"{path} has the columns {', '.join(header)[:300]}; {', '.join(absent)} missing or "
+            "standing twice: name each once in the first line, with commas between"
+        )
+    table = pd.DataFrame([[tidy(cell) for cell in row] for row in rows], columns=header, dtype=str)
+    table = table.loc[:, ~table.columns.duplicated()]
+    return table.mask(table == "")
+
+
+def read_text(path: Path) -> str:
+    """The text of a file, plain or .gz. Raises as `read_csv`."""
+    if not path.is_file():  # a pipe would be waited for
+        there = "a folder or pipe" if path.exists() else "nothing"
+        raise FileNotFoundError(f"expected a csv at {path}, found {there}")
+    opener = gzip.open if path.suffix == ".gz" else open
     try:
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
-            text = file.read().decode("utf-8-sig", errors="replace")
+        with opener(path, "rb") as file:
+            content = file.read()
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ValueError(f"{path} cannot be unpacked ({error}): copy it again") from error
-    if foreign := re.search("[\0\ufffd]", text):
+    text = content.decode("utf-8-sig", errors="replace")
+    foreign = re.search("[\0\ufffd]", text)
+    if foreign:
+        line = text.count("\n", 0, foreign.start()) + 1
         raise ValueError(
-            f"{path} is damaged or not UTF-8 (Latin-1 or UTF-16, perhaps): see line "
-            f"{text.count(chr(10), 0, foreign.start()) + 1}. Save it as 'CSV UTF-8'"
+            f"{path} is damaged or not UTF-8 (Latin-1 or UTF-16, perhaps): see line {line}. "
+            "Save it as 'CSV UTF-8'"
         )
-    lines, header, rows = csv.reader(io.StringIO(text, newline=None), strict=True), [], -1
+    return text
+
+
+def read_rows(path: Path, text: str) -> list[list[str]]:
+    """The cells of each line that is not empty, the first line's too; [[]] for no line at all.
+
+    Raises ValueError where a line has not as many as the first, or quotes do not close.
+    """
+    lines = csv.reader(io.StringIO(text, newline=None), strict=True)
+    rows = []
     try:
-        for cells in filter(None, lines):
-            header, rows = header or cells, rows + 1
-            if len(cells) != len(header):
-                raise csv.Error(f"{len(cells)} cells, where the first line has {len(header)}")
+        for cells in lines:
+            if not cells:
+                continue
+            rows.append(cells)
+            if len(cells) != len(rows[0]):
+                raise csv.Error(f"{len(cells)} cells, where the first line has {len(rows[0])}")
     except csv.Error as error:
         raise ValueError(
             f"{path}, line {lines.line_num}: {error}. Are its quotes closed, is it whole?"
         ) from error
-    absent = [name for name in columns if header.count(name) != 1]
-    if rows < 1 or absent:
-        raise ValueError(
-            f"{path} has no rows: expected a line of column names, then a row for each"
-            if rows < 1
-            else f"{path} has the columns {', '.join(header)[:300]}; {', '.join(absent)} missing or standing "
-            "twice: name each once in the first line, with commas between"
-        )
-    return pd.read_csv(io.StringIO(text), dtype=str)
+    return rows or [[]]
+
+
+def tidy(text: str) -> str:
+    r"""`text` as it is compared: no blank at its ends, one space for blanks within, one spelling.
+
+    Spreadsheets and web pages leave blanks that nobody sees, and an é is one character or two (a
+    Mac names files so): Unicode's form C has one.
+
+    >>> tidy("IP_1\u00a0 "), tidy("clinic \u00a0 A"), len(tidy("e\u0301"))
+    ('IP_1', 'clinic A', 1)
+    """
+    return BLANKS.sub(" ", EDGES.sub("", unicodedata.normalize("NFC", text)))
 
 
 def read_marking(path: Path) -> pd.DataFrame:
-    """`marking.csv`, by column name (their order varies between versions). `target` may be written as a float.
+    """`marking.csv`, by column name: the order of its columns varies between versions.
 
-    Raises as `read_csv` does, and ValueError for an id that is empty or stands twice, or what RULES refuse.
+    Args:
+        path: the table; `target` may be written as a float, a `source` may be empty.
+
+    Returns:
+        COLUMNS (from `sex` on, those that are there) and any others: `target` as int, `age_approx`
+        as float, a source that is not known as "unknown".
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_csv`; and ValueError for an id that is empty or
+            stands twice, or a cell that RULES refuse.
     """
     table = read_csv(path, COLUMNS[:4]).fillna({"target": "", "source": "unknown"})
+    if "age_approx" in table:
+        ages = table["age_approx"]
+        table["age_approx"] = ages.mask(ages.str.casefold().isin(NO_NUMBER))
     for column, (pattern, rule) in RULES.items():
-        bad = (
-            table.loc[~table[column].str.fullmatch(pattern, na=True), column]
-            if column in table
-            else ()
-        )
-        if len(bad):
-            raise ValueError(
-                f"{path}: {column} is {rule}; {len(bad)} rows differ, the first {bad.iloc[0][:99]!r}"
-            )
-    twice = table.loc[
-        table["image_id"].isna() | table["image_id"].str.casefold().duplicated(), "image_id"
-    ]
+        if column in table:
+            check_column(table[column], pattern, rule, path)
+    ids = table["image_id"]
+    twice = ids[ids.isna() | ids.str.casefold().duplicated()]
     if len(twice):
         raise ValueError(
-            f"{path}: {len(twice)} image ids are empty or stand twice, the first {twice.iloc[0]!r} (on "
-            "many disks, names that differ in capitals alone are one file)"
+            f"{path}: {len(twice)} image ids are empty or stand twice, the first "
+            f"{twice.iloc[0]!r} (on many disks, names that differ in capitals alone are one file)"
         )
-    numbers = {
-        name: pd.to_numeric(table[name]) for name in ("target", "age_approx") if name in table
-    }
-    return table.assign(**numbers).astype({"target": int})
+    if "age_approx" in table:
+        table["age_approx"] = pd.to_numeric(table["age_approx"])
+    table["target"] = pd.to_numeric(table["target"]).astype(int)
+    return table
+
+
+def check_column(cells: pd.Series, pattern: str, rule: str, path: Path) -> None:
+    """Raises ValueError where a cell that is not empty does not match."""
+    bad = cells[~cells.str.fullmatch(pattern, na=True)]
+    if len(bad):
+        raise ValueError(
+            f"{path}: {cells.name} is {rule}; {len(bad)} rows differ, the first "
+            f"{bad.iloc[0][:99]!r}"
+        )
 
 
 def check_classes(targets: np.ndarray, where: str) -> None:
-    """Raises ValueError unless both classes are there."""
-    if len(np.unique(targets)) < 2:
+    """Raises ValueError unless both classes are among `targets` [N], 0 or 1, of what `where` is."""
+    classes = len(np.unique(targets))
+    if classes < 2:
         raise ValueError(
-            f"{where} holds {len(targets)} photographs of {len(np.unique(targets))} class(es); a figure "
-            "such as AUC needs melanomas and benign lesions: take more photographs or another split_seed"
+            f"{where} holds {len(targets)} photographs of {classes} class(es); a figure such as "
+            "AUC needs melanomas and benign lesions: take more photographs or another split_seed"
         )
