@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -20,66 +21,11 @@ from helpers.photographs.split import (
     make_split,
     mask_names,
     read_split,
+    report_patients,
     split_groups,
     take_groups,
 )
 from helpers.photographs.table import read_marking
-
-HEADER = "patient_id,image_id,target,source\n"
-
-
-# the table
-
-
-def test_read_marking_by_name_in_any_order_with_float_targets(tmp_path):
-    path = tmp_path / "marking.csv"
-    path.write_text(
-        "source,target,extra,image_id,patient_id\nISIC20,0.0,x,ISIC_1,IP_1\n,1.0,y,ISIC_2-b,\n",
-        encoding="utf-8-sig",
-    )
-    table = read_marking(path)
-    assert table["target"].tolist() == [0, 1] and table["target"].dtype == int
-    assert table["image_id"].tolist() == ["ISIC_1", "ISIC_2-b"]
-    assert table["source"].tolist() == ["ISIC20", "unknown"]
-    assert table["patient_id"].isna().tolist() == [False, True]
-
-
-def test_ids_that_look_like_numbers_stay_text(tmp_path):
-    path = tmp_path / "marking.csv"
-    path.write_text(HEADER + "007,0010,0,1\n7,10,1,1\n")
-    table = read_marking(path)
-    assert table["image_id"].tolist() == ["0010", "10"]
-    assert group_rows(table).tolist() == [0, 1]
-
-
-@pytest.mark.parametrize(
-    "content, message",
-    [
-        ("image_id,target,source\na,0,s\n", "patient_id missing"),
-        ("patient_id,label\np,0\n", "image_id, target, source missing"),
-        (HEADER, "has no rows"),
-        (HEADER + "p,a,0,s\np,b,2,s\n", "target is 0 or 1; 1 rows differ"),
-        (HEADER + "p,a,0,s\np,b,,s\n", "target is 0 or 1; 1 rows differ"),
-        (
-            HEADER + "p,a,0,s\np,b,0.5,s\np,c,benign,s\n",
-            "target is 0 or 1; 2 rows differ, the first '0.5'",
-        ),
-        (
-            HEADER + "p,a,0,s\np,b,0,s\nq,a,1,s\n",
-            "1 image ids are empty or stand twice, the first 'a'",
-        ),
-        (HEADER + "p,a,0,s\np,,0,s\n", "1 image ids are empty or stand twice"),
-        (HEADER + "p,a,0,s\np,../b,0,s\n", "'../b'"),
-        (HEADER + "p,a,0,s\np,b c,0,s\n", "'b c'"),
-    ],
-)
-def test_read_marking_refuses(content, message, tmp_path):
-    path = tmp_path / "marking.csv"
-    path.write_text(content)
-    with pytest.raises(ValueError, match=message) as raised:
-        read_marking(path)
-    assert "marking.csv" in str(raised.value)
-
 
 # groups
 
@@ -132,6 +78,31 @@ def test_groups_equal_those_of_a_plain_loop(seed, with_pairs):
     assert [min(one) for one in found] == sorted(
         min(one) for one in found
     )  # numbered in the order of the rows
+
+
+def test_pairs_hold_under_either_id_of_a_twin(photographs, tmp_path, capsys):
+    (tmp_path / "pairs.csv").write_text("one,two\nX_0_downsampled,X_38_downsampled\nX_4,gone\n")
+    group = make_split(photographs, pairs=str(tmp_path / "pairs.csv")).set_index("image_id")[
+        "group"
+    ]
+    assert group["X_0"] == group["X_38"]
+    assert "2 pairs were given; the table has both ids of 1" in capsys.readouterr().out
+
+
+def test_pairs_are_compared_as_the_table_is(photographs, tmp_path):
+    (tmp_path / "pairs.csv").write_text("one , two\nX_0 ,X_38\n\u00a0X_4, X_30\u00a0\n")
+    group = make_split(photographs, pairs=str(tmp_path / "pairs.csv")).set_index("image_id")[
+        "group"
+    ]
+    assert group["X_0"] == group["X_38"] and group["X_4"] == group["X_30"] != group["X_0"]
+
+
+def test_a_word_for_no_patient_is_told_once_where_several_photographs_have_it(capsys):
+    report_patients(pd.Series(["NA", "p", "q", "q", "nan", "nan", "nan", "Unknown", None, None]))
+    assert capsys.readouterr().out.splitlines() == [
+        "3 photographs have the patient_id 'nan' and stay together, as one patient's; where the "
+        "patient is not known, leave the cell empty"
+    ]
 
 
 def test_a_pair_list_of_another_shape_is_refused():
@@ -197,17 +168,37 @@ def test_a_split_depends_on_its_seed_alone():
 
 
 @pytest.mark.parametrize(
-    "targets, message",
+    "targets, groups, facts",
     [
-        ([0] * 20, "every target is 0: a split needs both classes"),
-        ([0] * 16 + [1] * 4, "class 1 has 4 groups, a split needs 5"),
-        ([1] * 16 + [0] * 4, "class 0 has 4 groups, a split needs 5"),
+        ([], [], ["no photographs"]),
+        ([1], [0], ["target is 1", "1 rows"]),
+        ([0] * 20, range(20), ["target is 0", "20 rows", "both classes"]),
+        ([0] * 16 + [1] * 4, range(20), ["class 1 has 4 groups", "needs 5"]),
+        ([1] * 16 + [0] * 4, range(20), ["class 0 has 4 groups", "needs 5"]),
+        ([0, 1] * 10, [0] * 20, ["class 0 has 1 groups", "needs 5"]),
     ],
 )
-def test_a_split_that_cannot_be_is_refused(targets, message):
-    table = pd.DataFrame({"target": targets, "source": "A", "group": range(len(targets))})
-    with pytest.raises(ValueError, match=message):
+def test_a_split_that_cannot_be_is_refused(targets, groups, facts):
+    table = pd.DataFrame({"target": targets, "source": "A", "group": groups})
+    with pytest.raises(ValueError) as raised:
         split_groups(table, 0)
+    for fact in [*facts, "take more photographs"]:
+        assert fact in str(raised.value)
+
+
+@pytest.mark.parametrize("count", [1, 2, -3])
+def test_a_subsample_smaller_than_any_group_is_refused(count):
+    table = pd.DataFrame({"target": [0, 1] * 15, "source": "A", "group": np.arange(30) // 3})
+    with pytest.raises(ValueError) as raised:
+        take_groups(table, count, 0)
+    for fact in (f"subsample is {count} rows", "10 groups", "has 3"):
+        assert fact in str(raised.value)
+
+
+@pytest.mark.parametrize("count", [1, 2, 9])
+def test_a_subsample_too_small_to_split_is_refused_with_a_sentence(count, photographs):
+    with pytest.raises(ValueError, match="subsample"):
+        make_split(photographs, subsample=count)
 
 
 @pytest.mark.parametrize("count", [30, 60, 150])
@@ -329,20 +320,26 @@ def test_the_duplicate_list_of_isic_2020_is_read(real_data):
 # the command: a split from a table alone
 
 
+# VmHWM, since Linux's ru_maxrss of a started process begins at that of the process that started it
+MEASURED = r"""
+import pathlib, re, resource, runpy, sys
+sys.argv[0] = "preprocess"
+status = pathlib.Path("/proc/self/status")
+try:
+    runpy.run_module("helpers.preprocess", run_name="__main__")
+finally:
+    if status.exists():
+        print("KiB", re.search(r"VmHWM:\s+(\d+)", status.read_text())[1])
+    else:
+        print("KiB", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
 def split_table(*arguments, folder):
-    """`python -m helpers.preprocess` as a reader types it, with the seconds and the KiB that it took at most."""
-    # VmHWM, since Linux's ru_maxrss of a started process begins at that of the process which started it
-    program = (
-        "import pathlib, re, resource, runpy, sys\n"
-        "sys.argv[0] = 'preprocess'\n"
-        "status = pathlib.Path('/proc/self/status')\n"
-        "try:\n    runpy.run_module('helpers.preprocess', run_name='__main__')\n"
-        "finally:\n    print('KiB', re.search(r'VmHWM:\\s+(\\d+)', status.read_text())[1] if status.exists()\n"
-        "          else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
-    )
+    """`python -m helpers.preprocess` as a reader types it; the seconds, the KiB it took at most."""
     start = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, "-c", program, *map(str, arguments)],
+        [sys.executable, "-c", MEASURED, *map(str, arguments)],
         cwd=folder,
         capture_output=True,
         text=True,
@@ -455,6 +452,30 @@ def test_make_split_has_the_contracts_columns_and_paths(photographs):
         (split["split"] == "train") & (split["target"] == 0)
     ).sum() - 3
     assert set(make_split({**photographs, "masks_folder": ""})["mask"]) == {""}
+
+
+def test_files_are_named_as_they_are_on_the_disk(photographs):
+    """A camera's .JPG, and a Mac's é of two characters."""
+    names = {f"X_{number}": f"X_{number}.jpg" for number in range(40)}
+    names["X_3"] = "X_3.JPG"
+    names["X_4"] = "X_4.jpeg"
+    table = Path(photographs["csv"])
+    table.write_text(table.read_text().replace(",X_5,", ",X_\u00e9,"), encoding="utf-8")
+    del names["X_5"]
+    names["X_\u00e9"] = "X_e\u0301.jpg"
+    sums = {"photographs": dict.fromkeys(names.values(), "00000000"), "masks": {}}
+    split = make_split({**photographs, "checksums": sums})
+    assert dict(zip(split["image_id"], split["path"], strict=True)) == names
+
+
+def test_masks_are_named_as_they_are_on_the_disk(tmp_path):
+    names = ["A_Segmentation.PNG", "X_e\u0301_segmentation.png", "B_segmentation.txt"]
+    for name in names:
+        (tmp_path / name).touch()
+    ids = pd.Series(["A", "X_\u00e9", "B"], index=[5, 6, 7])
+    masks = mask_names(ids, tmp_path)
+    assert masks.tolist() == [names[0], names[1], ""] and masks.index.equals(ids.index)
+    assert mask_names(ids, tmp_path / "gone").tolist() == ["", "", ""]
 
 
 def test_a_twin_takes_the_mask_of_its_photograph_where_it_has_none_of_its_own(tmp_path):
