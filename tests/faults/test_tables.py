@@ -1,7 +1,8 @@
-"""Tables as readers have them: from spreadsheets, cut off, in other encodings, with cells that do not belong there.
+"""Tables as readers have them: from spreadsheets, cut off, in other encodings, with stray cells.
 
-Each is a real marking.csv beside forty photographs, read by `find_dataset`, by the split and by the command. It ends in
-the rows, as of the plain table, or in a ValueError that names the file, what was found and what was expected.
+Each is a real marking.csv beside forty photographs, read by `find_dataset`, by the split and by the
+command. It ends in the rows, as of the plain table, or in a ValueError that names the file, what
+was found and what was expected.
 """
 
 import gzip
@@ -50,107 +51,94 @@ READ = {
     "CR alone": PLAIN.replace("\n", "\r"),
     "CR CR LF": PLAIN.replace("\n", "\r\r\n"),
     "empty lines": PLAIN.replace("\n", "\n\n"),
+    "spaces before columns' names": PLAIN.replace(",", ", ", 3),
+    "blanks around ids and patients": changed(4, "\u00a0P_2, X_4\u3000,0, S "),
+    "a newline behind an id": changed(4, 'P_2,"X_4\n",0,S'),
     "cells in quotes": "\n".join(
         ",".join(f'"{cell}"' for cell in line.split(",")) for line in LINES
     ),
 }
-EXPECTED = "missing or standing twice: name each once in the first line, with commas between"
-FOREIGN = (
-    r"is damaged or not UTF-8 \(Latin-1 or UTF-16, perhaps\): see line {}\. Save it as 'CSV UTF-8'"
-)
-ID = "image_id is up to 100 letters, digits, '_' and '-', no '-' first"
-SOURCE = "source is up to 100 characters that do not begin as a spreadsheet's formula"
-REFUSED = {
-    "0 bytes": ("", "has no rows: expected a line of column names, then a row for each"),
-    "a header alone": (LINES[0] + "\n", "has no rows"),
-    "empty lines alone": ("\n\n\n", "has no rows"),
-    "a column missing": (columns("patient_id", "image_id", "source"), f"; target {EXPECTED}"),
-    "a column renamed": (PLAIN.replace("image_id", "image_name"), f"; image_id {EXPECTED}"),
-    "a column in capitals": (PLAIN.replace("image_id", "Image_ID"), f"; image_id {EXPECTED}"),
-    "a space before a column's name": (
-        PLAIN.replace("image_id", " image_id"),
-        f"; image_id {EXPECTED}",
-    ),
+REFUSED = {  # a table, and what its sentence must name
+    "0 bytes": ("", ["no rows"]),
+    "a header alone": (LINES[0] + "\n", ["no rows"]),
+    "empty lines alone": ("\n\n\n", ["no rows"]),
+    "a column missing": (columns("patient_id", "image_id", "source"), ["; target "]),
+    "a column renamed": (PLAIN.replace("image_id", "image_name"), ["image_name", "; image_id "]),
+    "a column in capitals": (PLAIN.replace("image_id", "Image_ID"), ["Image_ID", "; image_id "]),
     "a column twice": (
         columns("target", "patient_id", "image_id", "target", "source"),
-        f"; target {EXPECTED}",
+        ["; target ", "twice"],
     ),
     "semicolons": (
         PLAIN.replace(",", ";"),
-        f"patient_id;image_id;target;source; patient_id, image_id, .* {EXPECTED}",
+        ["patient_id;image_id;target;source;", "patient_id, image_id", "commas"],
     ),
-    "tabs": (PLAIN.replace(",", "\t"), EXPECTED),
-    "no header": (PLAIN.partition("\n")[2], EXPECTED),
-    "a web page": ("<!DOCTYPE html>\n<html>\n</html>\n", EXPECTED),
-    "a comment above": ("# from a friend\n" + PLAIN, "line 2: 4 cells, where the first line has 1"),
-    "an id twice": (
-        PLAIN + LINES[5] + "\n",
-        "1 image ids are empty or stand twice, the first 'X_4'",
-    ),
+    "tabs": (PLAIN.replace(",", "\t"), ["patient_id, image_id", "commas"]),
+    "no header": (PLAIN.partition("\n")[2], ["P_0, X_0", "patient_id, image_id"]),
+    "a web page": ("<!DOCTYPE html>\n<html>\n</html>\n", ["<!DOCTYPE html>", "image_id"]),
+    "a comment above": ("# from a friend\n" + PLAIN, ["line 2", "4 cells", "has 1"]),
+    "an id twice": (PLAIN + LINES[5] + "\n", ["1 image ids", "'X_4'"]),
+    "an id twice, once with a blank": (PLAIN + "P_2,X_4\u00a0,0,S\n", ["1 image ids", "'X_4'"]),
     "ids that differ in capitals": (
         changed(4, "P_2,x_5,0,S"),
-        "stand twice, the first 'X_5' .*capitals alone",
+        ["1 image ids", "'X_5'", "capitals"],
     ),
-    "an id missing": (changed(4, "P_2,,0,S"), "1 image ids are empty or stand twice"),
-    "the header again": (PLAIN + PLAIN, "target is 0 or 1; 1 rows differ, the first 'target'"),
+    "an id missing": (changed(4, "P_2,,0,S"), ["1 image ids", "empty"]),
+    "an id of blanks": (changed(4, "P_2, \u00a0,0,S"), ["1 image ids", "empty"]),
+    "the header again": (PLAIN + PLAIN, ["target is 0 or 1", "1 rows", "'target'"]),
     "targets as words": (
         PLAIN.replace(",0,", ",benign,"),
-        "target is 0 or 1; 20 rows differ, the first 'benign'",
+        ["target is 0 or 1", "20 rows", "'benign'"],
     ),
-    "a target of 2": (changed(4, "P_2,X_4,2,S"), "target is 0 or 1; 1 rows differ, the first '2'"),
-    "a target of 0.5": (
-        changed(4, "P_2,X_4,0.5,S"),
-        "target is 0 or 1; 1 rows differ, the first '0.5'",
-    ),
-    "a target of NaN": (
-        changed(4, "P_2,X_4,NaN,S"),
-        "target is 0 or 1; 1 rows differ, the first ''",
-    ),
+    "a target of 2": (changed(4, "P_2,X_4,2,S"), ["target is 0 or 1", "1 rows", "'2'"]),
+    "a target of 0.5": (changed(4, "P_2,X_4,0.5,S"), ["target is 0 or 1", "1 rows", "'0.5'"]),
+    "no target": (changed(4, "P_2,X_4,,S"), ["target is 0 or 1", "1 rows", "''"]),
+    "a target of NaN": (changed(4, "P_2,X_4,NaN,S"), ["target is 0 or 1", "1 rows", "'NaN'"]),
     "a target of 400 digits": (
         changed(4, f"P_2,X_4,{'9' * 400},S"),
-        "target is 0 or 1; 1 rows differ, the first '999",
+        ["target is 0 or 1", "1 rows", "'999"],
     ),
     "an age in words": (
         PLAIN.replace("source", "source,age_approx")
         .replace("S\n", "S,old\n")
         .replace("T\n", "T,9\n"),
-        "age_approx is a number, or empty; 20 rows differ, the first 'old'",
+        ["age_approx is a number", "20 rows", "'old'"],
     ),
-    "Latin-1": (changed(4, "P_2,X_4,0,Klinik Zürich").encode("latin-1"), FOREIGN.format(6)),
-    "UTF-16": (PLAIN.encode("utf-16"), FOREIGN.format(1)),
-    "UTF-16 without its mark": (PLAIN.encode("utf-16-le"), FOREIGN.format(1)),
-    "a NUL byte": (changed(4, "P\0_2,X_4,0,S"), FOREIGN.format(6)),
-    "a row of NUL bytes": (changed(4, 20 * "\0"), FOREIGN.format(6)),
-    "a zip": (b"PK\x03\x04" + bytes(range(256)), FOREIGN.format(1)),
-    "an unclosed quote": (
-        changed(4, 'P_2,"X_4,0,S'),
-        "line 41: unexpected end of data. Are its quotes closed",
-    ),
-    "a newline in an id": (
-        changed(4, 'P_2,"X_4\n",0,S'),
-        f"{ID}; 1 rows differ, the first 'X_4.n'",
-    ),
-    "a newline in a source": (changed(4, 'P_2,X_4,0,"S\nT"'), SOURCE),
-    "a cell too many": (changed(4, "P_2,X_4,0,S,"), "line 6: 5 cells, where the first line has 4"),
+    "Latin-1": (changed(4, "P_2,X_4,0,Klinik Zürich").encode("latin-1"), ["UTF-8", "line 6"]),
+    "UTF-16": (PLAIN.encode("utf-16"), ["UTF-8", "line 1"]),
+    "UTF-16 without its mark": (PLAIN.encode("utf-16-le"), ["UTF-8", "line 1"]),
+    "a NUL byte": (changed(4, "P\0_2,X_4,0,S"), ["UTF-8", "line 6"]),
+    "a row of NUL bytes": (changed(4, 20 * "\0"), ["UTF-8", "line 6"]),
+    "a zip": (b"PK\x03\x04" + bytes(range(256)), ["UTF-8", "line 1"]),
+    "an unclosed quote": (changed(4, 'P_2,"X_4,0,S'), ["line 41", "quotes"]),
+    "a newline within an id": (changed(4, 'P_2,"X\n4",0,S'), ["image_id", "1 rows", r"'X\n4'"]),
+    "a newline in a source": (changed(4, 'P_2,X_4,0,"S\nT"'), ["source", "1 rows", r"'S\nT'"]),
+    "a cell too many": (changed(4, "P_2,X_4,0,S,"), ["line 6", "5 cells", "has 4"]),
     "a comma at each row's end": (
         PLAIN.replace("S\n", "S,\n").replace("T\n", "T,\n"),
-        "line 2: 5 cells",
+        ["line 2", "5 cells", "has 4"],
     ),
-    "a cell too few": (changed(4, "P_2,X_4,0"), "line 6: 3 cells, where the first line has 4"),
-    "a table cut off": (PLAIN[:-4], "line 41: 3 cells, where the first line has 4"),
-    "a formula as id": (changed(4, "P_2,=HYPERLINK(1),0,S"), ID),
-    "an id that begins with -": (changed(4, "P_2,-X_4,0,S"), ID),
-    "a formula as source": (changed(4, 'P_2,X_4,0,"=HYPERLINK(""http://x"")"'), SOURCE),
-    "an id of 101 letters": (changed(4, f"P_2,{101 * 'X'},0,S"), ID),
-    "a source of 101 letters": (changed(4, f"P_2,X_4,0,{101 * 'S'}"), SOURCE),
-    "spaces around an id": (changed(4, "P_2, X_4 ,0,S"), f"{ID}; 1 rows differ, the first ' X_4 '"),
+    "a cell too few": (changed(4, "P_2,X_4,0"), ["line 6", "3 cells", "has 4"]),
+    "a table cut off": (PLAIN[:-4], ["line 41", "3 cells", "has 4"]),
+    "a formula as id": (changed(4, "P_2,=HYPERLINK(1),0,S"), ["image_id", "'=HYPERLINK(1)'"]),
+    "an id that begins with -": (changed(4, "P_2,-X_4,0,S"), ["image_id", "'-X_4'"]),
+    "a formula as source": (
+        changed(4, 'P_2,X_4,0,"=HYPERLINK(""http://x"")"'),
+        ["source", "formula"],
+    ),
+    "a formula behind a blank": (changed(4, "P_2,X_4,0,\t=1"), ["source", "formula", "'=1'"]),
+    "an id of 101 letters": (changed(4, f"P_2,{101 * 'X'},0,S"), ["image_id", "100"]),
+    "a source of 101 letters": (changed(4, f"P_2,X_4,0,{101 * 'S'}"), ["source", "100"]),
     **{
-        f"{name!r} as id": (changed(4, f"P_2,{name},0,S"), ID)
+        f"{name!r} as id": (changed(4, f"P_2,{name},0,S"), ["image_id", repr(name)])
         for name in ("../X_4", "/etc/passwd", "..", "C:X_4", "a\\X_4", "X_4.jpg")
     },
     **{
-        f"a source that begins with {sign!r}": (changed(4, f"P_2,X_4,0,{sign}1"), SOURCE)
-        for sign in "=+-@\t"
+        f"a source that begins with {sign!r}": (
+            changed(4, f"P_2,X_4,0,{sign}1"),
+            ["source", f"'{sign}1'"],
+        )
+        for sign in "=+-@"
     },
 }
 
@@ -190,11 +178,14 @@ def test_a_table_of_another_look_is_the_same_table(name, folder):
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_table_that_cannot_be_right_is_refused_with_a_sentence(name, folder, monkeypatch, capsys):
-    content, message = REFUSED[name]
+    content, facts = REFUSED[name]
     path = put(folder, content)
-    with pytest.raises(ValueError, match=message) as raised:
+    with pytest.raises(ValueError) as raised:
         sources.find_dataset(str(folder))
-    assert str(raised.value).startswith(str(path)) and len(str(raised.value)) < 800
+    sentence = str(raised.value)
+    assert sentence.startswith(str(path)) and len(sentence) < 800
+    for fact in facts:
+        assert fact in sentence
     monkeypatch.chdir(folder)
     with pytest.raises(SystemExit) as stopped:
         main(["marking.csv", "--out", "split.csv"])
@@ -222,7 +213,7 @@ def test_other_alphabets_and_long_ids_are_read(shared, folders, tmp_path):
 
 def test_one_class_and_one_source(folder):
     put(folder, PLAIN.replace(",1,", ",0,"))
-    with pytest.raises(ValueError, match="every target is 0: a split needs both classes"):
+    with pytest.raises(ValueError, match="target is 0 in 40 rows"):
         make_split(sources.find_dataset(str(folder)))
     put(folder, PLAIN.replace(",T\n", ",S\n"))
     found = sources.find_dataset(str(folder))
@@ -251,48 +242,60 @@ def test_what_is_no_file_is_no_table(place, folder, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content, message",
+    "content, facts",
     [
-        ("", "has no rows"),
-        ("image_id\n", "has no rows"),
-        ("name\nX_1\n", f"list.csv has the columns name; image_id {EXPECTED}"),
-        ("image_id;source\nX_1;S\n", f"image_id {EXPECTED}"),
-        ("X_1\nX_2\n", "list.csv has the columns X_1; image_id"),
-        ("image_id\nX_1,\n", "line 2: 2 cells, where the first line has 1"),
-        ("image_id\nX_1\n\xe9\n".encode("latin-1"), FOREIGN.format(3)),
+        ("", ["no rows"]),
+        ("image_id\n", ["no rows"]),
+        ("name\nX_1\n", ["columns name;", "image_id"]),
+        ("image_id;source\nX_1;S\n", ["columns image_id;source;", "image_id missing"]),
+        ("X_1\nX_2\n", ["columns X_1;", "image_id"]),
+        ("image_id\nX_1,\n", ["line 2", "2 cells", "has 1"]),
+        ("image_id\nX_1\n\xe9\n".encode("latin-1"), ["UTF-8", "line 3"]),
     ],
 )
-def test_a_list_of_ids_that_is_none_is_refused(content, message, folder):
+def test_a_list_of_ids_that_is_none_is_refused(content, facts, folder):
     path = folder / "list.csv"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(ValueError, match=message) as raised:
+    with pytest.raises(ValueError) as raised:
         read_table({"csv": str(put(folder, PLAIN)), "ids": str(path), "masks_folder": ""})
     assert str(raised.value).startswith(str(path))
+    for fact in facts:
+        assert fact in str(raised.value)
+
+
+def test_ids_are_compared_as_the_table_is(folder):
+    path = folder / "list.csv"
+    path.write_text("image_id \nX_1\u00a0\n X_5\nX_7\u200b\n", encoding="utf-8")
+    dataset = {"csv": str(put(folder, PLAIN)), "ids": str(path), "masks_folder": ""}
+    assert read_table(dataset)["image_id"].tolist() == ["X_1", "X_5", "X_7"]
+    assert sources.find_dataset(str(folder), ids=str(path))["rows"] == 3
 
 
 @pytest.mark.parametrize(
-    "content, message",
+    "content, facts",
     [
-        ("", "has no rows"),
-        ("one,two\n", "has no rows"),
-        ("X_1,X_2\nX_3,X_4\n", "needs a first line that names its two columns, and ids of"),
-        ("one,two\nY_1,Y_2\n", "needs a first line that names its two columns, and ids of"),
-        ("one;two\nX_1;X_2\n", "needs a first line that names its two columns, and ids of"),
-        ("one\nX_1\n", r"pairs has the columns \['one'\], expected two"),
-        ("one,two\nX_1,X_2\nX_3\n", "line 3: 1 cells, where the first line has 2"),
-        ("one,two\nX_1,X_2\0\n", FOREIGN.format(2)),
-        ("one,two\nX_1,X_\xe9\n".encode("latin-1"), FOREIGN.format(2)),
+        ("", ["no rows"]),
+        ("one,two\n", ["no rows"]),
+        ("X_1,X_2\nX_3,X_4\n", ["first line", "X_1, X_2"]),
+        ("one,two\nY_1,Y_2\nY_3,Y_4\n", ["ids of the table", "2 rows", "Y_1, Y_2"]),
+        ("one;two\nX_1;X_2\n", ["ids of the table", "1 rows", "X_1;X_2"]),
+        ("one\nX_1\n", ["['one']", "two"]),
+        ("one,two\nX_1,X_2\nX_3\n", ["line 3", "1 cells", "has 2"]),
+        ("one,two\nX_1,X_2\0\n", ["UTF-8", "line 2"]),
+        ("one,two\nX_1,X_\xe9\n".encode("latin-1"), ["UTF-8", "line 2"]),
     ],
 )
-def test_pairs_that_are_none_are_refused(content, message, folder):
+def test_pairs_that_are_none_are_refused(content, facts, folder):
     path = folder / "pairs.csv"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError) as raised:
         read_table({"csv": str(put(folder, PLAIN)), "ids": "", "masks_folder": ""}, pairs=str(path))
+    for fact in ["pairs", *facts]:
+        assert fact in str(raised.value)
 
 
 def test_pairs_with_unknown_ids_link_the_others(folder):
-    """The challenge's list names photographs that a part of the set lacks: X_0 and X_38 are pairs of one of these."""
+    """A part of the set lacks some that the challenge's list names; X_0 and X_38 pair with one."""
     (folder / "pairs.csv").write_text("one,two\nX_0,gone\ngone,X_38\nX_4,\n")
     dataset = {"csv": str(put(folder, PLAIN)), "ids": "", "masks_folder": ""}
     group = read_table(dataset, pairs=str(folder / "pairs.csv")).set_index("image_id")["group"]
