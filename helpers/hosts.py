@@ -1,7 +1,10 @@
-"""Which host runs this: Colab, Kaggle, Gradient, or a machine of your own; and what it has, lacks and lends.
+"""Which host runs this: Colab, Kaggle, Gradient or your own machine; what it has, lacks and lends.
 
-The first cell of each notebook imports this module before any other, so it needs nothing but Python itself.
+The first cell of each notebook imports this module before any other, so it needs nothing but Python
+itself: one that is too old, too, so that it can be told so.
 """
+
+from __future__ import annotations
 
 import importlib
 import importlib.metadata
@@ -15,12 +18,20 @@ from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parent.parent
 OLDEST = (3, 11)
+NEWEST = (3, 13)  # the pins of requirements.txt were tried up to here
 ROOT = Path("/")  # below which the folders lie that hosts promise
 SIGNS = {
     "kaggle": "KAGGLE_KERNEL_RUN_TYPE",  # asked first: Kaggle's image is built from Colab's
     "colab": "COLAB_RELEASE_TAG",
     "gradient": "PAPERSPACE_NOTEBOOK_REPO_ID",
 }
+# a version as PEP 440 has it; pip takes no other in a list of constraints
+VERSION = re.compile(
+    r"v?(\d+!)?\d+(\.\d+)*([-_.]?(a|b|c|rc|alpha|beta|pre|preview)[-_.]?\d*)?"
+    r"(-\d+|[-_.]?(post|rev|r)[-_.]?\d*)?([-_.]?dev[-_.]?\d*)?(\+[a-z\d]+([-_.][a-z\d]+)*)?",
+    re.IGNORECASE | re.ASCII,
+)
+PACKAGE = re.compile(r"[a-z\d]([\w.-]*[a-z\d])?", re.IGNORECASE | re.ASCII)  # PEP 508's names
 # the names of requirements.txt that are imported under another one
 MODULES = {
     "ImageHash": "imagehash",
@@ -35,21 +46,25 @@ SECRETS = ("KAGGLE_API_TOKEN", "KAGGLE_USERNAME", "KAGGLE_KEY")
 
 
 def name() -> str:
-    """ "kaggle", "colab", "gradient" or "local"."""
-    return next((host for host, sign in SIGNS.items() if os.environ.get(sign)), "local")
+    """The host's name: "kaggle", "colab", "gradient" or "local"."""
+    for host, sign in SIGNS.items():
+        if os.environ.get(sign):
+            return host
+    return "local"
 
 
 def prepare() -> str:
-    """Install what is missing here, and return the host's name.
+    """Install what is missing here.
 
-    Packages come unpinned, and under the constraint that whatever is there stays as it is. Raises RuntimeError for a
-    Python that is too old, or where pip cannot bring them.
+    Packages come unpinned, and under the constraint that whatever is there stays as it is.
+
+    Returns:
+        The host's name.
+
+    Raises:
+        RuntimeError: this Python is too old or too new, or pip cannot bring the packages.
     """
-    if sys.version_info < OLDEST:
-        raise RuntimeError(
-            f"this series needs Python {OLDEST[0]}.{OLDEST[1]} or newer, and this is "
-            f"{sys.version.split()[0]}: choose another kernel, or on Gradient another image"
-        )
+    check_python()
     absent = missing()
     if absent:
         print("installing what is missing here:", ", ".join(absent), flush=True)
@@ -57,101 +72,127 @@ def prepare() -> str:
     return name()
 
 
-def missing() -> list[str]:
-    """The packages of requirements.txt that the notebooks need and that cannot be imported here, without versions.
+def check_python() -> None:
+    """Raises RuntimeError unless this Python is one that the series takes."""
+    here = tuple(sys.version_info[:2])
+    if OLDEST <= here <= NEWEST:
+        return
+    oldest = ".".join(map(str, OLDEST))
+    newest = ".".join(map(str, NEWEST))
+    raise RuntimeError(
+        f"this series needs Python {oldest} to {newest}, and this is {sys.version.split()[0]}: "
+        "choose another kernel, on Gradient another image, or on a machine of your own install "
+        f"Python {newest} and type `make lab` in {PROJECT}"
+    )
 
-    None where that file is not there: somebody has copied `helpers` alone, and has a Python for it.
+
+def missing() -> list[str]:
+    """The packages that the notebooks need and that cannot be imported here, without versions.
+
+    They are those of requirements.txt; none where that file is not there: somebody has copied
+    `helpers` alone, and has a Python for it.
     """
     file = PROJECT / "requirements.txt"
-    listed = (
-        re.findall(r"^([\w-]+)==", file.read_text(encoding="utf-8"), re.MULTILINE)
-        if file.is_file()
-        else []
-    )
-    return [
-        package
-        for package in listed
-        if package not in UNUSED and importlib.util.find_spec(MODULES.get(package, package)) is None
-    ]
+    if not file.is_file():
+        return []
+    absent = []
+    for package in re.findall(r"^([\w-]+)==", file.read_text(encoding="utf-8"), re.MULTILINE):
+        module = MODULES.get(package, package)
+        if package not in UNUSED and importlib.util.find_spec(module) is None:
+            absent.append(package)
+    return absent
 
 
 def install(packages: list[str]) -> None:
-    """Bring packages with pip into the Python that runs this; none that is there is replaced. Raises RuntimeError."""
-    here = {
-        found.name: found.version
-        for found in importlib.metadata.distributions()
-        if found.name and found.version
-    }
-    with tempfile.TemporaryDirectory() as folder:
-        kept = Path(folder) / "kept.txt"
-        kept.write_text(
-            "".join(f"{package}=={version}\n" for package, version in here.items()),
-            encoding="utf-8",
-        )
-        done = subprocess.run(
-            [  # noqa: S603 - names from requirements.txt
-                sys.executable,
-                "-m",
-                "pip",
-                "install",
-                "--quiet",
-                "--disable-pip-version-check",
-                "--constraint",
-                str(kept),
-                *packages,
-            ],
-            capture_output=True,
-            text=True,
+    """Bring packages with pip into the Python that runs this; none that is there is replaced.
+
+    Raises:
+        RuntimeError: pip cannot; the message has its first reason.
+    """
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    with tempfile.TemporaryDirectory() as place:
+        kept = Path(place) / "kept.txt"
+        kept.write_text("".join(f"{line}\n" for line in constraints()), encoding="utf-8")
+        done = subprocess.run(  # noqa: S603 - names from requirements.txt
+            [*command, "--constraint", str(kept), *packages], capture_output=True, text=True
         )
     if done.returncode:
-        said = [
-            line for line in done.stderr.splitlines() if line.startswith("ERROR")
-        ] or done.stderr.splitlines()
+        lines = done.stderr.splitlines()
+        errors = [line for line in lines if line.startswith("ERROR")]
+        reason = (errors or lines or ["it says nothing"])[0]
         raise RuntimeError(
-            f"pip could not install {', '.join(packages)}: {said[0] if said else 'it says nothing'}. "
-            "On Kaggle switch the notebook's Internet on; on a machine of your own type `make lab` in "
+            f"pip could not install {', '.join(packages)}: {reason}. On Kaggle switch the "
+            "notebook's Internet on; on a machine of your own type `make lab` in "
             f"{PROJECT}, which sets up an environment with everything"
         )
     importlib.invalidate_caches()
 
 
-def folder(kind: str) -> Path:
-    """Where "data" and "runs" go unless ATTENTION_DATA and ATTENTION_RUNS say otherwise: the host's own place for them.
+def constraints() -> list[str]:
+    """A line `name==version` for each package that is here and that pip can hold fast.
 
-    Gradient: below /storage, which outlives a session. Colab: runs go to your Drive if it is mounted; photographs do
-    not, for so many small files are slow there. Kaggle: photographs go to /kaggle/temp, for what lies in
-    /kaggle/working is kept as the notebook's output. Else, and where such a place is not there: the project.
+    Systems name some of their own packages' versions in ways of their own, `1.1build1`: one such
+    line, and pip would refuse all.
     """
-    place = {
+    versions = {}
+    for package in importlib.metadata.distributions():
+        if not PACKAGE.fullmatch(package.name or "") or not VERSION.fullmatch(
+            package.version or ""
+        ):
+            continue
+        # where it is there twice, the first is the one that Python imports
+        versions.setdefault(re.sub(r"[-_.]+", "-", package.name).lower(), package.version)
+    return [f"{package}=={version}" for package, version in versions.items()]
+
+
+def folder(kind: str) -> Path:
+    """Where files go unless ATTENTION_DATA and ATTENTION_RUNS say otherwise.
+
+    Gradient: below /storage, which outlives a session. Colab: runs go to your Drive if it is
+    mounted; photographs do not, for so many small files are slow there. Kaggle: photographs go to
+    /kaggle/temp, for what lies in /kaggle/working is kept as the notebook's output. Else, and where
+    such a place is not there: the project.
+
+    Args:
+        kind: "data" or "runs".
+    """
+    host = name()
+    if host == "kaggle" and (ROOT / "kaggle" / "working").is_dir():
+        (ROOT / "kaggle" / "temp").mkdir(exist_ok=True)
+    places = {
         ("gradient", "data"): "storage",
         ("gradient", "runs"): "storage",
         ("kaggle", "data"): "kaggle/temp",
         ("colab", "runs"): "content/drive/MyDrive",
-    }.get((name(), kind))
-    if name() == "kaggle" and (ROOT / "kaggle" / "working").is_dir():
-        (ROOT / "kaggle" / "temp").mkdir(exist_ok=True)
-    return (
-        ROOT / place / "attention" / kind if place and (ROOT / place).is_dir() else PROJECT / kind
-    )
+    }
+    place = places.get((host, kind))
+    if place is not None and (ROOT / place).is_dir():
+        return ROOT / place / "attention" / kind
+    return PROJECT / kind
 
 
 def lend_credentials(*, ask: bool) -> None:
-    """Put into the environment what the host keeps for Kaggle's client: Colab's secrets, Gradient's /storage/kaggle.
+    """Put into the environment what the host keeps for Kaggle's client.
 
-    ask: Colab may ask the reader for leave to read its secrets; without, they are left alone.
+    That is Colab's secrets, and Gradient's /storage/kaggle.
+
+    Args:
+        ask: Colab may ask the reader for leave to read its secrets; without, they are left alone.
     """
+    host = name()
     kept = ROOT / "storage" / "kaggle"
-    if name() == "gradient" and (kept / "kaggle.json").is_file():
+    if host == "gradient" and (kept / "kaggle.json").is_file():
         os.environ.setdefault("KAGGLE_CONFIG_DIR", str(kept))
-    if name() == "colab" and ask:
+    if host == "colab" and ask:
         from google.colab import userdata  # there and nowhere else
 
+        refusals = (
+            userdata.SecretNotFoundError,
+            userdata.NotebookAccessError,
+            userdata.TimeoutException,
+        )
         for secret in SECRETS:
             try:
                 os.environ.setdefault(secret, userdata.get(secret))
-            except (
-                userdata.SecretNotFoundError,
-                userdata.NotebookAccessError,
-                userdata.TimeoutException,
-            ):
+            except refusals:
                 continue  # the reader keeps no such secret, or keeps it from this notebook

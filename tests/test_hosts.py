@@ -1,9 +1,13 @@
-"""Hosts: which one this is, what it lacks (with the real pip, offline) and what it lends. The notebooks themselves run
-on imitations of the hosts in tests/hosts/, by `make test-hosts`."""
+"""Hosts: which one this is, what it lacks (with the real pip, offline) and what it lends.
 
+The notebooks themselves run on imitations of the hosts in tests/hosts/, by `make hosts`.
+"""
+
+import ast
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +17,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from packaging.version import InvalidVersion, Version
 
 from helpers import hosts, workspace
 from helpers.photographs import kaggle
@@ -31,7 +36,10 @@ VARIABLES = [
 
 @pytest.fixture
 def host(monkeypatch, tmp_path):
-    """A function that makes this look like a host whose folders lie below a temporary one, which it returns."""
+    """A function that makes this look like a host.
+
+    The host's folders lie below a temporary one, which it returns.
+    """
     for variable in VARIABLES:
         monkeypatch.setenv(variable, "")  # and what a test sets is undone
         monkeypatch.delenv(variable)
@@ -131,7 +139,10 @@ def wheel(folder: Path, name: str, version: str, needs: str = "") -> None:
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory):
-    """A Python of its own with `kept` 1.0, and a folder of wheels instead of a registry: run(code) -> process."""
+    """A Python of its own with `kept` 1.0, and a folder of wheels instead of a registry.
+
+    A function of code that gives the process which ran it; `packages` is where they lie.
+    """
     folder = tmp_path_factory.mktemp("python")
     wheels = folder / "wheels"
     wheels.mkdir()
@@ -152,9 +163,20 @@ def python(tmp_path_factory):
         "PYTHONPATH": str(hosts.PROJECT),
     }
     subprocess.run([binary, "-m", "pip", "install", "-q", "kept==1.0"], check=True, env=environment)
-    return lambda code: subprocess.run(
-        [binary, "-c", code], env=environment, capture_output=True, text=True
-    )
+
+    def run(code: str) -> subprocess.CompletedProcess:
+        return subprocess.run([binary, "-c", code], env=environment, capture_output=True, text=True)
+
+    run.packages = next((folder / "env").rglob("site-packages"))
+    return run
+
+
+def installed(folder: Path, name: str, version: str) -> Path:
+    """What an installed package leaves for importlib.metadata, and nothing else."""
+    info = folder / f"{name}-{version}.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    return info
 
 
 def test_what_is_there_is_not_replaced_by_what_comes(python):
@@ -179,10 +201,82 @@ def test_what_could_come_only_by_replacing_is_refused_with_the_reason(python):
     )
 
 
-def test_an_old_python_is_named(monkeypatch):
-    monkeypatch.setattr(hosts, "OLDEST", (3, 99))
-    with pytest.raises(RuntimeError, match=r"needs Python 3\.99 or newer, and this is 3\.1"):
+def test_a_version_that_pip_refuses_does_not_keep_pip_from_the_rest(python):
+    """Ubuntu's distro-info is one; pip refuses the whole list of constraints for it since 24.1."""
+    foreign = installed(python.packages, "distro_info", "1.1build1")
+    done = python(
+        "from helpers import hosts; print(*hosts.constraints()); hosts.install(['fits'])\n"
+        "import fits, kept; print(fits.version, kept.version)"
+    )
+    shutil.rmtree(foreign)
+    assert done.returncode == 0, done.stderr
+    assert "kept==1.0" in done.stdout and "distro" not in done.stdout
+    assert done.stdout.split()[-2:] == ["1.0", "1.0"]
+
+
+RIGHT = """1 1.0 2.14.0+cu128 2!1.0 1.0a1 1.0.alpha 1.0-rc.2 1.0rc 1.0.post1 1.0-1 1.0.dev3 v1.0
+1.0a1.post2.dev3 2026.1 1.0preview4 1.0-r4 1.0C2 1.0+a.b-c_1 1.0.post 1.0dev"""
+WRONG = """1.1build1 1.0-1ubuntu2 1.0~rc1 1.0+ 1..0 1.0a+ unknown 0.23ubuntu1 1.0.0-SNAPSHOT 1.0+a..b
+!1 1.0a1b2 1,0 1.٣"""
+
+
+@pytest.mark.parametrize("version", [*RIGHT.split(), *WRONG.split()])
+def test_a_version_is_one_where_packaging_says_so(version):
+    try:
+        Version(version)
+        right = True
+    except InvalidVersion:
+        right = False
+    assert bool(hosts.VERSION.fullmatch(version)) == right
+
+
+def test_the_package_that_python_imports_is_the_one_that_is_kept(monkeypatch, tmp_path):
+    """A reader's own numpy hides the system's; names differ in '-', '_' and capitals alone."""
+    for place, version in (("own", "2.0"), ("system", "1.0")):
+        installed(tmp_path / place, "twice_There" if place == "own" else "twice-there", version)
+    installed(tmp_path / "own", "-broken", "1.0")
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "own"), str(tmp_path / "system")])
+    assert hosts.constraints() == ["twice-there==2.0"]
+
+
+@pytest.mark.parametrize(
+    "version, right",
+    [
+        ((3, 10, 13), False),
+        ((3, 11, 0), True),
+        ((3, 13, 9), True),
+        ((3, 14, 0), False),
+        ((4, 0, 0), False),
+    ],
+)
+def test_a_python_that_the_series_does_not_take_is_named(version, right, monkeypatch):
+    number = ".".join(map(str, version))
+    monkeypatch.setattr(sys, "version_info", version)
+    monkeypatch.setattr(sys, "version", f"{number} (main) [GCC]")
+    monkeypatch.setattr(hosts, "missing", lambda: [])
+    if right:
+        assert hosts.prepare() == hosts.name()
+        return
+    with pytest.raises(RuntimeError) as raised:
         hosts.prepare()
+    for fact in ("3.11 to 3.13", f"this is {number}:", "kernel"):
+        assert fact in str(raised.value)
+
+
+def test_the_pythons_of_the_readme_are_those_that_are_taken():
+    oldest, newest = re.search(
+        r"Python 3\.(\d+) to 3\.(\d+)", (hosts.PROJECT / "README.md").read_text(encoding="utf-8")
+    ).groups()
+    assert hosts.OLDEST == (3, int(oldest))
+    assert hosts.NEWEST == (3, int(newest))
+
+
+@pytest.mark.parametrize("minor", [8, 9, 10])
+def test_an_old_python_can_read_the_module_that_refuses_it(minor):
+    source = (hosts.PROJECT / "helpers" / "hosts.py").read_text(encoding="utf-8")
+    tree = ast.parse(source, feature_version=(3, minor))
+    imported = [node.module for node in tree.body if isinstance(node, ast.ImportFrom)]
+    assert imported[0] == "__future__"  # without it, `list[str]` stops 3.8
 
 
 @pytest.fixture
@@ -261,7 +355,10 @@ def test_kaggle_s_saved_version_is_a_headless_run(kind, expected, host, monkeypa
 
 @pytest.fixture(scope="module")
 def remote(tmp_path_factory):
-    """The helpers as a git repository on this machine: the environment in which the public address leads there."""
+    """The helpers as a git repository on this machine.
+
+    Gives the environment in which the public address leads there.
+    """
     folder = tmp_path_factory.mktemp("remote") / "repository"
     folder.mkdir()
     shutil.copytree(
