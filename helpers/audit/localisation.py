@@ -1,4 +1,10 @@
-"""Does a map look at the lesion? For notebook 06: maps against masks on test photographs, and the tutorial's claims."""
+"""Does a map look at the lesion? For notebook 06: maps against masks on photographs.
+
+Five figures of merit, each of maps [N, 1, H, W] (0 or more) on masks of the same shape (lesion
+where at least 0.5): `hits`, `energy`, `iou`, `concentration`, `pixel_auc`; each raises ValueError
+for maps below 0 or NaN, and for maps and masks of two shapes. Then the maps that they are measured
+on, those that have learned nothing included, and tables of both.
+"""
 
 from collections.abc import Callable, Sequence
 
@@ -27,97 +33,264 @@ from helpers.training.augment import (
 from helpers.training.batches import Photographs
 
 FIGURES = ("hits", "energy", "iou", "concentration", "pixel_auc")
-THRESHOLDS = tuple(
-    step / 20 for step in range(20)
-)  # of which validation chooses one; at 0 all is kept
+# of which validation chooses one; at 0 all is kept
+THRESHOLDS = tuple(step / 20 for step in range(20))
 SIGMA = 0.25  # of the centred Gaussian, in sides of the photograph
 SHIFT = 0.6  # side of the shifted crops, in sides of the photograph
-BOUNDS = ("value", "low", "high")
 SAME = 1e-6  # what differs by less is equal: computers round
 
 
-def overlap(maps: Tensor, masks: Tensor, thresholds: Sequence[float]) -> Tensor:
-    """IoU of masks and of where maps, stretched from min to max, are at least each threshold: [N, thresholds].
+def flatten(maps: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+    """Maps and masks as the figures compare them, pixel by pixel.
 
-    Maps and masks as in `localise`; a constant map is kept whole, an empty mask gives NaN.
-    """
-    maps, masks = maps.detach().cpu().double().flatten(1), masks.cpu().flatten(1) >= 0.5  # [N, H*W]
-    low, high = maps.amin(dim=1, keepdim=True), maps.amax(dim=1, keepdim=True)
-    above, spread = maps - low, torch.where(high - low <= SAME * high, 0.0, high - low)
-    kept = [above >= threshold * spread for threshold in thresholds]
-    found = torch.stack(
-        [(one & masks).sum(dim=1).double() / (one | masks).sum(dim=1) for one in kept], dim=1
-    )
-    return torch.where(masks.any(dim=1, keepdim=True), found, torch.nan)
+    Args:
+        maps: [N, 1, H, W], 0 or more.
+        masks: the same shape; lesion where at least 0.5.
 
+    Returns:
+        Maps float64 [N, H*W], a constant one (zeros too) as ones: it looks everywhere alike; and
+        where the lesion is, bool [N, H*W]. Both on the CPU.
 
-def localise(maps: Tensor, masks: Tensor) -> dict[str, Tensor]:
-    """FIGURES of maps [N, 1, H, W], 0 or more, on masks [N, 1, H, W] (lesion where at least 0.5), each float64 [N].
-
-    hits: share of the map's (tied) maxima in the mask (the pointing game of Zhang et al., ECCV 2016). energy: share of
-    its sum in the mask. iou: of the mask and where the map is at least half way from its min to its max (Yan et al.,
-    IPMI 2019). concentration: the smallest share of the area that holds half of its sum. pixel_auc: share of the pairs
-    of a pixel inside and one outside where that inside has the larger value, ties half. A constant map, zeros too,
-    counts as ones. On an empty mask all but concentration are NaN, without an outside pixel_auc is. Raises ValueError
-    for other shapes or values.
+    Raises:
+        ValueError: for maps below 0 or NaN, and for maps and masks of two shapes.
     """
     if maps.shape != masks.shape or not (maps >= 0).all():
         raise ValueError(
-            f"maps {list(maps.shape)}, masks {list(masks.shape)}: expected one shape, maps of 0 or more"
+            f"maps {list(maps.shape)}, masks {list(masks.shape)}: expected one shape, "
+            "maps of 0 or more"
         )
-    iou = overlap(maps, masks, [0.5])[:, 0]
-    maps, masks = (
-        maps.detach().cpu().double().flatten(1),
-        (masks.cpu().flatten(1) >= 0.5).double(),
-    )  # [N, H*W]
-    masks[masks.sum(dim=1) == 0] = torch.nan
-    high = maps.amax(dim=1, keepdim=True)
-    constant = high - maps.amin(dim=1, keepdim=True) <= SAME * high
-    maps, high = (torch.where(constant, 1.0, values) for values in (maps, high))
-    maxima, inside, total = (maps >= (1 - SAME) * high).double(), masks.sum(dim=1), maps.sum(dim=1)
-    ranked = maps.sort(dim=1, descending=True).values
-    missing = total[:, None] / 2 - (ranked.cumsum(dim=1) - ranked)  # of the half, before each pixel
-    ranks = (torch.from_numpy(rankdata(maps.numpy(), axis=1)) * masks).sum(
-        dim=1
-    )  # ties share theirs
+    values = maps.detach().cpu().double().flatten(1)
+    lesion = masks.cpu().flatten(1) >= 0.5
+    high = values.amax(dim=1, keepdim=True)
+    low = values.amin(dim=1, keepdim=True)
+    constant = high - low <= SAME * high
+    return torch.where(constant, 1.0, values), lesion
+
+
+def where_seen(figures: Tensor, lesion: Tensor) -> Tensor:
+    """Figures [N], NaN where the mask (bool [N, H*W]) is empty: nothing could have been found."""
+    return torch.where(lesion.any(dim=1), figures, torch.nan)
+
+
+def hits(maps: Tensor, masks: Tensor) -> Tensor:
+    """Pointing game: does the map's maximum lie on the lesion?
+
+    Of a map with several equal maxima (one in bfloat16 has hundreds), the share that does.
+    Zhang et al., "Top-down neural attention by excitation backprop", ECCV 2016.
+
+    Args:
+        maps: [N, 1, H, W], 0 or more; a constant map has its maximum everywhere.
+        masks: the same shape; lesion where at least 0.5.
+
+    Returns:
+        float64 [N], 0 to 1; NaN where the mask is empty.
+
+    >>> maps = torch.tensor([[0.0, 0.4], [0.4, 0.2]]).view(1, 1, 2, 2)
+    >>> masks = torch.tensor([[0.0, 1.0], [0.0, 1.0]]).view(1, 1, 2, 2)
+    >>> hits(maps, masks).tolist()
+    [0.5]
+    """
+    values, lesion = flatten(maps, masks)
+    maxima = values >= (1 - SAME) * values.amax(dim=1, keepdim=True)
+    return where_seen((maxima & lesion).sum(dim=1).double() / maxima.sum(dim=1), lesion)
+
+
+def energy(maps: Tensor, masks: Tensor) -> Tensor:
+    """Energy-based pointing game: the share of the map's sum that lies on the lesion.
+
+    Wang et al., "Score-CAM", CVPR workshops 2020. A uniform map gets the lesion's share of the
+    area.
+
+    Args:
+        maps: [N, 1, H, W], 0 or more; a constant map counts as ones.
+        masks: the same shape; lesion where at least 0.5.
+
+    Returns:
+        float64 [N], 0 to 1; NaN where the mask is empty.
+
+    >>> maps = torch.tensor([[0.0, 0.5], [0.25, 0.25]]).view(1, 1, 2, 2)
+    >>> masks = torch.tensor([[0.0, 1.0], [0.0, 1.0]]).view(1, 1, 2, 2)
+    >>> energy(maps, masks).tolist()
+    [0.75]
+    """
+    values, lesion = flatten(maps, masks)
+    return where_seen((values * lesion).sum(dim=1) / values.sum(dim=1), lesion)
+
+
+def overlap(maps: Tensor, masks: Tensor, thresholds: Sequence[float]) -> Tensor:
+    """Intersection over union of the lesion and of where the map is high, at several thresholds.
+
+    Args:
+        maps: [N, 1, H, W], 0 or more; each is stretched so that its smallest value is 0 and its
+            largest 1, and kept where it is at least the threshold. A constant map is kept whole.
+        masks: the same shape; lesion where at least 0.5.
+        thresholds: 0 to 1.
+
+    Returns:
+        float64 [N, thresholds], 0 to 1; NaN where the mask is empty.
+    """
+    values, lesion = flatten(maps, masks)
+    low = values.amin(dim=1, keepdim=True)
+    spread = values.amax(dim=1, keepdim=True) - low
+    columns = []
+    for threshold in thresholds:
+        kept = values - low >= threshold * spread  # [N, H*W]
+        ious = (kept & lesion).sum(dim=1).double() / (kept | lesion).sum(dim=1)
+        columns.append(where_seen(ious, lesion))
+    return torch.stack(columns, dim=1)
+
+
+def iou(maps: Tensor, masks: Tensor) -> Tensor:
+    """Intersection over union of the lesion and of the upper half of the map's range.
+
+    The map is binarised half way from its smallest to its largest value, as Yan et al. do
+    ("Melanoma recognition via visual attention", IPMI 2019).
+
+    Args:
+        maps: [N, 1, H, W], 0 or more; a constant map is kept whole.
+        masks: the same shape; lesion where at least 0.5.
+
+    Returns:
+        float64 [N], 0 to 1; NaN where the mask is empty.
+
+    >>> maps = torch.tensor([[0.1, 0.9], [0.6, 0.2]]).view(1, 1, 2, 2)
+    >>> masks = torch.tensor([[0.0, 1.0], [0.0, 1.0]]).view(1, 1, 2, 2)
+    >>> round(iou(maps, masks).item(), 4)
+    0.3333
+    """
+    return overlap(maps, masks, [0.5])[:, 0]
+
+
+def concentration(maps: Tensor, masks: Tensor) -> Tensor:
+    """How small an area holds half of the map's sum: small where the map is focused.
+
+    A point of the Lorenz curve (Lorenz, Publications of the American Statistical Association,
+    1905) with pixels in place of people. The pixel in which the half is reached counts in part,
+    so that a uniform map has 0.5.
+
+    Args:
+        maps: [N, 1, H, W], 0 or more; a constant map counts as ones.
+        masks: the same shape; what they hold does not matter here.
+
+    Returns:
+        float64 [N]: a share of the area, above 0, at most 0.5.
+
+    >>> maps = torch.tensor([[0.0, 0.75], [0.25, 0.0]]).view(1, 1, 2, 2)
+    >>> round(concentration(maps, torch.zeros(1, 1, 2, 2)).item(), 4)  # 2/3 of one pixel of four
+    0.1667
+    """
+    values, _ = flatten(maps, masks)
+    ranked = values.sort(dim=1, descending=True).values
+    before = ranked.cumsum(dim=1) - ranked  # the sum of the larger pixels
+    missing = values.sum(dim=1, keepdim=True) / 2 - before  # what the half still needs
+    used = (missing / ranked).clamp(0, 1)  # the share of each pixel that it takes
+    return torch.where(ranked > 0, used, 0.0).mean(dim=1)
+
+
+def pixel_auc(maps: Tensor, masks: Tensor) -> Tensor:
+    """AUC of pixels: does the map rank what is lesion above what is not?
+
+    The share of the pairs of a pixel on the lesion and one beside it in which that on the lesion
+    has the larger value, ties half (Hanley and McNeil, Radiology 1982; of saliency maps: Bylinskii
+    et al., IEEE TPAMI 2019). It does not depend on the map's scale, nor on a threshold.
+
+    Args:
+        maps: [N, 1, H, W], 0 or more; a constant map gets 0.5.
+        masks: the same shape; lesion where at least 0.5.
+
+    Returns:
+        float64 [N], 0 to 1; NaN where the mask is empty or covers all: there is no pair.
+
+    >>> maps = torch.tensor([[0.1, 0.9], [0.2, 0.2]]).view(1, 1, 2, 2)
+    >>> masks = torch.tensor([[0.0, 1.0], [0.0, 1.0]]).view(1, 1, 2, 2)
+    >>> pixel_auc(maps, masks).tolist()
+    [0.875]
+    """
+    values, lesion = flatten(maps, masks)
+    ranks = torch.from_numpy(rankdata(values.numpy(), axis=1))  # ties share theirs
+    inside = lesion.sum(dim=1).double()
+    outside = values.shape[1] - inside
+    # the rank-sum statistic of Mann and Whitney counts the pairs without forming them
+    right = (ranks * lesion).sum(dim=1) - inside * (inside + 1) / 2
+    return right / (inside * outside)
+
+
+def localise(maps: Tensor, masks: Tensor) -> dict[str, Tensor]:
+    """All five FIGURES of maps on masks.
+
+    Args:
+        maps: [N, 1, H, W], 0 or more; a constant one counts as ones.
+        masks: the same shape; lesion where at least 0.5.
+
+    Returns:
+        By name, each float64 [N]. On an empty mask all but concentration are NaN; where the mask
+        covers all, pixel_auc is.
+
+    Raises:
+        ValueError: for maps below 0 or NaN, and for maps and masks of two shapes.
+    """
     return {
-        "hits": (maxima * masks).sum(dim=1) / maxima.sum(dim=1),
-        "energy": (maps * masks).sum(dim=1) / total,
-        "iou": iou,
-        "concentration": torch.where(ranked > 0, (missing / ranked).clamp(0, 1), 0.0).mean(dim=1),
-        "pixel_auc": (ranks - inside * (inside + 1) / 2) / (inside * (maps.shape[1] - inside)),
+        "hits": hits(maps, masks),
+        "energy": energy(maps, masks),
+        "iou": iou(maps, masks),
+        "concentration": concentration(maps, masks),
+        "pixel_auc": pixel_auc(maps, masks),
     }
 
 
 def centre(size: tuple[int, int]) -> Tensor:
-    """A centred Gaussian, [1, 1, H, W], of standard deviation SIGMA of the height and of the width."""
-    y, x = (torch.exp(-(((torch.arange(n) + 0.5) / n - 0.5) ** 2) / (2 * SIGMA**2)) for n in size)
-    return torch.outer(y, x)[None, None]
+    """A Gaussian in the middle of the photograph: the map of who always looks there.
+
+    Args:
+        size: (H, W).
+
+    Returns:
+        [1, 1, H, W], of standard deviation SIGMA of the height and of the width.
+    """
+    sides = []
+    for count in size:
+        from_middle = (torch.arange(count) + 0.5) / count - 0.5
+        sides.append(torch.exp(-(from_middle**2) / (2 * SIGMA**2)))
+    return torch.outer(*sides)[None, None]
 
 
 def sobel(images: Tensor, config: dict) -> Tensor:
-    """Edges: the length of Sobel's gradient of the grey photographs, images [B, 3, H, W] -> [B, 1, H, W]."""
+    """Edges: the length of Sobel's gradient of the grey photographs.
+
+    Args:
+        images: [B, 3, H, W], normalised.
+        config: of the network, with mean and std of that normalisation.
+
+    Returns:
+        float64 [B, 1, H, W], 0 or more.
+    """
     grey = denormalise(images, mean=config["mean"], std=config["std"]) @ np.array(LUMA)  # [B, H, W]
-    return torch.from_numpy(
-        np.stack(
-            [
-                np.hypot(cv2.Sobel(one, cv2.CV_64F, 1, 0), cv2.Sobel(one, cv2.CV_64F, 0, 1))
-                for one in grey
-            ]
-        )
-    )[:, None]
+    edges = []
+    for picture in grey:
+        across = cv2.Sobel(picture, cv2.CV_64F, 1, 0)
+        down = cv2.Sobel(picture, cv2.CV_64F, 0, 1)
+        edges.append(np.hypot(across, down))
+    return torch.from_numpy(np.stack(edges))[:, None]
 
 
 def dark(images: Tensor, config: dict) -> Tensor:
-    """`otsu`'s guess at the lesion, images [B, 3, H, W] -> [B, 1, H, W], 0 or 1."""
-    shown = (
-        (255 * denormalise(images, mean=config["mean"], std=config["std"])).round().astype(np.uint8)
-    )
-    return torch.from_numpy(np.stack([batches.otsu(one) for one in shown]))[:, None] / 255
+    """`otsu`'s guess at the lesion in the photographs as they were before normalisation.
+
+    Args:
+        images: [B, 3, H, W], normalised.
+        config: of the network, with mean and std of that normalisation.
+
+    Returns:
+        [B, 1, H, W], 0 or 1.
+    """
+    colours = denormalise(images, mean=config["mean"], std=config["std"])  # [B, H, W, 3], 0 to 1
+    shown = (255 * colours).round().astype(np.uint8)
+    guesses = np.stack([batches.otsu(picture) for picture in shown])  # [B, H, W], 0 or 255
+    return torch.from_numpy(guesses)[:, None] / 255
 
 
 def untrained(network: AttnVGG, seed: int = 0) -> AttnVGG:
-    """A network of the same shape as `AttnVGG` starts without pretrained weights, on the same device."""
+    """A network of the same shape and on the same device, as `AttnVGG` starts without weights."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         fresh = AttnVGG(attention=network.attention)
@@ -125,7 +298,15 @@ def untrained(network: AttnVGG, seed: int = 0) -> AttnVGG:
 
 
 def maps_of(network: AttnVGG, images: Tensor) -> dict[str, Tensor]:
-    """Every map by name, [B or 1, 1, h, w], each in its own size and scale; attention's only where there is any."""
+    """Every map that notebook 06 measures, by name.
+
+    Args:
+        images: [B, 3, H, W], normalised.
+
+    Returns:
+        attention_pool3 and attention_pool4 (where there is attention), grad_cam, centre, uniform:
+        each [B or 1, 1, h, w], in its own size and scale.
+    """
     cam, output = grad_cam(network, images)
     maps = {
         "attention_pool3": output.pool3_map,
@@ -139,7 +320,17 @@ def maps_of(network: AttnVGG, images: Tensor) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def unlearned(stranger: AttnVGG, images: Tensor, config: dict) -> dict[str, Tensor]:
-    """Maps that see the photograph and have learned nothing: edges, dark parts, attention of an `untrained` network."""
+    """Maps that see the photograph and have learned nothing, by name.
+
+    Args:
+        stranger: an `untrained` network.
+        images: [B, 3, H, W], normalised.
+        config: of the network, with mean and std of that normalisation.
+
+    Returns:
+        sobel (edges), otsu (dark parts), random_pool3 and random_pool4 (the stranger's attention,
+        where it has any): each [B, 1, h, w], in its own size and scale.
+    """
     output = stranger(images)
     maps = {
         "sobel": sobel(images, config),
@@ -151,14 +342,47 @@ def unlearned(stranger: AttnVGG, images: Tensor, config: dict) -> dict[str, Tens
 
 
 def shifted(count: int, seed: int = 0) -> Draws:
-    """Crops of SHIFT of the side, each in a corner of its photograph, so that no lesion is central by habit."""
-    draws = draw(
-        count, Augmentation(view=(SHIFT, SHIFT), shift=True), torch.Generator().manual_seed(seed)
-    )
-    draws.geometry[:, :, 2] = (1 - SHIFT) * draws.geometry[
-        :, :, 2
-    ].sign()  # from anywhere to the corner
+    """Crops of SHIFT of the side, one a photograph, so that no lesion is central by habit.
+
+    Each lies in a corner of its photograph, which `seed` draws.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    draws = draw(count, Augmentation(view=(SHIFT, SHIFT), shift=True), generator)
+    offsets = draws.geometry[:, :, 2]  # a view: x and y, drawn from anywhere
+    offsets.copy_((1 - SHIFT) * offsets.sign())  # to the corner
     return draws
+
+
+def seen_through(
+    photographs: Photographs,
+    rows: np.ndarray,
+    draws: Draws,
+    config: dict,
+) -> tuple[Tensor, Tensor]:
+    """Images [B, 3, S, S] on the device and masks [B, 1, S, S] on the CPU, through these draws.
+
+    A photograph without a mask gets an empty one.
+    """
+    pixels, masks = photographs.take(rows)
+    side = config["image_size"]
+    images = transform(pixels, draws, side, mean=config["mean"], std=config["std"])
+    if masks is None:
+        masks = torch.zeros(pixels.shape[:3])
+    return images, warp_masks(masks, draws, side).cpu()
+
+
+def describe(maps: Tensor, masks: Tensor) -> dict[str, np.ndarray]:
+    """The columns of `measure` for maps [B, 1, h, w] of any size, on masks [B, 1, S, S]."""
+    large = functional.interpolate(
+        maps, size=masks.shape[-2:], mode="bilinear", align_corners=False
+    )
+    columns = localise(large, masks)
+    columns["mean"] = maps.mean(dim=(1, 2, 3))
+    columns["zero"] = maps.amax(dim=(1, 2, 3)) <= 0
+    ious = overlap(large, masks, THRESHOLDS)  # [B, thresholds]
+    for threshold, column in zip(THRESHOLDS, ious.T, strict=True):
+        columns[f"iou_{threshold:.2f}"] = column
+    return {name: values.numpy() for name, values in columns.items()}
 
 
 def measure(
@@ -171,94 +395,116 @@ def measure(
     draws: Draws | None = None,
     batch_size: int = 32,
 ) -> pd.DataFrame:
-    """One row for each map of `look(images)`, such as `maps_of`, and each of these rows of `used` (`train.used_rows`).
+    """The figures of every map on every photograph, a row each.
 
-    Columns: row, group, target, map, FIGURES, iou_0.00 ... (of THRESHOLDS), mean (of the map in its own size and
-    scale), zero (nothing is above 0). Where a photograph has no mask, or cropping left none of it, the figures that
-    need one are NaN. draws: seen through these, one a row, not as in evaluation.
+    Args:
+        look: gives the maps of normalised images [B, 3, S, S] by name, each [B or 1, 1, h, w];
+            such as `maps_of`.
+        photographs: the cache.
+        used: its rows: group and target.
+        config: of the network: image_size, view, mean, std.
+        rows: those to measure.
+        draws: what the network sees of each of these rows; without them, what it sees when it is
+            evaluated.
+        batch_size: photographs at a time.
+
+    Returns:
+        Columns row, group, target, map, FIGURES, iou_0.00 ... (of THRESHOLDS), mean (of the map
+        in its own size and scale), zero (nothing is above 0). Where a photograph has no mask, or
+        cropping left none of it, the figures that need one are NaN.
+
+    Raises:
+        ValueError: where there are no rows.
     """
-    draws, parts = draws or plain(len(rows), config["view"]), []
+    if len(rows) == 0:
+        raise ValueError("rows is empty: expected at least one photograph to measure maps on")
+    if draws is None:
+        draws = plain(len(rows), config["view"])
+    parts = []
     for start in range(0, len(rows), batch_size):
-        batch, seen = (
-            rows[start : start + batch_size],
-            Draws(*(one[start : start + batch_size] for one in draws)),
-        )
-        pixels, masks = photographs.take(batch)
-        images = transform(
-            pixels, seen, config["image_size"], mean=config["mean"], std=config["std"]
-        )
-        masks = torch.zeros(len(batch), *pixels.shape[1:3]) if masks is None else masks
-        masks = warp_masks(masks, seen, config["image_size"]).cpu()  # [B, 1, S, S]
+        part = slice(start, start + batch_size)
+        seen = Draws(draws.geometry[part], draws.colour[part])
+        images, masks = seen_through(photographs, rows[part], seen, config)
+        about = used.loc[rows[part], ["group", "target"]]
         for name, maps in look(images).items():
-            maps = maps.cpu().expand(len(batch), -1, -1, -1)  # [B, 1, h, w]
-            large = functional.interpolate(
-                maps, size=masks.shape[-2:], mode="bilinear", align_corners=False
-            )
-            figures = localise(large, masks) | {
-                "mean": maps.mean(dim=(1, 2, 3)),
-                "zero": maps.amax(dim=(1, 2, 3)) <= 0,
-            }
-            figures |= dict(
-                zip(
-                    map("iou_{:.2f}".format, THRESHOLDS),
-                    overlap(large, masks, THRESHOLDS).T,
-                    strict=True,
-                )
-            )
-            parts.append(
-                used.loc[batch, ["group", "target"]].assign(
-                    row=batch,
-                    map=name,
-                    **{figure: values.numpy() for figure, values in figures.items()},
-                )
-            )
+            maps = maps.cpu().expand(len(images), -1, -1, -1)
+            parts.append(about.assign(row=rows[part], map=name, **describe(maps, masks)))
     return pd.concat(parts, ignore_index=True)
 
 
 def choose_thresholds(validation: pd.DataFrame) -> dict[str, float]:
-    """For each map the one of THRESHOLDS with the largest mean IoU in rows of `measure`; the lowest, where tied."""
-    means = (
-        validation.groupby("map")[[f"iou_{threshold:.2f}" for threshold in THRESHOLDS]]
-        .mean()
-        .dropna()
-    )
-    return {
-        name: THRESHOLDS[int(row.argmax())]
-        for name, row in zip(means.index, means.to_numpy(), strict=True)
-    }
+    """For each map the threshold at which it overlaps the lesions best.
+
+    Args:
+        validation: rows of `measure`, of validation photographs, so that none is chosen on those
+            that it is reported on.
+
+    Returns:
+        By map, the one of THRESHOLDS with the largest mean IoU, the lowest where tied. Maps
+        without any mask are left out.
+    """
+    columns = [f"iou_{threshold:.2f}" for threshold in THRESHOLDS]
+    means = validation.groupby("map")[columns].mean().dropna()
+    best = means.to_numpy().argmax(axis=1)
+    return {name: THRESHOLDS[number] for name, number in zip(means.index, best, strict=True)}
 
 
 def paired(measured: pd.DataFrame, figure: str, first: str, second: str) -> dict | None:
-    """`interval` of a figure of one map less that of another on the same photographs; None where there are none."""
+    """A figure of one map less that of another, on the same photographs.
+
+    Args:
+        measured: rows of `measure`.
+        figure: its column, such as "energy".
+        first: the map.
+        second: that which it is compared with.
+
+    Returns:
+        value, low, high, n: the mean difference with its 95% interval over groups; None where no
+        photograph has the figure of both.
+    """
     wide = measured.pivot(index=["row", "group"], columns="map", values=figure)
     wide = wide.reindex(columns=[first, second]).dropna().reset_index()
-    return interval(mean(wide[first] - wide[second]), wide["group"]) if len(wide) else None
+    if wide.empty:
+        return None
+    return interval(mean(wide[first] - wide[second]), wide["group"])
+
+
+def with_interval(figure: str, values: pd.Series, groups: pd.Series) -> dict:
+    """`figure`: the mean of the values; `<figure>_low`, `<figure>_high`: its 95% interval.
+
+    NaN is left out (pixel_auc has one where the mask covers all); None where nothing is left.
+    """
+    values = values.dropna()
+    if values.empty:
+        return {figure: None, f"{figure}_low": None, f"{figure}_high": None}
+    bounds = interval(mean(values), groups.loc[values.index])
+    return {
+        figure: bounds["value"],
+        f"{figure}_low": bounds["low"],
+        f"{figure}_high": bounds["high"],
+    }
 
 
 def localisation(measured: pd.DataFrame, thresholds: dict[str, float] | None = None) -> dict:
-    """`localisation` of audit.json: by map, over the photographs with a mask, n, zero, and each figure's mean.
+    """`localisation` of audit.json: each map's figures over the photographs with a mask.
 
-    Also its 95% interval, `<figure>_low` and `<figure>_high`. With `choose_thresholds`' thresholds: threshold, and
-    iou_best as a figure. Empty where no photograph has a mask.
+    Args:
+        measured: rows of `measure`.
+        thresholds: of `choose_thresholds`.
+
+    Returns:
+        By map: n (photographs), zero (of them, maps of zeros), each of FIGURES as a mean with
+        `<figure>_low` and `<figure>_high`, its 95% interval over groups. With a map's threshold
+        also that, and iou_best as a figure. Empty where no photograph has a mask.
     """
-    found, thresholds = {}, thresholds or {}
+    thresholds = thresholds or {}
+    located = {}
     for name, rows in measured.dropna(subset=["energy"]).groupby("map", sort=False):
-        found[name] = {"n": len(rows), "zero": int(rows["zero"].sum())}
-        values = {
-            figure: rows[figure].dropna() for figure in FIGURES
-        }  # without an outside one is NaN
+        located[name] = {"n": len(rows), "zero": int(rows["zero"].sum())}
+        columns = {figure: figure for figure in FIGURES}
         if name in thresholds:
-            found[name]["threshold"] = thresholds[name]
-            values["iou_best"] = rows[f"iou_{thresholds[name]:.2f}"]
-        for figure, one in values.items():
-            one = (
-                interval(mean(one), rows.loc[one.index, "group"])
-                if len(one)
-                else dict.fromkeys(BOUNDS)
-            )
-            found[name] |= {
-                figure: one["value"],
-                f"{figure}_low": one["low"],
-                f"{figure}_high": one["high"],
-            }
-    return found
+            located[name]["threshold"] = thresholds[name]
+            columns["iou_best"] = f"iou_{thresholds[name]:.2f}"
+        for figure, column in columns.items():
+            located[name].update(with_interval(figure, rows[column], rows["group"]))
+    return located
