@@ -216,8 +216,8 @@ def test_a_version_that_pip_refuses_does_not_keep_pip_from_the_rest(python):
 
 RIGHT = """1 1.0 2.14.0+cu128 2!1.0 1.0a1 1.0.alpha 1.0-rc.2 1.0rc 1.0.post1 1.0-1 1.0.dev3 v1.0
 1.0a1.post2.dev3 2026.1 1.0preview4 1.0-r4 1.0C2 1.0+a.b-c_1 1.0.post 1.0dev"""
-WRONG = """1.1build1 1.0-1ubuntu2 1.0~rc1 1.0+ 1..0 1.0a+ unknown 0.23ubuntu1 1.0.0-SNAPSHOT 1.0+a..b
-!1 1.0a1b2 1,0 1.٣"""
+WRONG = """1.1build1 1.0-1ubuntu2 1.0~rc1 1.0+ 1..0 1.0a+ unknown 0.23ubuntu1 1.0.0-SNAPSHOT 
+1.0+a..b !1 1.0a1b2 1,0 1.٣"""
 
 
 @pytest.mark.parametrize("version", [*RIGHT.split(), *WRONG.split()])
@@ -267,8 +267,7 @@ def test_the_pythons_of_the_readme_are_those_that_are_taken():
     oldest, newest = re.search(
         r"Python 3\.(\d+) to 3\.(\d+)", (hosts.PROJECT / "README.md").read_text(encoding="utf-8")
     ).groups()
-    assert hosts.OLDEST == (3, int(oldest))
-    assert hosts.NEWEST == (3, int(newest))
+    assert [oldest, newest] == [str(hosts.OLDEST[1]), str(hosts.NEWEST[1])]
 
 
 @pytest.mark.parametrize("minor", [8, 9, 10])
