@@ -1,0 +1,147 @@
+"""The networks of `real_photographs.py`: those of the series, and ideas that change one place each.
+
+Could attention look at the lesion without masks? Each idea is one guess at what keeps it away.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from helpers import workspace
+from helpers.audit.evidence import turn
+from helpers.model import POOL3, POOL4, AttnVGG, Output
+from helpers.training.settings import Settings
+
+
+class Candidate(NamedTuple):
+    """Parameters of training, changes of the network (`Changed`), weight of `turned_loss`."""
+
+    settings: dict = {}
+    changes: dict = {}
+    turned: float = 0.0
+
+
+DICE = {"attention": "sigmoid", "mask_weight_pool3": 0.1, "mask_weight_pool4": 0.1}
+SERIES = {
+    "no attention": Candidate({"attention": "none"}),
+    "softmax": Candidate(),
+    "sigmoid": Candidate({"attention": "sigmoid"}),
+    "softmax, cross-entropy": Candidate({"gamma": 0.0}),
+    "sigmoid, with masks": Candidate(DICE),
+}
+IDEAS = {
+    "detached guide": Candidate(changes={"detached": True}),
+    "attended vectors alone": Candidate(changes={"alone": True}),
+    "attended alone, detached guide": Candidate(changes={"alone": True, "detached": True}),
+    "before pooling": Candidate(changes={"before_pooling": True}),
+    "mirrored padding": Candidate(changes={"mirrored": True}),
+    "same map when turned": Candidate(turned=0.1),
+    "same map when turned, weight 1": Candidate(turned=1.0),
+    "sigmoid, starts at 0.1": Candidate({"attention": "sigmoid"}, {"start": 0.1}),
+    "sigmoid, with Otsu's masks": Candidate({**DICE, "mask_target": "otsu"}),
+}
+NETWORKS = SERIES | IDEAS
+
+
+class Changed(AttnVGG):
+    """`AttnVGG` with changes that might bring its maps to the lesion; without any it is `AttnVGG`.
+
+    Args:
+        detached: the attention blocks read their guide, pool-5, and do not teach it.
+        alone: the classifier sees the two attended vectors and not pool-5's average (Jetley et
+            al., ICLR 2018).
+        before_pooling: attention looks at the features before pool-3 and pool-4, on maps of twice
+            the side.
+        mirrored: convolutions see a mirror outside of the photograph, not zeros, by which they
+            could tell where its edge is.
+        start: about where the values of a sigmoid map begin.
+        options: of `AttnVGG`.
+    """
+
+    def __init__(
+        self,
+        *,
+        detached: bool = False,
+        alone: bool = False,
+        before_pooling: bool = False,
+        mirrored: bool = False,
+        start: float = 0.0,
+        **options,
+    ):
+        super().__init__(**options)
+        self.detached = detached
+        self.alone = alone
+        self.before_pooling = before_pooling
+        if alone:
+            self.classifier = nn.Linear(256 + 512, self.classifier.out_features)
+            nn.init.normal_(self.classifier.weight, std=0.01)
+            nn.init.zeros_(self.classifier.bias)
+        if mirrored:
+            for layer in self.backbone:
+                if isinstance(layer, nn.Conv2d):
+                    layer.padding_mode = "reflect"
+        if start:  # scores scatter about the bias
+            for block in (self.attention3, self.attention4):
+                nn.init.constant_(block.score.bias, np.log(start / (1 - start)))
+
+    def look(self, images: Tensor) -> tuple[Tensor, ...]:
+        """pool-5, and of each block its map (None without attention) and its vector."""
+        before3 = self.backbone[:POOL3](images)
+        pool3 = self.backbone[POOL3](before3)
+        before4 = self.backbone[POOL3 + 1 : POOL4](pool3)
+        pool4 = self.backbone[POOL4](before4)
+        pool5 = self.backbone[POOL4 + 1 :](pool4)
+        if self.attention == "none":
+            return pool5, None, pool3.mean(dim=(2, 3)), None, pool4.mean(dim=(2, 3))
+        guide = pool5.detach() if self.detached else pool5
+        local3 = before3 if self.before_pooling else pool3
+        local4 = before4 if self.before_pooling else pool4
+        return pool5, *self.attention3(local3, guide), *self.attention4(local4, guide)
+
+    def forward(self, images: Tensor) -> Output:
+        pool5, map3, vector3, map4, vector4 = self.look(images)
+        features = [vector3, vector4]
+        if not self.alone:
+            features.insert(0, pool5.mean(dim=(2, 3)))
+        with torch.autocast(images.device.type, enabled=False):
+            logits = self.classifier(self.dropout(torch.cat(features, dim=1).float()))
+        return Output(logits, map3, map4)
+
+
+def make_network(candidate: Candidate, settings: Settings) -> Changed:
+    """The candidate's network, drawn from the seed as `fit` would draw an `AttnVGG`."""
+    workspace.seed_everything(settings.seed)
+    return Changed(
+        attention=settings.attention,
+        dropout=settings.dropout,
+        weights=None if settings.weights == "none" else settings.weights,
+        **candidate.changes,
+    )
+
+
+def turned_loss(network: Changed, weight: float, precision: torch.dtype) -> Callable:
+    """An `extra_loss` for `fit`: a photograph turned should have its map turned.
+
+    The distance (half of the sum of |a - a'|) between a softmax map and that of the photograph
+    turned, turned back; for every second photograph of a batch, a mean over these, times `weight`.
+    """
+    half = precision != torch.float32
+
+    def loss(output: Output, batch) -> Tensor:
+        number = int(torch.randint(1, 8, ()))  # one of the seven turns and flips
+        images = turn(batch.images[::2], number)
+        with torch.autocast(images.device.type, dtype=precision, enabled=half):
+            _, other3, _, other4, _ = network.look(images)
+        distance3 = distance(output.pool3_map[::2], turn(other3, number, back=True))
+        distance4 = distance(output.pool4_map[::2], turn(other4, number, back=True))
+        return weight * (distance3 + distance4)
+
+    return loss
+
+
+def distance(first: Tensor, second: Tensor) -> Tensor:
+    """Half of the sum of |a - a'| of two maps [B, 1, H, W], a mean over B: 0 alike, 1 apart."""
+    return (first - second).abs().sum(dim=(1, 2, 3)).mean() / 2
