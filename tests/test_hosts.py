@@ -216,7 +216,7 @@ def test_a_version_that_pip_refuses_does_not_keep_pip_from_the_rest(python):
 
 RIGHT = """1 1.0 2.14.0+cu128 2!1.0 1.0a1 1.0.alpha 1.0-rc.2 1.0rc 1.0.post1 1.0-1 1.0.dev3 v1.0
 1.0a1.post2.dev3 2026.1 1.0preview4 1.0-r4 1.0C2 1.0+a.b-c_1 1.0.post 1.0dev"""
-WRONG = """1.1build1 1.0-1ubuntu2 1.0~rc1 1.0+ 1..0 1.0a+ unknown 0.23ubuntu1 1.0.0-SNAPSHOT 
+WRONG = """1.1build1 1.0-1ubuntu2 1.0~rc1 1.0+ 1..0 1.0a+ unknown 0.23ubuntu1 1.0.0-SNAPSHOT
 1.0+a..b !1 1.0a1b2 1,0 1.٣"""
 
 
