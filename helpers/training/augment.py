@@ -1,4 +1,8 @@
-"""Augmentation of a whole batch: one draw for each photograph, one interpolation, one colour matrix."""
+"""Augmentation of a whole batch: a draw for each photograph, one interpolation, one colour matrix.
+
+Whatever is drawn for a photograph, its pixels are interpolated once, and its mask takes the same
+way.
+"""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -8,12 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-LUMA = (
-    0.299,
-    0.587,
-    0.114,
-)  # weight of red, green and blue in grey (ITU-R BT.601), as torchvision has it
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+# weight of red, green and blue in grey (ITU-R BT.601), as torchvision has it
+LUMA = (0.299, 0.587, 0.114)
 
 
 class Augmentation(NamedTuple):
@@ -29,67 +31,107 @@ class Augmentation(NamedTuple):
 
 
 class Draws(NamedTuple):
-    """One draw for each photograph: geometry [B, 2, 3] (from output to input, -1 to 1) and colour [B, 3, 4]."""
+    """One draw for each photograph."""
 
-    geometry: Tensor
-    colour: Tensor
+    geometry: Tensor  # [B, 2, 3], from a place in the output to one in the input, both -1 to 1
+    colour: Tensor  # [B, 3, 4], red, green, blue and 1 -> red, green, blue
+
+    def of(self, share: slice) -> "Draws":
+        """The draws of some of the photographs."""
+        return Draws(self.geometry[share], self.colour[share])
 
 
 def draw(count: int, augmentation: Augmentation, generator: torch.Generator) -> Draws:
-    """Draw geometry and colour for `count` photographs on the CPU, so that every device sees the same ones."""
+    """Draw geometry and colour for `count` photographs.
 
-    def uniform(low: float, high: float) -> Tensor:
-        return low + (high - low) * torch.rand(count, generator=generator)
+    On the CPU, so that every device sees the same.
 
-    angle = torch.deg2rad(uniform(-augmentation.rotation, augmentation.rotation))
-    turns = torch.randint(4, (count,), generator=generator) * (torch.pi / 2)
-    angle = angle + turns if augmentation.quarter_turns else angle
+    >>> draws = draw(5, Augmentation(rotation=10), torch.Generator().manual_seed(0))
+    >>> draws.geometry.shape, draws.colour.shape
+    (torch.Size([5, 2, 3]), torch.Size([5, 3, 4]))
+    """
+    # all is drawn whether it is used or not: a recipe's other draws stay what they are
+    geometry = draw_geometry(count, augmentation, generator)
+    return Draws(geometry, draw_colour(count, augmentation.colour, generator))
+
+
+def draw_geometry(count: int, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
+    """Turns, flips, zoom and shift as one matrix a photograph, [B, 2, 3]."""
+    angle = torch.deg2rad(uniform(count, -augmentation.rotation, augmentation.rotation, generator))
+    turns = torch.randint(4, (count,), generator=generator)
     flips = 1 - 2.0 * torch.randint(2, (2, count), generator=generator)  # -1 or 1
-    view, place = uniform(*augmentation.view), torch.rand(2, count, generator=generator)
-    x = view * (flips[0] if augmentation.horizontal_flip else 1)
-    y = view * (flips[1] if augmentation.vertical_flip else 1)
-    offset = (2 * place - 1) * (1 - view) if augmentation.shift else torch.zeros(2, count)
-    geometry = torch.stack(
-        [
-            torch.stack([x * angle.cos(), -y * angle.sin(), offset[0]], dim=1),
-            torch.stack([x * angle.sin(), y * angle.cos(), offset[1]], dim=1),
-        ],
-        dim=1,
-    )
-    amount = augmentation.colour
-    brightness, contrast, saturation = (
-        uniform(1 - amount, 1 + amount).view(-1, 1, 1) for _ in range(3)
-    )
+    view = uniform(count, *augmentation.view, generator)
+    place = torch.rand(2, count, generator=generator)
+
+    if augmentation.quarter_turns:
+        angle = angle + turns * (torch.pi / 2)
+    x = view * flips[0] if augmentation.horizontal_flip else view
+    y = view * flips[1] if augmentation.vertical_flip else view
+    offset = torch.zeros(2, count)
+    if augmentation.shift:
+        offset = (2 * place - 1) * (1 - view)
+    first = torch.stack([x * angle.cos(), -y * angle.sin(), offset[0]], dim=1)  # [B, 3]
+    second = torch.stack([x * angle.sin(), y * angle.cos(), offset[1]], dim=1)
+    return torch.stack([first, second], dim=1)
+
+
+def draw_colour(count: int, amount: float, generator: torch.Generator) -> Tensor:
+    """Brightness, contrast and saturation as one matrix a photograph, [B, 3, 4]."""
+    brightness = uniform(count, 1 - amount, 1 + amount, generator).view(-1, 1, 1)
+    contrast = uniform(count, 1 - amount, 1 + amount, generator).view(-1, 1, 1)
+    saturation = uniform(count, 1 - amount, 1 + amount, generator).view(-1, 1, 1)
     matrix = saturation * torch.eye(3) + (1 - saturation) * torch.tensor(LUMA)  # [B, 3, 3]
-    colour = torch.cat(
-        [brightness * contrast * matrix, (0.5 - 0.5 * contrast).expand(-1, 3, 1)], dim=2
-    )
-    return Draws(geometry, colour)
+    about_grey = (0.5 - 0.5 * contrast).expand(-1, 3, 1)  # contrast leaves middle grey as it is
+    return torch.cat([brightness * contrast * matrix, about_grey], dim=2)
+
+
+def uniform(count: int, low: float, high: float, generator: torch.Generator) -> Tensor:
+    """Numbers between `low` and `high`, [count]."""
+    return low + (high - low) * torch.rand(count, generator=generator)
 
 
 def plain(count: int, view: float = 1.0) -> Draws:
-    """The draws of evaluation: the middle of each photograph (all of it, if `view` is 1) in its own colours."""
+    """The draws of evaluation: the photographs in their own colours, not turned.
+
+    view: share of the photograph's side that is seen, in the middle.
+    """
     geometry = torch.tensor([[view, 0.0, 0.0], [0.0, view, 0.0]]).expand(count, 2, 3)
     return Draws(geometry, torch.eye(3, 4).expand(count, 3, 4))
 
 
 def transform(
-    pixels: Tensor, draws: Draws, side: int, *, mean: Sequence[float], std: Sequence[float]
+    pixels: Tensor,
+    draws: Draws,
+    side: int,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
 ) -> Tensor:
-    """uint8 [B, S, S, 3] -> normalised float32 [B, 3, side, side] in channels_last memory, on the pixels' device."""
+    """The photographs through their draws, as the network takes them.
+
+    Args:
+        pixels: uint8 [B, S, S, 3].
+        draws: one for each photograph.
+        side: of what comes out, in pixels.
+        mean, std: of red, green and blue, to normalise with.
+
+    Returns:
+        float32 [B, 3, side, side] in channels_last memory, on the pixels' device.
+    """
     images = pixels.permute(0, 3, 1, 2).float() / 255  # [B, 3, S, S]
     images = warp(images, draws.geometry, side)  # [B, 3, side, side]
     colour = draws.colour.to(images.device, non_blocking=True)
     images = torch.einsum("bij,bjhw->bihw", colour[:, :, :3], images) + colour[:, :, 3, None, None]
-    mean, std = (
-        torch.tensor(one).view(1, 3, 1, 1).to(images.device, non_blocking=True)
-        for one in (mean, std)
-    )
+    mean = torch.tensor(mean).view(1, 3, 1, 1).to(images.device, non_blocking=True)
+    std = torch.tensor(std).view(1, 3, 1, 1).to(images.device, non_blocking=True)
     return ((images.clamp(0, 1) - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
 def warp(images: Tensor, geometry: Tensor, side: int) -> Tensor:
-    """Sample [B, C, S, S] bilinearly into [B, C, side, side]; outside lies the photograph mirrored, not black."""
+    """Sample [B, C, S, S] bilinearly into [B, C, side, side].
+
+    Outside lies the photograph mirrored, not black.
+    """
     B, C = images.shape[:2]
     geometry = geometry.to(images.device, non_blocking=True)
     grid = functional.affine_grid(geometry, [B, C, side, side], align_corners=False)
@@ -98,12 +140,14 @@ def warp(images: Tensor, geometry: Tensor, side: int) -> Tensor:
     )
 
 
+def warp_masks(masks: Tensor, draws: Draws, side: int) -> Tensor:
+    """uint8 masks [B, S, S] the way of their photographs: [B, 1, side, side], 0 to 1."""
+    return warp(masks[:, None].float() / 255, draws.geometry, side)
+
+
 def denormalise(images: Tensor, *, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
     """Normalised [B, 3, H, W] -> photographs to show, float [B, H, W, 3], 0 to 1."""
-    mean, std = torch.tensor(mean).view(1, 3, 1, 1), torch.tensor(std).view(1, 3, 1, 1)
-    return (images.detach().float().cpu() * std + mean).clamp(0, 1).permute(0, 2, 3, 1).numpy()
-
-
-def warp_masks(masks: Tensor, draws: Draws, side: int) -> Tensor:
-    """uint8 masks [B, S, S] through the geometry of their photographs: [B, 1, side, side], 0 to 1."""
-    return warp(masks[:, None].float() / 255, draws.geometry, side)
+    mean = torch.tensor(mean).view(1, 3, 1, 1)
+    std = torch.tensor(std).view(1, 3, 1, 1)
+    pictures = images.detach().float().cpu() * std + mean
+    return pictures.clamp(0, 1).permute(0, 2, 3, 1).numpy()

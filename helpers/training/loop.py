@@ -1,16 +1,16 @@
-"""Train the network of notebook 04: the loop, the predictions, and what a run leaves.
+"""Train the network of notebook 04: set up, one epoch after another, keep the best.
 
-On several GPUs, for a run that has its photographs and split (01 and 02), with the parameters of notebook 04:
+On several GPUs, for a run that has its photographs and split (01 and 02):
 `torchrun --nproc-per-node=N -m helpers.train -- --run NAME [--params FILE] [-p NAME VALUE]...`
 (without the `--` torchrun takes `--run` for an option of its own).
 """
 
-import dataclasses
 import functools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,32 +18,100 @@ import numpy as np
 import pandas as pd
 import torch
 from sklearn.metrics import roc_auc_score
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from helpers import workspace
 from helpers.model import AttnVGG
+from helpers.photographs.cache import cache_side
 from helpers.photographs.table import check_classes
-from helpers.training import processes
-from helpers.training.augment import IMAGENET_MEAN, IMAGENET_STD, Draws, draw, transform, warp_masks
+from helpers.training import checkpoint, processes
+from helpers.training.augment import IMAGENET_MEAN, IMAGENET_STD, draw, transform, warp_masks
 from helpers.training.batches import Photographs
-from helpers.training.checkpoint import Progress, split_key, training_key
 from helpers.training.loss import focal_loss, mask_loss
 from helpers.training.settings import (
     RECIPES,
+    Recipe,
     Settings,
     make_optimiser,
     make_schedule,
     naming_what_fits,
+    training_parameters,
 )
 
 
-class Fitted(NamedTuple):
-    """What `fit` returns: the network of the best epoch in eval mode, its config, history and timing."""
+class Batch(NamedTuple):
+    """What one step learns from.
 
-    network: AttnVGG
-    config: dict
-    history: pd.DataFrame
+    Where several processes train one network, each has its share of every batch; a loss is the sum
+    over the share, divided by the size of the whole.
+    """
+
+    images: Tensor  # [B, 3, H, W], normalised
+    targets: Tensor  # [B], 0 or 1
+    masks: Tensor | None  # [B, 1, H, W], 0 to 1: what the maps are to learn; None if nothing
+    masked: Tensor  # [B], 1 where there is a mask, else 0
+    places: slice  # where these photographs stand in the order of the epoch
+    size: int  # photographs in the whole batch
+    size_masked: int  # of them with a mask
+
+
+# of the network's output and the batch, to be added to the loss of a step
+ExtraLoss = Callable[[NamedTuple, Batch], Tensor]
+
+
+@dataclass
+class Training:
+    """A training under way: what it works with, and what every epoch changes."""
+
+    settings: Settings
+    config: dict  # all that rebuilding the network and feeding it need
+    photographs: Photographs
+    rows: np.ndarray  # of an epoch; one may stand in it several times
+    val: np.ndarray  # rows of validation
+    truth: np.ndarray  # [N], row n is photograph n
+    has_mask: np.ndarray  # [N]
+    precision: torch.dtype
+    network: nn.Module
+    forward: Callable[[Tensor], NamedTuple]  # the network, compiled or replicated
+    optimiser: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LRScheduler
+    scaler: torch.amp.GradScaler
+    extra_loss: ExtraLoss | None = None
+    history: list[dict] = field(default_factory=list)  # a row an epoch
+    best: dict = field(default_factory=lambda: {"val_auc": -1.0})  # its row, and the weights
+    seconds: float = 0.0
+
+    @property
+    def facts(self) -> dict:
+        """What this training follows from, as `checkpoint.facts_of` has it."""
+        return self.config["made_from"]
+
+    @property
+    def recipe(self) -> Recipe:
+        return RECIPES[self.settings.recipe]
+
+    @property
+    def steps(self) -> int:
+        """Batches an epoch."""
+        return math.ceil(len(self.rows) / self.settings.batch_size)
+
+    def parts(self) -> dict:
+        """What changes from step to step and has a state of its own."""
+        return {
+            "network": self.network,
+            "optimiser": self.optimiser,
+            "schedule": self.schedule,
+            "scaler": self.scaler,
+        }
+
+
+class Fitted(NamedTuple):
+    """What `fit` returns."""
+
+    network: nn.Module  # of the best epoch, in evaluation mode
+    config: dict  # of model.pt
+    history: pd.DataFrame  # a row an epoch
     timing: dict
 
 
@@ -54,219 +122,408 @@ def fit(
     *,
     report: Callable[[str], None] = print,
     progress: Path | None = None,
+    network: nn.Module | None = None,
+    extra_loss: ExtraLoss | None = None,
 ) -> Fitted:
     """Train on the kept rows of the split "train"; keep the epoch of the best validation AUC.
 
-    `report` takes a line an epoch. Order, augmentation and dropout follow from seed and epoch alone, so that a killed
-    training goes on from the last whole epoch, which the file `progress` holds, as if it had not been cut (on the CPU
-    bit for bit), if settings, photographs, split and code are the same. Under `distributed.started` each process takes
-    its share of every batch, and all return the same. Raises ValueError where train or val lacks a class or train the
-    masks asked for, FloatingPointError where the loss is not finite, MemoryError where a batch does not fit.
+    Order, augmentation and dropout follow from seed and epoch alone. A killed training therefore
+    goes on from the last whole epoch as if it had not been cut, on the CPU bit for bit.
+
+    Args:
+        settings: how to train.
+        split: of split.csv.
+        photographs: its kept rows, in their order.
+        report: takes a line an epoch.
+        progress: the file that holds the last whole epoch; None keeps none.
+        network: to be trained, in place and from the weights it has, instead of a new AttnVGG. It
+            returns a named tuple as AttnVGG does; where masks are taught, maps after the logits.
+        extra_loss: is added to the loss of each step: of the network's output and the `Batch`.
+
+    Raises:
+        ValueError: train or val lacks a class, or train the masks asked for.
+        FloatingPointError: the loss is not finite.
+        MemoryError: a batch does not fit.
+        CannotWrite: the disk takes no more.
     """
-    first = processes.place()[0] == 0
-    with (
-        workspace.locked(progress) if progress and first else nullcontext()
-    ):  # two would write one file in turn
-        return _fit(settings, split, photographs, report, progress)
+    if progress and extra_loss:
+        raise ValueError(
+            "progress is not kept with an extra_loss: whether the next start has the same cannot "
+            "be told. Leave out one of them"
+        )
+    keeps = progress is not None and processes.first()
+    with workspace.locked(progress) if keeps else nullcontext():  # two would write it in turn
+        with naming_what_fits(settings, photographs.device):
+            training = set_up(settings, split, photographs, network, extra_loss)
+        say_how_sharp(training, report)
+        if progress:
+            resume(training, progress, report)
+        for epoch in range(len(training.history) + 1, settings.epochs + 1):
+            started = time.perf_counter()
+            with naming_what_fits(settings, photographs.device):
+                logits, targets = train_epoch(training, epoch)
+                val_logits = validate(training)
+                keep_the_best(training, epoch, logits, targets, val_logits)
+                training.seconds += time.perf_counter() - started
+                report(line_of(training))
+                if keeps:
+                    checkpoint.save_progress(progress, training.facts, state_of(training))
+    return finish(training)
 
 
-def _fit(
+def set_up(
     settings: Settings,
     split: pd.DataFrame,
     photographs: Photographs,
-    report: Callable,
-    progress: Path | None,
-):
-    recipe, device = RECIPES[settings.recipe], photographs.device
-    precision = workspace.choose_precision(device, settings.precision)
+    network: nn.Module | None = None,
+    extra_loss: ExtraLoss | None = None,
+) -> Training:
+    """Everything that the first epoch needs. Raises ValueError as `fit`."""
+    device = photographs.device
+    recipe = RECIPES[settings.recipe]
     used = used_rows(split)
-    truth, has_mask = (
-        used["target"].to_numpy(),
-        (used["mask"] != "").to_numpy(),
-    )  # [N], row n is photograph n
-    train, val = (np.flatnonzero(used["split"] == name) for name in ("train", "val"))
+    truth = used["target"].to_numpy()
+    train = np.flatnonzero(used["split"] == "train")
+    val = np.flatnonzero(used["split"] == "val")
     check_classes(truth[train], "train")
     check_classes(truth[val], "val")
-    if any(settings.mask_weights) and settings.mask_target == "otsu":
-        photographs, has_mask = photographs.guessed(), np.ones(len(used), dtype=bool)
-    if any(settings.mask_weights) and not has_mask[train].any():
-        raise ValueError(
-            "mask_weight_pool3 or mask_weight_pool4 is set, but no training photograph has a mask: set "
-            "`masks` in 01_download.ipynb, mask_target to 'otsu', or both weights to 0"
-        )
-    loss_of = functools.partial(focal_loss, alpha=settings.alpha, gamma=settings.gamma)
-    targets, masked = (
-        torch.tensor(one, dtype=torch.float32, device=device) for one in (truth, has_mask)
-    )
+    photographs, has_mask = masks_to_learn(settings, used, photographs)
 
+    # what is trained starts from the seed alone, whatever was drawn before
     workspace.seed_everything(settings.seed)
-    network = AttnVGG(
-        attention=settings.attention,
-        dropout=settings.dropout,
-        weights=None if settings.weights == "none" else settings.weights,
-    )
+    precision = workspace.choose_precision(device, settings.precision)
+    given = network
+    if network is None:
+        network = new_network(settings)
     network = network.to(device, memory_format=torch.channels_last)
-    mean, std = IMAGENET_MEAN, IMAGENET_STD
+    facts = checkpoint.facts_of(settings, used, photographs, precision, given)
+    config = config_of(settings, network, checkpoint.split_key(split), facts)
     if recipe.normalise == "dataset":
-        pixels = (
-            photographs.take(train[:: max(1, len(train) // 500)])[0].float() / 255
-        )  # some 500 photographs
-        mean, std = (
-            tuple(values.tolist())
-            for values in (pixels.mean(dim=(0, 1, 2)), pixels.std(dim=(0, 1, 2)))
-        )
-    config = {
-        "format": workspace.FORMAT,
-        "classes": 1,
-        **dataclasses.asdict(settings),
-        "view": recipe.view,
-        "mean": mean,
-        "std": std,
-        "colour_order": "rgb",
-        "split": split_key(split),
-    }  # all that rebuilding the network and feeding it need
-    epoch_rows = np.repeat(train, np.where(truth[train] == 1, recipe.melanoma_times, 1))
-    steps = math.ceil(len(epoch_rows) / settings.batch_size)  # batches an epoch
-    number, count = processes.place()
-    if len(epoch_rows) // steps < count:
-        raise ValueError(
-            f"a batch of {len(epoch_rows) // steps} has not one photograph for each of {count} "
-            "processes: raise batch_size, or start fewer"
-        )
-    network, forward = processes.replicate(network)
-    optimiser = make_optimiser(network, settings)
-    schedule = make_schedule(optimiser, settings, steps)
-    scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
-    forward = torch.compile(forward) if settings.compile_model else forward
+        config["mean"], config["std"] = colours(photographs, train)
 
-    parts = {"network": network, "optimiser": optimiser, "schedule": schedule, "scaler": scaler}
-    keeper = Progress(progress, training_key(settings, used, photographs, precision))
-    state = {"history": [], "best": {"val_auc": -1.0}, "seconds": 0.0}
-    if found := keeper.load():
-        for name, part in parts.items():
-            part.load_state_dict(found.pop(name))
-        state = found
-        report(
-            f"goes on after epoch {len(state['history'])} of {settings.epochs}, which {progress.name} holds"
-        )
-    history, best, before, started = (
-        state["history"],
-        state["best"],
-        state["seconds"],
-        time.perf_counter(),
+    # "paper" shows a melanoma four times an epoch
+    rows = np.repeat(train, np.where(truth[train] == 1, recipe.melanoma_times, 1))
+    steps = math.ceil(len(rows) / settings.batch_size)
+    processes.check_batch(len(rows) // steps)
+    forward = processes.replicate(network)
+    optimiser = make_optimiser(network, settings)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    return Training(
+        settings=settings,
+        config=config,
+        photographs=photographs,
+        rows=rows,
+        val=val,
+        truth=truth,
+        has_mask=has_mask,
+        precision=precision,
+        network=network,
+        forward=torch.compile(forward) if settings.compile_model else forward,
+        optimiser=optimiser,
+        schedule=make_schedule(optimiser, settings, steps),
+        scaler=torch.amp.GradScaler(device.type, enabled=precision == torch.float16),
+        extra_loss=extra_loss,
     )
-    processes.same(len(history), "the epoch to go on after")
-    for epoch in range(len(history) + 1, settings.epochs + 1):
-        generator = torch.Generator().manual_seed(settings.seed * 100_003 + epoch)
-        torch.manual_seed(settings.seed * 100_003 + epoch + 1_000_000_007 * number)  # dropout
-        order = epoch_rows[torch.randperm(len(epoch_rows), generator=generator).numpy()]
-        batches = np.array_split(np.arange(len(order)), steps)  # every row once, sizes within 1
-        shares = [processes.share(places) for places in batches]  # this process's places in order
-        network.train()
-        logits = []
-        stream = tqdm(
-            photographs.stream([order[places] for places in shares]),
-            f"epoch {epoch}",
-            steps,
-            leave=False,
-            disable=workspace.headless(),
+
+
+def train_epoch(training: Training, epoch: int) -> tuple[Tensor, Tensor]:
+    """Once through the training photographs, in an order of this epoch's own.
+
+    Returns:
+        The logits that the steps were taken from, and their targets: [n] each, on the CPU.
+    """
+    settings = training.settings
+    device = training.photographs.device
+    # order and augmentation of an epoch follow from its number, so that a training can go on at it
+    seed = settings.seed * 100_003 + epoch
+    generator = torch.Generator().manual_seed(seed)
+    processes.seed_dropout(seed)
+    shuffled = torch.randperm(len(training.rows), generator=generator).numpy()
+    order = training.rows[shuffled]
+    logits = torch.zeros(len(order), device=device)
+
+    training.network.train()
+    for batch in batches_of(training, order, generator, f"epoch {epoch}"):
+        with autocast(device, training.precision):
+            output = training.forward(batch.images)
+        logit = output.logits.float().squeeze(1)  # [B]
+        loss = focal_loss(
+            logit, batch.targets, alpha=settings.alpha, gamma=settings.gamma, reduction="sum"
         )
-        with naming_what_fits(settings, device):
-            for places, own, (pixels, masks) in zip(batches, shares, stream, strict=True):
-                draws = draw(
-                    len(places), recipe.augmentation, generator
-                )  # all processes draw the same
-                draws = Draws(*(one[own - places[0]] for one in draws))
-                images = transform(pixels, draws, settings.image_size, mean=mean, std=std)
-                row = torch.from_numpy(order[own]).to(device, non_blocking=True)
-                with torch.autocast(
-                    device.type, dtype=precision, enabled=precision != torch.float32
-                ):
-                    output = forward(images)
-                logit = output.logits.float().squeeze(1)  # [B]
-                loss = loss_of(logit, targets[row]) * processes.weight(len(own), len(places))
-                if any(settings.mask_weights):
-                    wanted = warp_masks(masks, draws, settings.image_size)  # [B, 1, H, W]
-                    wanted = 1 - wanted if settings.mask_target == "background" else wanted
-                    loss = loss + (
-                        mask_loss(output[1:], wanted, masked[row], settings.mask_weights)
-                        * processes.weight(*(has_mask[order[one]].sum() for one in (own, places)))
-                    )
-                optimiser.zero_grad(set_to_none=True)
-                scaler.scale(loss).backward()
-                scaler.step(optimiser)
-                scaler.update()
-                schedule.step()
-                logits.append(logit.detach())  # no host sync within an epoch
-        processes.copy_buffers(network)
-        logits = processes.gather(torch.cat(logits), np.concatenate(shares), len(order))
-        own = processes.share(np.arange(len(val)))
-        val_logits = processes.gather(
-            predict(network, photographs, val[own], config, precision), own, len(val)
-        )
-        lost = torch.cat([logits, val_logits]).isfinite().logical_not()
-        if lost.any():
-            keeper.close()
-            batch = min(
-                steps,
-                np.searchsorted([places[-1] for places in batches], lost.float().argmax().item())
-                + 1,
+        loss = loss / batch.size
+
+        # the maps learn the lesion's place, where somebody drew it
+        if batch.masks is not None:
+            dice = mask_loss(
+                output[1:], batch.masks, batch.masked, settings.mask_weights, reduction="sum"
             )
-            raise FloatingPointError(
-                f"epoch {epoch}, batch {batch} of {steps}: the loss is not finite; lower "
-                "learning_rate, or set precision fp32. Kept: the epochs before, if any"
-            )
-        history.append(
-            {
-                "epoch": epoch,
-                "train_loss": loss_of(logits, targets[order].cpu()).item(),
-                "train_auc": float(roc_auc_score(truth[order], logits)),
-                "val_loss": loss_of(val_logits, targets[val].cpu()).item(),
-                "val_auc": float(roc_auc_score(truth[val], val_logits)),
-                "learning_rate": schedule.get_last_lr()[0],
-            }
-        )
-        report(
-            f"epoch {epoch:2d}/{settings.epochs}  "
-            + "  ".join(
-                f"{name} {history[-1][name]:.3f}"
-                for name in ("train_loss", "train_auc", "val_loss", "val_auc")
-            )
-        )
-        if history[-1]["val_auc"] > best["val_auc"]:
-            best = {
-                **history[-1],
-                "state": {name: one.clone() for name, one in network.state_dict().items()},
-            }
-        seconds = before + time.perf_counter() - started
-        if number == 0:
-            keeper.save(
-                {name: part.state_dict() for name, part in parts.items()}
-                | {"history": history, "best": best, "seconds": seconds}
-            )
-    keeper.close()
-    seconds = before + time.perf_counter() - started
-    network.load_state_dict(best["state"])
+            loss = loss + dice / max(1, batch.size_masked)
+        if training.extra_loss is not None:
+            loss = loss + training.extra_loss(output, batch)
+
+        # the scaler keeps small gradients of fp16 from becoming 0; else it changes nothing
+        training.optimiser.zero_grad(set_to_none=True)
+        training.scaler.scale(loss).backward()
+        training.scaler.step(training.optimiser)
+        training.scaler.update()
+        training.schedule.step()
+        logits[batch.places] = logit.detach()  # nothing waits for a GPU within an epoch
+    targets = torch.from_numpy(training.truth[order]).float()
+    return processes.total(logits).cpu(), targets
+
+
+def validate(training: Training) -> Tensor:
+    """Logits of the validation photographs in evaluation mode: [V], on the CPU."""
+    processes.copy_buffers(training.network)
+    own = processes.share(len(training.val))
+    logits = torch.zeros(len(training.val))
+    logits[own] = predict(
+        training.network,
+        training.photographs,
+        training.val[own],
+        training.config,
+        training.precision,
+    )
+    return processes.total(logits).cpu()
+
+
+def keep_the_best(
+    training: Training, epoch: int, logits: Tensor, targets: Tensor, val_logits: Tensor
+) -> None:
+    """Add the epoch's row to the history, and keep its weights if none validated better.
+
+    Raises:
+        FloatingPointError: a logit is not finite; the message names the first such batch.
+    """
+    check_finite(training, epoch, logits, val_logits)
+    settings = training.settings
+    loss_of = functools.partial(focal_loss, alpha=settings.alpha, gamma=settings.gamma)
+    val_targets = torch.from_numpy(training.truth[training.val]).float()
+    row = {
+        "epoch": epoch,
+        "train_loss": loss_of(logits, targets).item(),
+        "train_auc": float(roc_auc_score(targets, logits)),
+        "val_loss": loss_of(val_logits, val_targets).item(),
+        "val_auc": float(roc_auc_score(val_targets, val_logits)),
+        "learning_rate": training.schedule.get_last_lr()[0],
+    }
+    training.history.append(row)
+    if row["val_auc"] > training.best["val_auc"]:
+        weights = {
+            name: tensor.detach().to("cpu", copy=True)
+            for name, tensor in training.network.state_dict().items()
+        }
+        training.best = {**row, "state": weights}
+
+
+def finish(training: Training) -> Fitted:
+    """The network of the best epoch, with what describes it."""
+    settings = training.settings
+    device = training.photographs.device
+    training.network.load_state_dict(training.best["state"])
+    photographs = settings.epochs * len(training.rows)
     timing = {
         "device": str(device),
-        "precision": str(precision).removeprefix("torch."),
-        "seconds": seconds,
-        "images_per_second": settings.epochs * len(epoch_rows) / seconds,
-        "peak_memory_bytes": torch.cuda.max_memory_allocated(device)
-        if device.type == "cuda"
-        else None,
+        "precision": str(training.precision).removeprefix("torch."),
+        "seconds": training.seconds,
+        "images_per_second": photographs / training.seconds,
+        "peak_memory_bytes": None,
     }
-    return Fitted(network.eval(), {**config, "epoch": best["epoch"]}, pd.DataFrame(history), timing)
+    if device.type == "cuda":
+        timing["peak_memory_bytes"] = torch.cuda.max_memory_allocated(device)
+    config = {**training.config, "epoch": training.best["epoch"]}
+    return Fitted(training.network.eval(), config, pd.DataFrame(training.history), timing)
+
+
+# what these are made of
+
+
+def batches_of(
+    training: Training, order: np.ndarray, generator: torch.Generator, title: str
+) -> Iterator[Batch]:
+    """The batches of an epoch, each drawn anew: every row once, sizes within 1."""
+    settings, config = training.settings, training.config
+    device = training.photographs.device
+    wholes = np.array_split(np.arange(len(order)), training.steps)
+    shares = [whole[processes.share(len(whole))] for whole in wholes]
+    stream = training.photographs.stream([order[share] for share in shares])
+    bar = tqdm(stream, title, len(shares), leave=False, disable=workspace.headless())
+    for whole, share, (pixels, masks) in zip(wholes, shares, bar, strict=True):
+        draws = draw(len(whole), training.recipe.augmentation, generator)
+        draws = draws.of(processes.share(len(whole)))  # all processes draw the same
+        images = transform(
+            pixels, draws, settings.image_size, mean=config["mean"], std=config["std"]
+        )
+        wanted = None
+        if any(settings.mask_weights):
+            wanted = warp_masks(masks, draws, settings.image_size)  # [B, 1, H, W]
+            if settings.mask_target == "background":
+                wanted = 1 - wanted
+        targets = torch.from_numpy(training.truth[order[share]]).float()
+        masked = torch.from_numpy(training.has_mask[order[share]]).float()
+        yield Batch(
+            images=images,
+            targets=targets.to(device, non_blocking=True),
+            masks=wanted,
+            masked=masked.to(device, non_blocking=True),
+            places=slice(share[0], share[-1] + 1),
+            size=len(whole),
+            size_masked=int(training.has_mask[order[whole]].sum()),
+        )
+
+
+def autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:
+    """Compute in half precision where that was chosen."""
+    return torch.autocast(device.type, dtype=precision, enabled=precision != torch.float32)
+
+
+def masks_to_learn(
+    settings: Settings, used: pd.DataFrame, photographs: Photographs
+) -> tuple[Photographs, np.ndarray]:
+    """The photographs with the masks that the maps learn, and which of them have one [N].
+
+    Raises:
+        ValueError: masks are to be learned, and no training photograph has one.
+    """
+    has_mask = (used["mask"] != "").to_numpy()
+    if not any(settings.mask_weights):
+        return photographs, has_mask
+    if settings.mask_target == "otsu":
+        return photographs.guessed(), np.ones(len(used), dtype=bool)
+    if not has_mask[used["split"] == "train"].any():
+        raise ValueError(
+            "mask_weight_pool3 or mask_weight_pool4 is set, but no training photograph has a "
+            "mask: set `masks` in 01_download.ipynb, mask_target to 'otsu', or both weights to 0"
+        )
+    return photographs, has_mask
+
+
+def new_network(settings: Settings) -> AttnVGG:
+    """The network of notebook 03, as its parameters have it."""
+    weights = None if settings.weights == "none" else settings.weights
+    return AttnVGG(attention=settings.attention, dropout=settings.dropout, weights=weights)
+
+
+def config_of(settings: Settings, network: nn.Module, split_key: str, facts: dict) -> dict:
+    """All that rebuilding the network and feeding it need, and what shaped it."""
+    config = {
+        "format": workspace.FORMAT,
+        "network": type(network).__name__,
+        "classes": 1,
+        **training_parameters(settings),
+        "view": RECIPES[settings.recipe].view,
+        "mean": IMAGENET_MEAN,
+        "std": IMAGENET_STD,
+        "colour_order": "rgb",
+        "split": split_key,
+        "made_from": facts,
+    }
+    if isinstance(network, AttnVGG):  # one that was brought may be of another kind than settings
+        config["attention"] = network.attention
+        config["dropout"] = network.dropout.p
+    return config
+
+
+def colours(photographs: Photographs, train: np.ndarray) -> tuple[tuple, tuple]:
+    """Mean and standard deviation of red, green and blue over some 500 training photographs."""
+    some = train[:: max(1, len(train) // 500)]
+    pixels = photographs.take(some)[0].float() / 255  # [n, S, S, 3]
+    mean, std = pixels.mean(dim=(0, 1, 2)), pixels.std(dim=(0, 1, 2))
+    return tuple(mean.tolist()), tuple(std.tolist())
+
+
+def say_how_sharp(training: Training, report: Callable[[str], None]) -> None:
+    """Report where evaluation enlarges what is stored: pixels that the cache does not hold."""
+    side = training.settings.image_size
+    seen = round(training.photographs.side * training.recipe.view)
+    if seen < side:
+        report(
+            f"the network takes {side} pixels a side; the part of a photograph that recipe "
+            f"{training.settings.recipe!r} shows it (view {training.recipe.view}) is stored in "
+            f"{seen}, so it is enlarged. For as sharp a view as other recipes have, run "
+            f"02_preprocess.ipynb with image_size {stored_for(side, training.recipe.view)}, and "
+            f"04_train.ipynb with {side}"
+        )
+
+
+def stored_for(side: int, view: float) -> int:
+    """The least image_size of 02 whose cache holds `side` pixels in the view."""
+    stored = 32
+    while round(cache_side(stored) * view) < side:
+        stored += 32
+    return stored
+
+
+def resume(training: Training, progress: Path, report: Callable[[str], None]) -> None:
+    """Go on from the last whole epoch that the file holds, if it is of this training."""
+    if processes.first():
+        message = checkpoint.set_aside(progress, training.facts)
+        if message:
+            report(message)
+    processes.wait()
+    state = checkpoint.load_progress(progress, training.facts)
+    if state is not None:
+        for name, part in training.parts().items():
+            part.load_state_dict(state[name])
+        training.history = state["history"]
+        training.best = state["best"]
+        training.seconds = state["seconds"]
+        report(
+            f"goes on after epoch {len(training.history)} of {training.settings.epochs}, which "
+            f"{progress.name} holds"
+        )
+    processes.agree(len(training.history), "the epoch to go on after")
+
+
+def state_of(training: Training) -> dict:
+    """All that `resume` needs."""
+    states = {name: part.state_dict() for name, part in training.parts().items()}
+    return {
+        **states,
+        "history": training.history,
+        "best": training.best,
+        "seconds": training.seconds,
+    }
+
+
+def line_of(training: Training) -> str:
+    """The last epoch's figures, for `report`."""
+    row = training.history[-1]
+    figures = [f"{name} {row[name]:.3f}" for name in list(row)[1:5]]
+    return "  ".join([f"epoch {row['epoch']:2d}/{training.settings.epochs}", *figures])
+
+
+def check_finite(training: Training, epoch: int, logits: Tensor, val_logits: Tensor) -> None:
+    """Raises FloatingPointError, with the first batch whose answers are not all finite."""
+    lost = ~torch.cat([logits, val_logits]).isfinite()
+    if not lost.any():
+        return
+    batch = training.steps  # the last step's network answers validation
+    for number, places in enumerate(np.array_split(np.arange(len(logits)), training.steps), 1):
+        if lost[places].any():
+            batch = number
+            break
+    raise FloatingPointError(
+        f"epoch {epoch}, batch {batch} of {training.steps}: the loss is not finite; lower "
+        "learning_rate, or set precision fp32. Kept: the epochs before, if any"
+    )
+
+
+# predictions
 
 
 def used_rows(split: pd.DataFrame) -> pd.DataFrame:
-    """The rows of `split.csv` that are in the cache: row n of this table is photograph n of `Photographs`."""
+    """The rows of `split.csv` that are in the cache.
+
+    Row n of this table is photograph n of `Photographs`.
+    """
     return split[split["kept"] == 1].reset_index(drop=True)
 
 
 @torch.no_grad()
 def predict(
-    network: AttnVGG,
+    network: nn.Module,
     photographs: Photographs,
     rows: np.ndarray,
     config: dict,
@@ -274,28 +531,38 @@ def predict(
     *,
     batch_size: int = 64,
 ) -> Tensor:
-    """Logits of these rows of the cache, in evaluation mode: float32 [len(rows)] on the CPU."""
+    """Logits of these rows of the cache, in evaluation mode.
+
+    Args:
+        network: as AttnVGG.
+        photographs: to take the rows from.
+        rows: numbers of photographs.
+        config: of model.pt: what the network is fed with.
+        precision: of its arithmetic.
+        batch_size: photographs at a time; changes nothing but memory and time.
+
+    Returns:
+        float32 [len(rows)], on the CPU.
+    """
     network.eval()
-    found = []
-    for part in range(0, len(rows), batch_size):
-        images, _ = photographs.evaluation(rows[part : part + batch_size], config)
-        with torch.autocast(
-            images.device.type, dtype=precision, enabled=precision != torch.float32
-        ):
-            found.append(network(images).logits.float().squeeze(1))
-    return torch.cat(found).cpu() if found else torch.empty(0)
+    logits = []
+    for start in range(0, len(rows), batch_size):
+        images, _ = photographs.evaluation(rows[start : start + batch_size], config)
+        with autocast(images.device, precision):
+            logits.append(network(images).logits.float().squeeze(1))
+    return torch.cat(logits).cpu() if logits else torch.empty(0)
 
 
 def predict_held_out(
     fitted: Fitted, split: pd.DataFrame, photographs: Photographs, precision: str = "auto"
 ) -> pd.DataFrame:
-    """`predictions.csv` for val and test, without its last column, `probability`, which needs a calibration."""
+    """`predictions.csv` for val and test, without its last column, `probability`.
+
+    That one needs a calibration, which notebook 04 comes to.
+    """
     used = used_rows(split)
     held = used[used["split"] != "train"]
-    precision = workspace.choose_precision(photographs.device, precision)
-    logits = predict(fitted.network, photographs, held.index.to_numpy(), fitted.config, precision)
-    return (
-        held[["image_id", "split", "source", "group", "target"]]
-        .assign(logit=logits.numpy())
-        .reset_index(drop=True)
-    )
+    arithmetic = workspace.choose_precision(photographs.device, precision)
+    logits = predict(fitted.network, photographs, held.index.to_numpy(), fitted.config, arithmetic)
+    columns = ["image_id", "split", "source", "group", "target"]
+    return held[columns].assign(logit=logits.numpy()).reset_index(drop=True)

@@ -1,7 +1,8 @@
-"""What several processes need to train one network, each on its share of every batch; torchrun starts them.
+"""What several processes need to train one network, each on its share of every batch.
 
-PyTorch's DistributedDataParallel averages their gradients. Where one process runs alone, a share is the whole and
-everything here leaves things as they are, so that the training loop is one for both.
+torchrun starts them, and PyTorch's DistributedDataParallel adds up their gradients. Where one
+process trains alone, a share is the whole batch and everything here leaves things as they are: the
+training loop is one for both.
 """
 
 import os
@@ -9,39 +10,43 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
-import numpy as np
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from helpers import workspace
 
-PATIENCE = timedelta(
-    minutes=10
-)  # how long a process waits for one that is silent before the job ends with an error
+# how long a process waits for one that is silent before the job ends with an error
+PATIENCE = timedelta(minutes=10)
 
 
 @contextmanager
 def started(device: str = "auto") -> Iterator[torch.device]:
-    """Join the processes that torchrun started, or none; yields this process's device, on CUDA a GPU of its own.
+    """Join the processes that torchrun started, or none, for as long as the block lasts.
 
-    Raises ValueError for a device that is not here, or where GPUs are fewer than this machine's processes.
+    Yields:
+        This process's device; on CUDA a GPU of its own.
+
+    Raises:
+        ValueError: the device is not here, or this machine has fewer GPUs than processes.
     """
-    local, chip = int(os.environ.get("LOCAL_RANK", 0)), workspace.choose_device(device)
+    chosen = workspace.choose_device(device)
     if "WORLD_SIZE" not in os.environ:
-        yield chip
+        yield chosen
         return
-    if chip.type == "cuda":
-        if local >= torch.cuda.device_count():
+    if chosen.type == "cuda":
+        number, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if number >= gpus:
             raise ValueError(
-                f"process {local} of this machine has no GPU: there are {torch.cuda.device_count()}; "
-                "start torchrun with that --nproc-per-node"
+                f"process {number} of this machine has no GPU: there are {gpus}; start torchrun "
+                "with that --nproc-per-node"
             )
-        chip = torch.device("cuda", local)
-        torch.cuda.set_device(chip)
-    distributed.init_process_group("nccl" if chip.type == "cuda" else "gloo", timeout=PATIENCE)
+        chosen = torch.device("cuda", number)
+        torch.cuda.set_device(chosen)
+    backend = "nccl" if chosen.type == "cuda" else "gloo"
+    distributed.init_process_group(backend, timeout=PATIENCE)
     try:
-        yield chip
+        yield chosen
     finally:
         distributed.destroy_process_group()
 
@@ -53,51 +58,82 @@ def place() -> tuple[int, int]:
     return distributed.get_rank(), distributed.get_world_size()
 
 
-def share(items: np.ndarray) -> np.ndarray:
-    """This process's share of a batch [B]: neighbours, every item in one share, sizes within 1."""
-    number, count = place()
-    return np.array_split(items, count)[number]
+def first() -> bool:
+    """Whether this is the process that reports and writes."""
+    return place()[0] == 0
 
 
-def weight(own: int, whole: int) -> float:
-    """What to multiply the mean over this share's `own` items by, so that averaging processes gives that over `whole`.
+def share(count: int) -> slice:
+    """This process's part of `count` things: neighbours, each in one part, sizes within 1.
 
-    Every process knows both counts, since all draw the same batches: nothing need be sent.
+    >>> share(7)
+    slice(0, 7, None)
     """
-    return place()[1] * own / whole if whole else 0.0
+    number, processes = place()
+    return slice(count * number // processes, count * (number + 1) // processes)
 
 
-def replicate(network: nn.Module) -> tuple[nn.Module, nn.Module]:
-    """The network, and what to call in its place in training: there, gradients are averaged over the processes.
+def replicate(network: nn.Module) -> nn.Module:
+    """What to call in place of the network in training: there, gradients are added up.
 
-    On GPUs batch norm takes its statistics over the whole batch; on the CPU, where PyTorch cannot, over each share.
+    Each process's loss is therefore a sum over its share, divided by the size of the whole batch.
+    On GPUs batch norm takes its statistics over the whole batch; on the CPU, where PyTorch cannot,
+    over each share.
     """
     if place()[1] == 1:
-        return network, network
-    chip = next(network.parameters()).device
-    if chip.type == "cuda":
+        return network
+    device = next(network.parameters()).device
+    if device.type != "cuda":
+        replica = DistributedDataParallel(network)
+    else:
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
-    return network, DistributedDataParallel(network, [chip] if chip.type == "cuda" else None)
+        replica = DistributedDataParallel(network, [device])
+    replica.register_comm_hook(None, add_up)
+    return replica
 
 
-def gather(values: Tensor, places: np.ndarray, count: int) -> Tensor:
-    """The shares' values [n], each at its places [n] among `count`, as one tensor [count] on every process's CPU."""
-    whole = torch.zeros(count, device=communicator())
-    whole[torch.from_numpy(places).to(whole.device)] = values.to(whole.device)
+def add_up(group: object, bucket: distributed.GradBucket) -> torch.futures.Future[Tensor]:
+    """DistributedDataParallel's hook: the sum of the processes' gradients, not their mean."""
+    sums = distributed.all_reduce(bucket.buffer(), async_op=True).get_future()
+    return sums.then(lambda done: done.value()[0])
+
+
+def total(values: Tensor) -> Tensor:
+    """The sum of the processes' tensors, each filled at its own share and 0 elsewhere."""
+    if place()[1] == 1:
+        return values
+    values = values.to(communicator())
+    distributed.all_reduce(values)
+    return values
+
+
+def check_batch(smallest: int) -> None:
+    """Raises ValueError where a batch has not one photograph for each process."""
+    processes = place()[1]
+    if smallest < processes:
+        raise ValueError(
+            f"a batch of {smallest} has not one photograph for each of {processes} processes: "
+            "raise batch_size, or start fewer"
+        )
+
+
+def agree(value: int, what: str) -> None:
+    """Raises RuntimeError where the processes' numbers differ, such as the epoch to go on after."""
+    if place()[1] == 1:
+        return
+    largest = torch.tensor([value, -value], device=communicator())
+    distributed.all_reduce(largest, distributed.ReduceOp.MAX)
+    most, least = largest[0].item(), -largest[1].item()
+    if least != most:
+        raise RuntimeError(
+            f"{what}: the processes have {least} to {most}; runs/ must be one folder for all"
+        )
+
+
+def wait() -> None:
+    """Until every process is here."""
     if place()[1] > 1:
-        distributed.all_reduce(whole)
-    return whole.cpu()
-
-
-def same(value: int, what: str) -> None:
-    """Raises RuntimeError where the processes do not agree on a number, such as the epoch that they start after."""
-    if place()[1] > 1:
-        both = torch.tensor([value, -value], device=communicator())
-        distributed.all_reduce(both, distributed.ReduceOp.MAX)
-        if both[0] != -both[1]:
-            raise RuntimeError(
-                f"{what}: the processes have {-both[1]} to {both[0]}; runs/ must be one folder for all"
-            )
+        distributed.barrier()
 
 
 def copy_buffers(network: nn.Module) -> None:
@@ -107,6 +143,11 @@ def copy_buffers(network: nn.Module) -> None:
             distributed.broadcast(buffer, 0)
 
 
+def seed_dropout(seed: int) -> None:
+    """Seed what the network itself draws, on each process its own."""
+    torch.manual_seed(seed + 1_000_000_007 * place()[0])
+
+
 def communicator() -> torch.device:
     """Where tensors must lie to be sent."""
-    return torch.device("cuda" if place()[1] > 1 and distributed.get_backend() == "nccl" else "cpu")
+    return torch.device("cuda" if distributed.get_backend() == "nccl" else "cpu")

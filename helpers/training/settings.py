@@ -80,6 +80,22 @@ RECIPES = {
 }
 
 
+class PathOr(NamedTuple):
+    """Marks a parameter that is a path, or one of these words; with a colon, what begins so."""
+
+    words: tuple[str, ...]
+
+    def takes(self, value: str) -> bool:
+        """Whether the value is one of the words, and so no path."""
+        prefixes = tuple(word for word in self.words if word.endswith(":"))
+        return value in self.words or value.startswith(prefixes)
+
+    def in_words(self) -> str:
+        """What is expected, in words."""
+        quoted = [repr(word) for word in self.words]
+        return " or ".join(["the path of a file or folder", *quoted])
+
+
 def name_of_one_folder(run: str) -> str:
     """Refuse, as `workspace` does, what would leave the folder of the runs; nothing is created."""
     workspace.check_run_name(run)
@@ -133,7 +149,7 @@ class Settings:
     attention: Literal["softmax", "sigmoid", "none"] = Field(
         "softmax", description="how scores become a map; none: plain means in place of attention"
     )
-    weights: str = Field(
+    weights: Annotated[str, PathOr(("none", "imagenet"))] = Field(
         "none",
         description='"none", "imagenet" (torchvision downloads), or the path of a vgg16_bn '
         "checkpoint",
@@ -187,7 +203,7 @@ class Parameters(Settings):
     run: Annotated[str, AfterValidator(name_of_one_folder)] = Field(
         "sample", description="the run's folder under runs/"
     )
-    dataset: str = Field(
+    dataset: Annotated[str, PathOr(("sample", "kaggle"))] = Field(
         "sample",
         description='"sample", "kaggle", or a path to a folder (used in place) or zip in the '
         "Kaggle layout",
@@ -196,11 +212,13 @@ class Parameters(Settings):
         "shonenkov/melanoma-merged-external-data-512x512-jpeg",
         description="owner/name or owner/name/version",
     )
-    ids: str = Field("", description="a csv of image ids to keep; empty: all")
-    pairs: str = Field(
+    ids: Annotated[str, PathOr(("",))] = Field(
+        "", description="a csv of image ids to keep; empty: all"
+    )
+    pairs: Annotated[str, PathOr(("",))] = Field(
         "", description="a csv of known duplicate pairs, two columns of image ids; empty: none"
     )
-    masks: str = Field(
+    masks: Annotated[str, PathOr(("auto", "", "kaggle:"))] = Field(
         "auto",
         description='a folder or zip of <image_id>_segmentation.png, or kaggle:owner/name; "auto": '
         "the sample's own; empty: none",
@@ -220,7 +238,7 @@ class Parameters(Settings):
     control: str = Field(
         "", description='a finished run with attention "none" to compare with; empty: none'
     )
-    photograph: str = Field(
+    photograph: Annotated[str, PathOr(("",))] = Field(
         "", description="an image file of your own; empty: a validation photograph"
     )
     posthoc: Positive = Field(
@@ -293,12 +311,23 @@ def kind_of(name: str) -> type:
     return str if get_origin(annotation) is Literal else annotation
 
 
+def path_or(name: str) -> PathOr | None:
+    """The words beside which a parameter is a path; None where it is none."""
+    for mark in Parameters.__pydantic_fields__[name].metadata:
+        if isinstance(mark, PathOr):
+            return mark
+    return None
+
+
 def expected(table: type, name: str) -> str:
     """Type and range of a parameter in words, for an error and for the documentation."""
     field = table.__pydantic_fields__[name]
     if get_origin(field.annotation) is Literal:
         *others, last = map(repr, get_args(field.annotation))
         return f"{', '.join(others)} or {last}"
+    path = path_or(name)
+    if path:
+        return path.in_words()
     words = [NAMES[field.annotation]]
     for kind, attribute, limit in LIMITS:
         for bound in field.metadata:
