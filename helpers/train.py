@@ -1,4 +1,4 @@
-"""`python -m helpers.train`, alone or under torchrun: train a prepared run. What it does is in `helpers.runs.train`."""
+"""`python -m helpers.train`, alone or under torchrun; what it does is in `helpers.runs.train`."""
 
 import sys
 
