@@ -65,7 +65,6 @@ def write(
             table.to_csv(beside, index=False, float_format="%.6g")
     path = folder / f"{program}.json"
     content = {
-        "program": f"bench/{program}.py",
         "figures": figures,
         "tables": [f"{program}-{name}.csv" for name in tables],
         "command": command(),

@@ -1,0 +1,341 @@
+"""Put what was measured where it is read: README, the pages of data/, bench/ and site/.
+
+    python bench/publish.py              write the figures of data/results/ into the pages
+    python bench/publish.py --check      say which pages hold other figures; exit 1 if any does
+    python bench/publish.py --measure [--dataset FOLDER_OR_ZIP --masks FOLDER_OR_ZIP --weights FILE]
+                                         run the programs first; on real photographs if named
+
+A page names a block, and what stands in it is replaced:
+
+    <!-- results: sample-teaches -->
+    ...
+    <!-- /results -->
+
+BLOCKS says which there are. No figure that a program measured is typed into a page by hand.
+"""
+
+import argparse
+import difflib
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import record
+
+sys.path.insert(0, str(record.workspace.PROJECT / "site"))
+import stored  # noqa: E402
+
+PROJECT = record.workspace.PROJECT
+PAGES = ["README.md", "bench/README.md", "data/README.md", "site/*.md", "site/*/*.md"]
+BLOCK = re.compile(
+    r"(?P<start><!-- results: (?P<name>[\w-]+) -->\n).*?(?P<end><!-- /results -->)", re.DOTALL
+)
+NETWORKS = ["no attention", "softmax", "sigmoid, with masks"]
+# the commands whose results are published; DATASET, MASKS and WEIGHTS stand for the reader's
+MEASURE = {
+    "speed": [],
+    "sample_teaches": [],
+    "real_photographs": [
+        *("--dataset", "DATASET", "--masks", "MASKS", "--seeds", "0", "1", "--networks", *NETWORKS),
+        *("-p", "weights", "WEIGHTS", "-p", "epochs", "2", "-p", "learning_rate", "1e-4"),
+    ],
+}
+
+
+def short(value: float) -> str:
+    """Three decimals, without the zero before the point.
+
+    >>> short(0.7912)
+    '.791'
+    """
+    return f"{value:.3f}".replace("0.", ".", 1) if abs(value) < 1 else f"{value:.3f}"
+
+
+def signed(value: float) -> str:
+    """`short` with its sign.
+
+    >>> signed(-0.0181), signed(0.5)
+    ('-.018', '+.500')
+    """
+    return ("+" if value >= 0 else "-") + short(abs(value))
+
+
+def span(row: dict, name: str, shown: Callable[[float], str] = short) -> str:
+    """A figure and its interval, from the columns name, name_low and name_high."""
+    low, high = shown(row[f"{name}_low"]), shown(row[f"{name}_high"])
+    return f"{shown(row[name])} ({low} to {high})"
+
+
+def markdown(rows: Iterable[Iterable]) -> str:
+    """A table in Markdown; the first row is its header."""
+    lines = [[str(cell) for cell in row] for row in rows]
+    lines.insert(1, ["---"] * len(lines[0]))
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def rests_on(result: dict) -> str:
+    """What a result rests on, in a sentence or two."""
+    machine, data, weights = result["machine"], result["data"], result["weights"]
+    instructions = ", ".join(machine["instructions"]) or "without fast instructions"
+    photographs = f"{data['name']}, {data['photographs']:,} photographs"
+    if weights["name"] == "none":
+        start = "no pretrained weights"
+    elif weights["stand_in"]:
+        start = f"stand-in weights, not torchvision's: {weights['name']}, CRC-32 {weights['crc32']}"
+    else:
+        start = "torchvision's ImageNet weights"
+    return (
+        f"Measured on {result['date']} at commit {result['commit']} by `{result['command']}`: "
+        f"{photographs}, {data['melanomas']:,} melanomas (ids {data['ids']}); {start}; "
+        f"{machine['cores']} cores of {machine['processor']} ({instructions}), "
+        f"{machine['device']}, {machine['precision']}, PyTorch {machine['torch']}."
+    )
+
+
+def tutorial(_: dict) -> str:
+    """What the stored notebooks of the series found on the sample."""
+    train = stored.read("notebooks/04_train.ipynb")
+    audit = stored.read("notebooks/06_audit.ipynb")
+    test = stored.frame(stored.tables(train, "The test split, once")[0])["test"]
+    maps = stored.frame(stored.tables(audit, "Measure")[0])
+
+    def energy(name: str) -> str:
+        return maps[name]["energy"].split(" ")[0].removeprefix("0")
+
+    auc = test["auc"].removeprefix("0")
+    low = test["auc_low"].removeprefix("0")
+    high = test["auc_high"].removeprefix("0")
+
+    return (
+        f"`make tutorial` (drawn sample, {test['n']} tested, {test['positives']} melanomas; "
+        f"no pretrained weights; {stored.machine(train)}): test AUC {auc} (95% interval "
+        f"{low} to {high}); share of the map's sum on the lesion "
+        f"{energy('attention pool-3')} for pool-3, {energy('attention pool-4')} for pool-4, "
+        f"{energy('Grad-CAM')} for Grad-CAM, {energy('centre')} for a centred blob, "
+        f"{energy('uniform (chance)')} by chance. A network that classifies well need not look "
+        "at the lesion where its maps say."
+    )
+
+
+def sample_teaches(result: dict) -> str:
+    within = result["figures"]["within"]
+    cells = {}
+    for name, figure in within.items():
+        low, high = short(figure["low"]), short(figure["high"])
+        cells[name] = f"{short(figure['value'])} ({low} to {high})"
+    return (
+        "The evidence is in the lesion: within source, the sample's test AUC is "
+        f"{cells['with lesions']}, and {cells['painted over']} with skin painted over every "
+        f"lesion ({len(result['seeds'])} seeds, their mean). {rests_on(result)}"
+    )
+
+
+def by_network(table) -> dict:
+    """The rows of a table by network, in the table's order."""
+    return dict(list(table.groupby("network", sort=False)))
+
+
+def table_of(result: dict, name: str):
+    """One of the tables of `real_photographs.py`, with or without --masked."""
+    for file, table in result["tables"].items():
+        if file.endswith(f"-{name}.csv"):
+            return table
+    raise LookupError(f"{result['command']} left no table {name!r}")
+
+
+def differences(result: dict, network: str, control: str) -> str:
+    """The cell of a network's AUC less a control's."""
+    table = table_of(result, "differences")
+    rows = table[(table["network"] == network) & (table["control"] == control)]
+    if rows.empty:
+        return ""
+    row = rows.iloc[0]
+    return f"{signed(row['value'])} ({signed(row['low'])} to {signed(row['high'])})"
+
+
+def real_scores(result: dict) -> str:
+    """Each network's test AUC and AUC within source, a figure a seed."""
+    controls = list(table_of(result, "differences")["control"].unique())
+    lines = [["network", "seeds", "AUC (95%)", "within source"]]
+    lines[0] += [f"less {control} (95%)" for control in controls]
+    for network, rows in by_network(table_of(result, "scores")).items():
+        each = rows.to_dict("records")
+        line = [network, ", ".join(str(row["seed"]) for row in each)]
+        line.append(", ".join(span(row, "auc") for row in each))
+        line.append(", ".join(short(row["within"]) for row in each))
+        line += [differences(result, network, control) for control in controls]
+        lines.append(line)
+    return f"{about_real(result)}\n\n{markdown(lines)}"
+
+
+def about_real(result: dict) -> str:
+    """Which photographs and which training the tables are of."""
+    figures = result["figures"]
+    split, chosen = figures["split"], figures["parameters"]
+    rate = f", at most {chosen['learning_rate']:g}" if chosen["learning_rate"] else ""
+    return (
+        f"{split['train']:,} photographs to train, {split['val']:,} to validate, "
+        f"{split['test']:,} to test, of these {figures['test_melanomas']:,} melanomas and "
+        f"{figures['test_with_mask']:,} with a mask; {chosen['image_size']} pixels, "
+        f"{chosen['epochs']} epochs of {chosen['recipe']}{rate}. {rests_on(result)}"
+    )
+
+
+def real_maps(result: dict) -> str:
+    """The figures of each map, a figure a seed, on whole photographs and in crops."""
+    table = table_of(result, "maps")
+    columns = {"hits": "hits", "energy": "energy", "iou": "IoU"}
+    lines = [["network", "map", *columns.values(), "hits in crops", "energy in crops"]]
+    for (network, title), rows in table.groupby(["network", "map"], sort=False):
+        whole = rows[rows["where"] == "whole"]
+        crops = rows[rows["where"] == "crops"]
+        cells = [whole["hits"], whole["energy"], whole["iou"], crops["hits"], crops["energy"]]
+        lines.append([network, title, *(", ".join(map(short, cell)) for cell in cells)])
+    return markdown(lines)
+
+
+def real_baselines(result: dict) -> str:
+    """What sees no lesion, on the same test photographs."""
+    lines = [["baseline", "AUC (95%)", "within source"]]
+    for row in table_of(result, "baselines").to_dict("records"):
+        lines.append([row["baseline"], span(row, "auc"), short(row["within"])])
+    return markdown(lines)
+
+
+def real_short(result: dict) -> str:
+    """README's table: a line a network, and what sees no lesion."""
+    maps = table_of(result, "maps")
+    maps = maps[maps["where"] == "whole"]
+    lines = [["network", "test AUC", "less the control's (95%)", "pool-3 on the lesion", "pool-4"]]
+    for network, rows in by_network(table_of(result, "scores")).items():
+        own = maps[maps["network"] == network]
+        line = [network, ", ".join(map(short, rows["auc"]))]
+        line.append(differences(result, network, "no attention"))
+        for title in ("pool-3", "pool-4"):
+            line.append(", ".join(map(short, own.loc[own["map"] == title, "energy"])))
+        lines.append(line)
+    baselines = table_of(result, "baselines").set_index("baseline")["auc"]
+    beside = maps[maps["network"] == "no network"].set_index("map")["energy"]
+    lines.append(["age, sex, site, source; no photograph", short(baselines["metadata only"])])
+    lines[-1] += ["", f"chance {short(beside['uniform'])}", f"a blob {short(beside['centre'])}"]
+    return f"{about_real(result)}\n\n{markdown(lines)}"
+
+
+def speed(result: dict) -> str:
+    """README's sentence."""
+    figures = result["figures"]
+    share = figures["step"]["ours"] / figures["convolutions"]
+    return (
+        f"Training runs {figures['end_to_end']['ratio']:.1f} times as fast as the tutorial's loop "
+        f"in the same run, and a step at {share:.0%} of the rate of its convolutions alone; the "
+        f"cache decodes {figures['cache']['ratio']:.1f} times as much per core. {rests_on(result)}"
+    )
+
+
+def speed_table(result: dict) -> str:
+    """All figures of `speed.py`, as it prints them."""
+    return f"{rests_on(result)}\n\n```\n{result['figures']['printed']}\n```"
+
+
+def speed_projection(result: dict) -> str:
+    """What larger sets would cost at these rates, an item a size."""
+    return "\n".join(f"- {line}" for line in result["figures"]["projected"])
+
+
+# name: what renders it, and the program whose results it renders ("": the stored notebooks)
+BLOCKS = {
+    "tutorial": (tutorial, ""),
+    "sample-teaches": (sample_teaches, "sample_teaches"),
+    "real-short": (real_short, "real_photographs"),
+    "real-scores": (real_scores, "real_photographs"),
+    "real-maps": (real_maps, "real_photographs"),
+    "real-baselines": (real_baselines, "real_photographs"),
+    "speed": (speed, "speed"),
+    "speed-table": (speed_table, "speed"),
+    "speed-projection": (speed_projection, "speed"),
+}
+
+
+def block(name: str, folder: Path) -> str:
+    """What stands in a block.
+
+    Raises:
+        SystemExit: there is no such block.
+    """
+    if name not in BLOCKS:
+        raise SystemExit(f"there is no block {name!r}; there are: {', '.join(BLOCKS)}")
+    render, program = BLOCKS[name]
+    if not program:
+        return render({})
+    result = record.read(program, folder)
+    if result is None:
+        words = shlex.join(["python", f"bench/{program}.py", *MEASURE[program]])
+        return f"*Not measured yet; `{words}` does.*"
+    return render(result)
+
+
+def filled(text: str, folder: Path = record.RESULTS) -> str:
+    """A page with what stands in its blocks replaced."""
+
+    def fill(match: re.Match) -> str:
+        return f"{match['start']}\n{block(match['name'], folder)}\n\n{match['end']}"
+
+    return BLOCK.sub(fill, text)
+
+
+def pages() -> list[Path]:
+    return sorted(path for pattern in PAGES for path in PROJECT.glob(pattern))
+
+
+def publish(*, check: bool) -> int:
+    """Write the pages, or only say which lines differ; how many pages do."""
+    differ = 0
+    for path in pages():
+        text = path.read_text(encoding="utf-8")
+        wanted = filled(text)
+        if wanted == text:
+            continue
+        differ += 1
+        name = path.relative_to(PROJECT).as_posix()
+        if check:
+            lines = difflib.unified_diff(
+                text.splitlines(), wanted.splitlines(), name, "data/results/", lineterm="", n=0
+            )
+            print("\n".join(lines))
+        else:
+            path.write_text(wanted, encoding="utf-8")
+            print(f"{name}: written")
+    return differ
+
+
+def measure(given: dict[str, str | None]) -> None:
+    """Run the programs of MEASURE; those that need photographs only where all are named."""
+    for program, words in MEASURE.items():
+        lacking = [word.lower() for word in words if word in given and not given[word]]
+        if lacking:
+            print(f"{program}.py stays as it was measured: name --{', --'.join(lacking)}")
+            continue
+        words = [given.get(word) or word for word in words]
+        print(f"python bench/{program}.py", *words, flush=True)
+        subprocess.run([sys.executable, f"bench/{program}.py", *words], cwd=PROJECT, check=True)  # noqa: S603
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if it differs")
+    parser.add_argument("--measure", action="store_true", help="run the programs first")
+    for name in ("--dataset", "--masks", "--weights"):
+        parser.add_argument(name, help="real photographs, with --measure")
+    options = parser.parse_args()
+    if options.measure:
+        given = {"DATASET": options.dataset, "MASKS": options.masks, "WEIGHTS": options.weights}
+        measure(given)
+    differ = publish(check=options.check)
+    return int(options.check and differ > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
