@@ -1,327 +1,241 @@
-"""What do attention, its loss and masks do on real photographs, and can attention look at the lesion without masks?
+"""What do attention, its loss and masks do on real photographs, and can attention look at lesions?
 
-    python bench/real_photographs.py --dataset FOLDER_OR_ZIP --masks FOLDER_OR_ZIP [--seeds 0 1 2] [--networks NAME...]
-                                     [--masked] [--out FOLDER] [-p NAME VALUE]...
+    python bench/real_photographs.py --dataset FOLDER_OR_ZIP --masks FOLDER_OR_ZIP
+        [--seeds 0 1 2] [--networks NAME...] [--masked] [--keep FOLDER] [--out FOLDER]
+        [-p NAME VALUE]...
 
-Trains each network with each seed as notebook 04 does, and measures its maps as notebook 06 does, on the test
-photographs that have a mask. `--masked` takes those photographs alone, for training too. Without `--networks` it is the
-five of the series; IDEAS change the network or its loss in one place each. Masks are for measuring alone but in the
-rows that train with them. What is done is not done again: each network leaves a file in FOLDER, and the tables are of
-all that lie there.
+Trains each network with each seed as notebook 04 does, and measures its maps as notebook 06 does,
+on the test photographs that have a mask. `--masked` takes those photographs alone, for training
+too. Without `--networks` it is the five of the series; `ideas.py` has more, which change the
+network or its loss in one place each. Masks are for measuring alone but in the rows that train with
+them. What is done is not done again: each network leaves a file in the folder `--keep`, and the
+tables are of all that lie there. A file that anything else has shaped (parameters, photographs,
+weights) is refused.
 """
 
 import argparse
-import functools
-import os
-import sys
+import hashlib
+import re
 import time
-from collections.abc import Iterable
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import pandas as pd
+import publish
+import record
 import torch
-from torch import Tensor, nn
+from ideas import NETWORKS, SERIES, make_network, turned_loss
+from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-os.environ["ATTENTION_HEADLESS"] = "1"
+from helpers import workspace
+from helpers.audit import localisation
+from helpers.photographs.cache import build_cache
+from helpers.photographs.sources import find_dataset
+from helpers.photographs.split import make_split
+from helpers.scores import metrics
+from helpers.scores.baselines import baselines
+from helpers.scores.bootstrap import interval, weighted_auc_ap
+from helpers.training import checkpoint
+from helpers.training.batches import Photographs
+from helpers.training.loop import Fitted, fit, predict_held_out, used_rows
+from helpers.training.settings import Parameters, Settings, training_parameters
 
-import dataclasses
-
-from helpers import workspace  # noqa: E402
-from helpers.audit import localisation  # noqa: E402
-from helpers.audit.evidence import turn  # noqa: E402
-from helpers.model import POOL3, POOL4, AttnVGG, Output  # noqa: E402
-from helpers.photographs import sources  # noqa: E402
-from helpers.photographs.cache import build_cache  # noqa: E402
-from helpers.photographs.split import make_split  # noqa: E402
-from helpers.runs import compare, parameters  # noqa: E402
-from helpers.scores import bootstrap, metrics  # noqa: E402
-from helpers.scores.baselines import baselines  # noqa: E402
-from helpers.training import batches, loop  # noqa: E402
-from helpers.training.loop import fit, predict_held_out, used_rows  # noqa: E402
-from helpers.training.settings import Settings  # noqa: E402
-
-DICE = {"mask_weight_pool3": 0.1, "mask_weight_pool4": 0.1}
-# name: (settings of training, changes to the network)
-SERIES = {
-    "no attention": ({"attention": "none"}, {}),
-    "softmax": ({}, {}),
-    "sigmoid": ({"attention": "sigmoid"}, {}),
-    "softmax, cross-entropy": ({"gamma": 0.0}, {}),
-    "sigmoid, with masks": ({"attention": "sigmoid", **DICE}, {}),
-}
-IDEAS = {
-    "detached guide": ({}, {"detached": True}),
-    "attended vectors alone": ({}, {"alone": True}),
-    "attended alone, detached guide": ({}, {"alone": True, "detached": True}),
-    "before pooling": ({}, {"before_pooling": True}),
-    "mirrored padding": ({}, {"mirrored": True}),
-    "same map when turned": ({}, {"turned": 0.1}),
-    "same map when turned, weight 1": ({}, {"turned": 1.0}),
-    "sigmoid, starts at 0.1": ({"attention": "sigmoid"}, {"start": 0.1}),
-    "sigmoid, with Otsu's masks": ({"attention": "sigmoid", **DICE, "mask_target": "otsu"}, {}),
-}
-NETWORKS = SERIES | IDEAS
 CONTROLS = ("no attention", "softmax")  # what the others' AUC is compared with
 BESIDE = {"otsu": "Otsu's threshold", "centre": "centre", "uniform": "uniform"}
 MAPS = {"attention_pool3": "pool-3", "attention_pool4": "pool-4", "grad_cam": "Grad-CAM"}
 
 
-class Changed(AttnVGG):
-    """`AttnVGG` with changes that might bring its maps to the lesion; without any it is `AttnVGG`.
-
-    detached: the attention blocks read their guide, pool-5, and do not teach it. alone: the classifier sees the two
-    attended vectors and not pool-5's average (Jetley et al., ICLR 2018). before_pooling: attention looks at the
-    features before pool-3 and pool-4, on maps of twice the side. mirrored: convolutions see a mirror outside of the
-    photograph, not zeros, by which they could tell where its edge is. turned: weight of a second loss, the distance
-    (half of the sum of |a - a'|) between a softmax map and that of the photograph turned, turned back, for half of a
-    batch. start: about where the values of a sigmoid map begin.
-    """
-
-    def __init__(
-        self,
-        *,
-        detached: bool = False,
-        alone: bool = False,
-        before_pooling: bool = False,
-        mirrored: bool = False,
-        turned: float = 0.0,
-        start: float = 0.0,
-        **options,
-    ):
-        super().__init__(**options)
-        self.detached, self.alone, self.before_pooling, self.turned = (
-            detached,
-            alone,
-            before_pooling,
-            turned,
-        )
-        if alone:
-            self.classifier = nn.Linear(256 + 512, self.classifier.out_features)
-            nn.init.normal_(self.classifier.weight, std=0.01)
-            nn.init.zeros_(self.classifier.bias)
-        if mirrored:
-            for layer in self.backbone:
-                if isinstance(layer, nn.Conv2d):
-                    layer.padding_mode = "reflect"
-        if start:  # scores scatter about the bias
-            for block in (self.attention3, self.attention4):
-                nn.init.constant_(block.score.bias, np.log(start / (1 - start)))
-
-    def look(self, images: Tensor) -> tuple[Tensor, ...]:
-        """pool-5, and of each block its map (None without attention) and its vector."""
-        before3 = self.backbone[:POOL3](images)
-        pool3 = self.backbone[POOL3](before3)
-        before4 = self.backbone[POOL3 + 1 : POOL4](pool3)
-        pool4 = self.backbone[POOL4](before4)
-        pool5 = self.backbone[POOL4 + 1 :](pool4)
-        if self.attention == "none":
-            return pool5, None, pool3.mean(dim=(2, 3)), None, pool4.mean(dim=(2, 3))
-        guide, local = pool5.detach() if self.detached else pool5, (pool3, pool4)
-        local = (before3, before4) if self.before_pooling else local
-        return pool5, *self.attention3(local[0], guide), *self.attention4(local[1], guide)
-
-    def forward(self, images: Tensor) -> Output:
-        pool5, map3, vector3, map4, vector4 = self.look(images)
-        features = [vector3, vector4] if self.alone else [pool5.mean(dim=(2, 3)), vector3, vector4]
-        with torch.autocast(images.device.type, enabled=False):
-            logits = self.classifier(self.dropout(torch.cat(features, dim=1).float()))
-        if self.turned and self.training:
-            number = int(torch.randint(1, 8, ()))
-            _, other3, _, other4, _ = self.look(turn(images[::2], number))
-            apart = sum(
-                (one[::2] - turn(other, number, back=True)).abs().sum(dim=(1, 2, 3)).mean() / 2
-                for one, other in ((map3, other3), (map4, other4))
-            )
-            logits = AddLoss.apply(logits, self.turned * apart)
-        return Output(logits, map3, map4)
+def prepare(dataset: dict, chosen: Parameters, *, masked: bool) -> tuple[pd.DataFrame, dict]:
+    """Split and cache.json as notebook 02 makes them, of all photographs or those with a mask."""
+    split = make_split(dataset, benign=chosen.benign, split_seed=chosen.split_seed)
+    if masked:
+        split = split[split["mask"] != ""].reset_index(drop=True)
+    return split, build_cache(dataset, split, image_size=chosen.image_size)
 
 
-class AddLoss(torch.autograd.Function):
-    """Logits as they are, and a loss whose gradient is taken whenever theirs is: `train.fit` need not know of it."""
-
-    @staticmethod
-    def forward(context, logits: Tensor, loss: Tensor) -> Tensor:
-        return logits.clone()
-
-    @staticmethod
-    def backward(context, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        return gradient, gradient.new_ones(())
+def settings_of(name: str, chosen: Parameters, seed: int) -> Settings:
+    """The settings of a network of NETWORKS."""
+    values = training_parameters(chosen) | NETWORKS[name].settings | {"seed": seed}
+    return Settings(**values)
 
 
-def prepare(
-    dataset: dict, settings: Settings, values: dict, *, masked: bool
-) -> tuple[pd.DataFrame, batches.Photographs]:
-    """Split and cache by notebook 02's parameters, of all photographs or of those that have a mask."""
-    split = make_split(dataset, benign=values["benign"], split_seed=values["split_seed"])
-    split = split[split["mask"] != ""].reset_index(drop=True) if masked else split
-    cache = build_cache(dataset, split, image_size=settings.image_size)
-    return split, batches.Photographs(cache, workspace.choose_device(settings.device))
-
-
-def measure(
-    name: str, settings: Settings, split: pd.DataFrame, photographs: batches.Photographs
+def shaped_by(
+    name: str, settings: Settings, chosen: Parameters, split: pd.DataFrame, cache: dict
 ) -> dict:
-    """Train one network; its test AUC, the logits, and its maps' figures on the test photographs with a mask."""
-    changed, changes = NETWORKS[name]
-    settings = dataclasses.replace(settings, **changed)
-    with mock.patch.object(loop, "AttnVGG", functools.partial(Changed, **changes)):
-        fitted = fit(
-            settings, split, photographs, report=lambda line: print("   ", line, flush=True)
-        )
+    """All that a trained network depends on; a file is used again only where all of it is the same.
+
+    Weights count by their content and not by their path, "auto" by what it is on this machine.
+    """
+    device = workspace.choose_device(settings.device)
+    precision = workspace.choose_precision(device, settings.precision)
+    candidate = NETWORKS[name]
+    return training_parameters(settings) | {
+        "device": device.type,
+        "precision": str(precision).removeprefix("torch."),
+        "weights": record.weights_of(settings.weights)["crc32"],
+        "changes": dict(candidate.changes),
+        "turned": candidate.turned,
+        "benign": chosen.benign,
+        "split_seed": chosen.split_seed,
+        "split": hashlib.sha256(split.to_csv(index=False).encode()).hexdigest()[:16],
+        "photographs": cache["key"],
+        "version": checkpoint.TRAINING_VERSION,
+    }
+
+
+def train(name: str, settings: Settings, split: pd.DataFrame, photographs: Photographs) -> Fitted:
+    """One network of NETWORKS, trained."""
+    candidate = NETWORKS[name]
+    network = make_network(candidate, settings)
+    extra_loss = None
+    if candidate.turned:
+        precision = workspace.choose_precision(photographs.device, settings.precision)
+        extra_loss = turned_loss(network, candidate.turned, precision)
+    return fit(
+        settings,
+        split,
+        photographs,
+        report=lambda line: print("   ", line, flush=True),
+        network=network,
+        extra_loss=extra_loss,
+    )
+
+
+def measure(name: str, settings: Settings, split: pd.DataFrame, photographs: Photographs) -> dict:
+    """Train one network; its test rows, and its maps' figures on those with a mask."""
+    fitted = train(name, settings, split, photographs)
+    held_out = predict_held_out(fitted, split, photographs, settings.precision)
+    test = held_out[held_out["split"] == "test"]
     used = used_rows(split)
-    test = predict_held_out(fitted, split, photographs, settings.precision).query("split == 'test'")
+    rows = np.flatnonzero((used["split"] == "test") & (used["mask"] != ""))
 
     def look(images: Tensor) -> dict[str, Tensor]:
-        return localisation.maps_of(fitted.network, images) | {
-            "otsu": localisation.dark(images, fitted.config)
-        }
+        otsu = localisation.dark(images, fitted.config)
+        return localisation.maps_of(fitted.network, images) | {"otsu": otsu}
 
-    rows = np.flatnonzero((used["split"] == "test") & (used["mask"] != ""))
-    found = {
-        where: localisation.localisation(
-            localisation.measure(look, photographs, used, fitted.config, rows=rows, draws=draws)
+    figures = {}
+    for where, draws in (("whole", None), ("crops", localisation.shifted(len(rows)))):
+        measured = localisation.measure(
+            look, photographs, used, fitted.config, rows=rows, draws=draws
         )
-        for where, draws in (("whole", None), ("shifted", localisation.shifted(len(rows))))
-    }
-    auc = metrics.discrimination(test["target"], test["logit"], test["group"], "test")
+        figures[where] = localisation.localisation(measured)
+    columns = ["image_id", "group", "source", "target", "logit"]
     return {
         "network": name,
         "seed": settings.seed,
-        "settings": dataclasses.asdict(settings),
-        "changes": changes,
-        "photographs": used["split"].value_counts().to_dict(),
-        "melanomas": int(test["target"].sum()),
         "epoch": fitted.config["epoch"],
         "timing": fitted.timing,
-        "auc": auc,
-        "localisation": found,
-        "test": test[["image_id", "split", "group", "source", "target", "logit"]].to_dict("list"),
+        "localisation": figures,
+        "test": test[columns].to_dict("list"),
     }
 
 
-def check(file: Path, settings: Settings, changed: dict) -> None:
-    """Raises SystemExit where this file is of other parameters: a table compares like with like."""
-    there, asked = (
-        workspace.read_json(file, "this program")["settings"],
-        dataclasses.asdict(settings),
-    )
-    if differ := [name for name in asked if name not in changed and there[name] != asked[name]]:
-        raise SystemExit(
-            f"{file} was trained with another {', '.join(differ)}: name another --out, or delete it"
-        )
+def file_of(folder: Path, name: str, seed: int) -> Path:
+    """Where a network's figures lie.
+
+    >>> file_of(Path("runs"), "sigmoid, with Otsu's masks", 0).name
+    'sigmoid-with-otsus-masks-0.json'
+    """
+    words = re.sub(r"[^a-z0-9 -]", "", name.lower()).replace(" ", "-")
+    return folder / f"{words}-{seed}.json"
 
 
-def load(folder: Path, tested: list[str]) -> list[dict]:
-    """All that lies in the folder. Raises SystemExit where one was tested on other photographs."""
-    found = {
-        path: workspace.read_json(path, "this program") for path in sorted(folder.glob("*.json"))
-    }
-    for path, one in found.items():
-        if one["test"]["image_id"] != tested:
+def load(folder: Path, expected) -> list[dict]:
+    """What lies in the folder, by seed.
+
+    Args:
+        folder: of the files that `main` writes.
+        expected: `shaped_by` of a network's name and a seed.
+
+    Raises:
+        SystemExit: something else has shaped one of them; a table compares like with like.
+    """
+    runs = []
+    for path in sorted(folder.glob("*.json")):
+        run = workspace.read_json(path, "bench/real_photographs.py")
+        there = run.get("shaped_by", {})
+        differ = []
+        for name, value in expected(run["network"], run["seed"]).items():
+            if there.get(name) != value:
+                differ.append(f"{name} {there.get(name)!r} and not {value!r}")
+        if differ:
             raise SystemExit(
-                f"{path} was tested on {len(one['test']['image_id'])} photographs and not on these "
-                f"{len(tested)}: name another --out for each data set, with --masked or without"
+                f"{path} was made with {', '.join(differ)}: name another --keep, or delete it"
             )
-    return sorted(found.values(), key=lambda one: one["seed"])
+        runs.append(run)
+    order = list(NETWORKS)
+    return sorted(runs, key=lambda run: (order.index(run["network"]), run["seed"]))
 
 
-def tables(found: list[dict]) -> str:
-    """In Markdown what `load` gives: each network's AUC, and each map's figures; one figure a seed."""
-    by_name = {
-        name: runs
-        for name in NETWORKS
-        if (runs := [one for one in found if one["network"] == name])
-    }
-    scores = [
-        {
-            "network": name,
-            "seeds": ", ".join(str(one["seed"]) for one in runs),
-            **aucs(pd.DataFrame(one["test"]).rename(columns={"logit": "score"}) for one in runs),
-            **{
-                f"less {control} (95%)": less(runs, by_name[control])
-                for control in CONTROLS
-                if control in by_name
-            },
-        }
-        for name, runs in by_name.items()
-    ]
-    looks = [
-        looked(name, title, runs, one)
-        for name, runs in by_name.items()
-        for one, title in MAPS.items()
-        if one in runs[0]["localisation"]["whole"]
-    ]
-    looks += [looked("no network", title, found[:1], one) for one, title in BESIDE.items()]
-    return f"{compare.markdown(pd.DataFrame(scores))}\n\n{compare.markdown(pd.DataFrame(looks))}"
+def score_table(runs: list[dict]) -> pd.DataFrame:
+    """A row for each network and seed: AUC and AUC within source on test, with their intervals."""
+    rows = []
+    for run in runs:
+        scores = metrics.auc_table(pd.DataFrame(run["test"]), ["logit"]).loc["logit"]
+        seconds = run["timing"]["seconds"]
+        name = {"network": run["network"], "seed": run["seed"]}
+        rows.append(name | scores.to_dict() | {"seconds": seconds})
+    return pd.DataFrame(rows)
 
 
-def blind(dataset: dict, split: pd.DataFrame) -> str:
-    """In Markdown the AUC of notebook 04's baselines, which see no lesion, on the same test photographs."""
-    table = baselines(dataset, split)
-    names = [name for name in table if name.endswith("only")]
-    return compare.markdown(
-        pd.DataFrame(
-            {"baseline": name, **aucs([table.rename(columns={name: "score"})])} for name in names
-        )
-    )
+def difference_table(runs: list[dict]) -> pd.DataFrame:
+    """Each network's test AUC less each control's of the same seeds, mean over these, interval."""
+    rows = []
+    for control in CONTROLS:
+        by_seed = {run["seed"]: run["test"] for run in runs if run["network"] == control}
+        for name in NETWORKS:
+            own = [run for run in runs if run["network"] == name and run["seed"] in by_seed]
+            if own and name != control:
+                pairs = [(run["test"], by_seed[run["seed"]]) for run in own]
+                row = {"network": name, "control": control, "seeds": len(pairs)}
+                rows.append(row | auc_difference(pairs))
+    return pd.DataFrame(rows, columns=["network", "control", "seeds", "value", "low", "high", "n"])
 
 
-def aucs(tables: Iterable[pd.DataFrame]) -> dict[str, str]:
-    """Cells: the AUC of the column `score` with its interval over groups, and of pairs within a source; one a table."""
-    found = [metrics.auc_table(one, ["score"]).loc["score"].map(short) for one in tables]
-    return {
-        "AUC (95%)": ", ".join(
-            f"{one['auc']} ({one['auc_low']} to {one['auc_high']})" for one in found
-        ),
-        "within source": ", ".join(one["within"] for one in found),
-    }
-
-
-def looked(network: str, title: str, runs: list[dict], name: str) -> dict[str, str]:
-    """A row: the figures of one map of a network's runs."""
-    return {"network": network, "map": title} | {
-        column: ", ".join(short(one["localisation"][where][name][figure]) for one in runs)
-        for column, where, figure in (
-            ("hits", "whole", "hits"),
-            ("energy", "whole", "energy"),
-            ("IoU", "whole", "iou"),
-            ("hits in crops", "shifted", "hits"),
-            ("energy in crops", "shifted", "energy"),
-        )
-    }
-
-
-def less(runs: list[dict], controls: list[dict]) -> str:
-    """Test AUC less that of the control of the same seed, mean over the seeds: the paired bootstrap over groups."""
-    by_seed = {one["seed"]: one["test"] for one in controls}
-    pairs = [(one["test"], by_seed[one["seed"]]) for one in runs if one["seed"] in by_seed]
-    if not pairs or runs is controls:
-        return ""
+def auc_difference(pairs: list[tuple[dict, dict]]) -> dict:
+    """AUC of the first less that of the second, mean over the pairs: the paired group bootstrap."""
     truth = np.array(pairs[0][0]["target"])
 
-    def difference(weights: np.ndarray) -> np.ndarray:
-        return np.mean(
-            [
-                bootstrap.weighted_auc_ap(truth, np.array(one["logit"]), weights)[0]
-                - bootstrap.weighted_auc_ap(truth, np.array(other["logit"]), weights)[0]
-                for one, other in pairs
-            ],
-            axis=0,
-        )
+    def mean(weights: np.ndarray) -> np.ndarray:
+        differences = []
+        for first, second in pairs:
+            own = weighted_auc_ap(truth, np.array(first["logit"]), weights)[0]
+            other = weighted_auc_ap(truth, np.array(second["logit"]), weights)[0]
+            differences.append(own - other)
+        return np.mean(differences, axis=0)
 
-    return "{value:+.3f} ({low:+.3f} to {high:+.3f})".format(
-        **bootstrap.interval(difference, pairs[0][0]["group"])
-    )
+    return interval(mean, pairs[0][0]["group"])
 
 
-def short(value: float) -> str:
-    return f"{value:.3f}".removeprefix("0")
+def map_table(runs: list[dict]) -> pd.DataFrame:
+    """A row for each map of each network and seed, in whole photographs and in crops."""
+    rows = []
+    for run in runs:
+        for where, figures in run["localisation"].items():
+            for key, title in MAPS.items():
+                if key in figures:
+                    name = {"network": run["network"], "map": title, "seed": run["seed"]}
+                    rows.append(name | map_figures(where, figures[key]))
+    for where, figures in runs[0]["localisation"].items():
+        for key, title in BESIDE.items():
+            name = {"network": "no network", "map": title, "seed": ""}
+            rows.append(name | map_figures(where, figures[key]))
+    return pd.DataFrame(rows)
 
 
-def main() -> None:
+def map_figures(where: str, figures: dict) -> dict:
+    """Where the map was measured, and hits, energy and IoU; n photographs have a lesion there."""
+    return {"where": where} | {name: figures[name] for name in ("n", "hits", "energy", "iou")}
+
+
+def baseline_table(dataset: dict, split: pd.DataFrame) -> pd.DataFrame:
+    """AUC of notebook 04's baselines, which see no lesion, on the same test photographs."""
+    table = baselines(dataset, split)
+    names = [name for name in table if name.endswith("only")]
+    return metrics.auc_table(table, names).rename_axis("baseline").reset_index()
+
+
+def options_of() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dataset", required=True)
     parser.add_argument("--masks", required=True)
@@ -332,46 +246,82 @@ def main() -> None:
     parser.add_argument(
         "--masked", action="store_true", help="only the photographs that have a mask"
     )
-    parser.add_argument("--out", type=Path, default=workspace.PROJECT / "runs" / "real_photographs")
+    parser.add_argument("--keep", type=Path, help="not runs/real_photographs[_masked]/")
+    parser.add_argument("--out", type=Path, default=record.RESULTS, help="not data/results/")
     parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
-    options = parser.parse_args()
-    known = parameters.known_parameters(parameters.NOTEBOOKS)
-    given = parameters.read_parameters("", options.p, known)
-    values = {name: default for name, (_, default) in known.items()} | {"benign": 0} | given
-    settings = parameters.check(values, known)
-    dataset = sources.find_dataset(options.dataset, masks=options.masks, ids=values["ids"])
-    split, photographs = prepare(dataset, settings, values, masked=options.masked)
-    print(
-        f"{len(split)} photographs, {(split['mask'] != '').sum()} with a mask: "
-        f"{split['split'].value_counts().to_dict()}",
-        flush=True,
-    )
-    options.out.mkdir(parents=True, exist_ok=True)
-    tested = split.loc[(split["split"] == "test") & (split["kept"] == 1), "image_id"].tolist()
-    load(options.out, tested)  # before hours of training
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = options_of()
+    program = "real_photographs_masked" if options.masked else "real_photographs"
+    keep = options.keep or workspace.runs_folder() / program
+    chosen = record.parameters_of(options.p, benign=0)
+    dataset = find_dataset(options.dataset, masks=options.masks, ids=chosen.ids)
+    split, cache = prepare(dataset, chosen, masked=options.masked)
+    photographs = Photographs(cache, workspace.choose_device(chosen.device))
+    print(f"{len(split)} photographs, {(split['mask'] != '').sum()} with a mask", flush=True)
+
+    def expected(name: str, seed: int) -> dict:
+        return shaped_by(name, settings_of(name, chosen, seed), chosen, split, cache)
+
+    keep.mkdir(parents=True, exist_ok=True)
+    load(keep, expected)  # refuses before hours of training
     for seed in options.seeds:
         for name in options.networks:
-            file = (
-                options.out
-                / f"{name.replace(' ', '-').replace(',', '').replace(chr(39), '')}-{seed}.json"
-            )
+            file = file_of(keep, name, seed)
             if file.exists():
-                check(file, dataclasses.replace(settings, seed=seed), NETWORKS[name][0])
                 continue
             started = time.perf_counter()
             print(f"{name}, seed {seed}", flush=True)
-            found = measure(name, dataclasses.replace(settings, seed=seed), split, photographs)
-            workspace.write_json(file, found)
-            print(
-                f"    AUC {found['auc']['auc']:.3f}; energy "
-                + ", ".join(
-                    f"{one} {kept['energy']:.3f}"
-                    for one, kept in found["localisation"]["whole"].items()
-                )
-                + f"; {time.perf_counter() - started:.0f} s",
-                flush=True,
-            )
-    print(tables(load(options.out, tested)), blind(dataset, split), sep="\n\n")
+            run = measure(name, settings_of(name, chosen, seed), split, photographs)
+            workspace.write_json(file, run | {"shaped_by": expected(name, seed)})
+            print(f"    {time.perf_counter() - started:.0f} s", flush=True)
+    runs = load(keep, expected)
+    leave(program, runs, dataset, split, chosen, options.out)
+
+
+def leave(
+    program: str,
+    runs: list[dict],
+    dataset: dict,
+    split: pd.DataFrame,
+    chosen: Parameters,
+    out: Path,
+) -> None:
+    """Write the results of all networks, and print them."""
+    used = used_rows(split)
+    test = used[used["split"] == "test"]
+    ids = Path(chosen.ids).name if chosen.ids else ""
+    figures = {
+        "split": used["split"].value_counts().to_dict(),
+        "test_melanomas": int(test["target"].sum()),
+        "test_with_mask": int((test["mask"] != "").sum()),
+        "list": ids,
+        "parameters": training_parameters(chosen) | {"weights": Path(chosen.weights).name},
+    }
+    tables = {
+        "scores": score_table(runs),
+        "differences": difference_table(runs),
+        "maps": map_table(runs),
+        "baselines": baseline_table(dataset, split),
+    }
+    path = record.write(
+        program,
+        figures,
+        seeds=sorted({run["seed"] for run in runs}),
+        data=record.photographs_of(
+            Path(dataset["dataset"]).name, used["image_id"], int(used["target"].sum())
+        ),
+        weights=chosen.weights,
+        device=torch.device(workspace.choose_device(chosen.device)),
+        folder=out,
+        tables=tables,
+    )
+    result = record.read(program, out)
+    for block in (publish.real_scores, publish.real_maps, publish.real_baselines):
+        print(block(result), end="\n\n")
+    print(path)
 
 
 if __name__ == "__main__":

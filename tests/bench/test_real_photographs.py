@@ -1,8 +1,7 @@
-"""bench/real_photographs.py: each idea changes what it says and nothing else, and the tables are of the files."""
+"""bench/real_photographs.py: it runs, compares like with like, and its tables are of its files."""
 
 import dataclasses
 import json
-import sys
 
 import numpy as np
 import pandas as pd
@@ -10,184 +9,134 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from helpers.audit.evidence import turn
-from helpers.model import AttnVGG
+from helpers.photographs.sample import make_sample
 from helpers.scores.baselines import baselines
-from helpers.training.settings import Settings
-from tests.conftest import PROJECT
+from helpers.training.settings import Parameters
+from tests.bench.conftest import record
 
-sys.path.insert(0, str(PROJECT / "bench"))
-import real_photographs  # noqa: E402
+import publish  # isort: skip
+import real_photographs  # isort: skip
 
-SMALL = Settings(image_size=32, epochs=1, batch_size=12, precision="fp32", seed=0)
+SMALL = Parameters(image_size=32, epochs=1, batch_size=12, precision="fp32", benign=0)
+FEW = ["-p", "image_size", "32", "-p", "epochs", "1", "-p", "precision", "fp32"]
 
 
 @pytest.fixture
-def images():
-    return torch.randn(4, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+def drawn(tmp_path):
+    """The options that name forty drawn photographs, their masks and a place for the networks."""
+    folder = tmp_path / "drawn"
+    make_sample(folder, count=40, side=64)
+    places = ["--dataset", str(folder), "--masks", str(folder / "masks")]
+    return [*places, "--keep", str(tmp_path / "kept"), "--seeds", "0", "--networks"]
 
 
-def build(**changes) -> real_photographs.Changed:
-    torch.manual_seed(0)
-    return real_photographs.Changed(**changes)
-
-
-def gradients(network: AttnVGG, images: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Of the sum of the logits, by parameter. In evaluation mode: batch norm's statistics stay as they are."""
-    network.eval()(images).logits.sum().backward()
-    return {name: one.grad for name, one in network.named_parameters()}
-
-
-@pytest.mark.parametrize("attention", ["softmax", "sigmoid", "none"])
-def test_without_changes_it_is_the_series_network(images, attention):
-    torch.manual_seed(0)
-    plain = AttnVGG(attention=attention).eval()
-    ours = build(attention=attention).eval()
-    with torch.no_grad():
-        for one, other in zip(ours(images), plain(images), strict=True):
-            assert one is other is None or torch.equal(one, other)
-
-
-def test_a_detached_guide_reads_and_does_not_teach(images):
-    found, plain = (gradients(build(detached=detached), images) for detached in (True, False))
-    torch.testing.assert_close(
-        found["attention3.guide_projection.weight"], plain["attention3.guide_projection.weight"]
-    )
-    assert not torch.allclose(found["backbone.40.weight"], plain["backbone.40.weight"])
-    alone = gradients(
-        build(detached=True, alone=True), images
-    )  # then nothing else teaches the last block
-    assert alone["backbone.40.weight"] is None and alone["backbone.30.weight"].abs().sum() > 0
-
-
-def test_attended_vectors_alone_reach_the_classifier(images):
-    network = build(alone=True).eval()
-    seen = []
-    network.classifier.register_forward_hook(lambda layer, given, made: seen.append(given[0]))
-    with torch.no_grad():
-        network(images)
-        _, _, vector3, _, vector4 = network.look(images)
-    assert torch.equal(seen[0], torch.cat([vector3, vector4], dim=1)) and seen[0].shape == (
-        4,
-        256 + 512,
-    )
-
-
-def test_before_pooling_maps_have_twice_the_side(images):
-    with torch.no_grad():
-        found = build(before_pooling=True).eval()(images)
-    assert found.pool3_map.shape == (4, 1, 16, 24) and found.pool4_map.shape == (4, 1, 8, 12)
-
-
-def test_mirrored_padding_hides_where_the_photograph_ends():
-    plain, mirrored = build().eval(), build(mirrored=True).eval()
-    one_colour = torch.full((1, 3, 64, 64), 0.7)
-    with torch.no_grad():
-        pool3, edged = mirrored.backbone[:24](one_colour), plain.backbone[:24](one_colour)
-    torch.testing.assert_close(pool3, pool3[:, :, :1, :1].expand_as(pool3))
-    assert edged.std(dim=(2, 3)).max() > 0.01  # with zeros around it the edge shows
-
-
-def test_the_second_loss_is_the_distance_between_a_map_and_that_of_the_turned_photograph(
-    images, monkeypatch
+def test_it_runs_and_refuses_networks_that_anything_else_has_shaped(
+    run_program, start, drawn, tmp_path
 ):
-    images = images[..., :64]
-    monkeypatch.setattr(torch, "randint", lambda *_: torch.tensor(5))
-    network = build(turned=0.3).train()
-    for layer in network.backbone:
-        if isinstance(layer, torch.nn.BatchNorm2d):
-            layer.eval()  # else one photograph's features depend on the others
-    network(images).logits.sum().backward()
-    found = {name: one.grad.clone() for name, one in network.named_parameters()}
-    network.zero_grad()
-    network.turned = 0
-    straight, turned = network(images), network(turn(images[::2], 5))
-    apart = 0.0
-    for name in ("pool3_map", "pool4_map"):
-        for number in range(2):
-            back = turn(getattr(turned, name)[number], 5, back=True)
-            apart = apart + (getattr(straight, name)[2 * number] - back).abs().sum() / 2 / 2
-    (straight.logits.sum() + 0.3 * apart).backward()
-    for name, one in network.named_parameters():
-        torch.testing.assert_close(found[name], one.grad, rtol=1e-3, atol=1e-5, msg=name)
-    assert not build(turned=0.3).eval()(images).logits.grad_fn.name().startswith("AddLoss")
-
-
-def test_a_sigmoid_map_starts_where_it_is_told(images):
-    with torch.no_grad():
-        low, plain = (
-            build(attention="sigmoid", start=start).eval()(images).pool4_map for start in (0.1, 0.0)
-        )
-    torch.testing.assert_close(low.logit(), plain.logit() + np.log(0.1 / 0.9), rtol=1e-3, atol=1e-3)
+    result = run_program("real_photographs", *drawn, "no attention", *FEW)
+    assert result["tables"]["real_photographs-scores.csv"]["network"].tolist() == ["no attention"]
+    assert result["seeds"] == [0] and str(tmp_path) not in result["command"]
+    for block in (publish.real_short, publish.real_scores, publish.real_maps):
+        assert "no attention" in block(result)
+    assert "metadata only" in publish.real_baselines(result)
+    # the same photographs on disk, but fewer in training: not the network that lies there
+    again = ["--out", str(tmp_path / "results")]
+    other = start("real_photographs", *drawn, "softmax", *FEW, "-p", "benign", "10", *again)
+    assert other.returncode == 1 and "no-attention-0.json" in other.stderr
+    assert "benign 0" in other.stderr and "10" in other.stderr
+    assert not (tmp_path / "kept" / "softmax-0.json").exists()
 
 
 @pytest.mark.parametrize(
-    ("name", "changes", "maps"),
+    ("what", "differs"),
     [
-        ("no attention", {}, []),
-        ("attended vectors alone", {"alone": True}, ["attention_pool3", "attention_pool4"]),
+        ("benign", {"chosen": dataclasses.replace(SMALL, benign=10)}),
+        ("epochs", {"settings": dataclasses.replace(SMALL, epochs=2)}),
+        ("split", {"split": pd.DataFrame({"image_id": ["a", "c"]})}),
+        ("photographs", {"cache": {"key": "another"}}),
+        ("weights", {"weights": b"other bytes"}),
     ],
 )
-def test_a_network_is_trained_and_measured_on_the_test_photographs_with_a_mask(
-    made, name, changes, maps
-):
+def test_whatever_shapes_a_network_is_compared(what, differs, tmp_path):
+    weights = tmp_path / "weights.pth"
+    plain = {
+        "settings": SMALL,
+        "chosen": SMALL,
+        "split": pd.DataFrame({"image_id": ["a", "b"]}),
+        "cache": {"key": "one"},
+        "weights": b"some bytes",
+    }
+
+    def shape(arguments: dict) -> dict:
+        content = arguments["weights"]
+        weights.write_bytes(content)
+        settings = dataclasses.replace(arguments["settings"], weights=str(weights))
+        others = [arguments[name] for name in ("chosen", "split", "cache")]
+        return real_photographs.shaped_by("softmax", settings, *others)
+
+    first, second = shape(plain), shape(plain | differs)
+    assert [name for name in first if first[name] != second[name]] == [what]
+    # the path of the weights says nothing
+    assert str(tmp_path) not in json.dumps(first)
+
+
+def test_networks_count_by_what_they_change():
+    split, cache = pd.DataFrame({"image_id": ["a"]}), {"key": "one"}
+
+    def shape(name: str) -> dict:
+        settings = real_photographs.settings_of(name, SMALL, 0)
+        return real_photographs.shaped_by(name, settings, SMALL, split, cache)
+
+    shapes = [json.dumps(shape(name)) for name in real_photographs.NETWORKS]
+    assert len(set(shapes)) == len(shapes)
+
+
+@pytest.mark.parametrize("name", ["softmax", "attended vectors alone", "same map when turned"])
+def test_a_network_is_measured_on_the_test_photographs_with_a_mask(made, name):
     split = made.split.copy()
     bare = split.index[(split["split"] == "test") & (split["mask"] != "")][:3]
     split.loc[bare, "mask"] = ""
-    found = real_photographs.measure(name, SMALL, split, made.photographs())
-    test = pd.DataFrame(found["test"])
+    settings = real_photographs.settings_of(name, SMALL, 0)
+    run = real_photographs.measure(name, settings, split, made.photographs())
+    test = pd.DataFrame(run["test"])
     assert set(test["image_id"]) == set(made.used["image_id"].iloc[made.test])
-    assert found["auc"]["auc"] == pytest.approx(roc_auc_score(test["target"], test["logit"]))
-    for where in ("whole", "shifted"):
-        assert list(found["localisation"][where]) == [
-            *maps,
-            "grad_cam",
-            "centre",
-            "uniform",
-            "otsu",
-        ]
-    rows = [
-        row for row in made.test if made.used["image_id"][row] not in set(split["image_id"][bare])
-    ]
-    uniform = found["localisation"]["whole"]["uniform"]
+    expected = ["attention_pool3", "attention_pool4", "grad_cam", "centre", "uniform", "otsu"]
+    for figures in run["localisation"].values():
+        assert list(figures) == expected
+    masked = made.used["image_id"].isin(set(split["image_id"][bare]))
+    rows = [row for row in made.test if not masked[row]]
+    uniform = run["localisation"]["whole"]["uniform"]
     assert uniform["n"] == len(rows) == len(made.test) - 3
-    assert uniform["energy"] == pytest.approx(
-        np.mean(made.photographs().masks[rows] > 127), abs=0.02
-    )
-    assert json.loads(json.dumps(found))["changes"] == changes
+    share = np.mean(made.photographs().masks[rows] > 127)
+    assert uniform["energy"] == pytest.approx(share, abs=0.02)
+    json.dumps(run)
 
 
 @pytest.mark.parametrize(("masked", "count"), [(False, 40), (True, 10)])
 def test_photographs_without_a_mask_are_left_out_where_asked(photographs, masked, count):
-    split, cached = real_photographs.prepare(
-        photographs, SMALL, {"benign": 0, "split_seed": 42}, masked=masked
-    )
-    assert len(split) == len(cached.masks) == count and (split["mask"] != "").sum() == 10
+    split, cache = real_photographs.prepare(photographs, SMALL, masked=masked)
+    assert len(split) == len(cache["rows"]) == count and (split["mask"] != "").sum() == 10
 
 
-def test_beside_the_networks_stand_the_baselines_that_see_no_lesion(made, tmp_path, monkeypatch):
-    monkeypatch.setenv("ATTENTION_RUNS", str(tmp_path))
+def test_beside_the_networks_stand_the_baselines_that_see_no_lesion(made, folders):
     dataset = json.loads((made.prepare("blind") / "dataset.json").read_text())
-    lines = real_photographs.blind(dataset, made.split).splitlines()
+    rows = real_photographs.baseline_table(dataset, made.split).set_index("baseline")["auc"]
     table = baselines(dataset, made.split)
-    expected = {
-        name: roc_auc_score(table["target"], table[name]) for name in table if name.endswith("only")
-    }
-    assert "source only" in expected and len(lines) == 2 + len(expected)
-    assert [line.split(" (")[0] for line in lines[2:]] == [
-        f"| {name} | {auc:.3f}".replace("| 0.", "| .") for name, auc in expected.items()
-    ]
+    names = [name for name in table if name.endswith("only")]
+    assert "source only" in names and list(rows.index) == names
+    for name in names:
+        assert rows[name] == pytest.approx(roc_auc_score(table["target"], table[name]))
 
 
-def put(folder, network: str, seed: int, logits: list[float], energy: float) -> None:
-    """What `measure` would leave, of four test photographs."""
-    figures = {"hits": 1 - energy, "energy": energy, "iou": energy / 2}
-    looks = {
-        name: figures
-        for name in real_photographs.MAPS
-        if network != "no attention" or name == "grad_cam"
-    }
-    looks |= {name: {"hits": 0.75, "energy": 0.25, "iou": 0.2} for name in real_photographs.BESIDE}
+def kept(folder, network: str, seed: int, logits: list[float], energy: float) -> None:
+    """What `main` would leave, of four test photographs."""
+    figures = {"n": 4, "hits": 1 - energy, "energy": energy, "iou": energy / 2}
+    looks = {}
+    for name in real_photographs.MAPS:
+        if network != "no attention" or name == "grad_cam":
+            looks[name] = figures
+    for name in real_photographs.BESIDE:
+        looks[name] = {"n": 4, "hits": 0.75, "energy": 0.25, "iou": 0.2}
     test = {
         "image_id": list("abcd"),
         "group": list("abcd"),
@@ -195,72 +144,75 @@ def put(folder, network: str, seed: int, logits: list[float], energy: float) -> 
         "target": [1, 1, 0, 0],
         "logit": logits,
     }
-    settings = dataclasses.asdict(dataclasses.replace(SMALL, seed=seed))
-    (folder / f"{network}-{seed}.json").write_text(
-        json.dumps(
-            {
-                "format": 1,
-                "network": network,
-                "seed": seed,
-                "settings": settings,
-                "test": test,
-                "localisation": {"whole": looks, "shifted": looks},
-            }
-        )
-    )
+    run = {
+        "network": network,
+        "seed": seed,
+        "timing": {"seconds": 1.0},
+        "test": test,
+        "localisation": {"whole": looks, "crops": looks},
+        "shaped_by": {"epochs": 1, "seed": seed},
+    }
+    path = real_photographs.file_of(folder, network, seed)
+    record.workspace.write_json(path, run)
 
 
-def test_the_tables_have_a_figure_for_each_seed_and_pairs_with_the_same_seed(tmp_path):
-    put(tmp_path, "softmax", 1, [1, 2, 0, 3], 0.5)  # AUC 0.5
-    put(tmp_path, "softmax", 0, [3, 2, 1, 0], 0.125)  # 1
-    put(tmp_path, "detached guide", 0, [3, 1, 2, 0], 0.75)  # 0.75: a quarter less
-    put(tmp_path, "no attention", 1, [3, 2, 1, 0], 0.25)  # 1: softmax has half less with this seed
-    scores, looks = (
-        part.splitlines()
-        for part in real_photographs.tables(real_photographs.load(tmp_path, list("abcd"))).split(
-            "\n\n"
-        )
-    )
-    assert scores[0] == (
-        "| network | seeds | AUC (95%) | within source | less no attention (95%) | "
-        "less softmax (95%) |"
-    )
+def result_of(folder) -> dict:
+    """As `record.read` gives it, of the files in a folder."""
+    runs = real_photographs.load(folder, lambda name, seed: {"epochs": 1, "seed": seed})
+    tables = {
+        "x-scores.csv": real_photographs.score_table(runs),
+        "x-differences.csv": real_photographs.difference_table(runs),
+        "x-maps.csv": real_photographs.map_table(runs),
+    }
+    return {"command": "python x.py", "tables": tables}
+
+
+def test_tables_have_a_figure_for_each_seed_and_pairs_with_the_same_seed(tmp_path, monkeypatch):
+    monkeypatch.setattr(publish, "about_real", lambda result: "About.")
+    kept(tmp_path, "softmax", 1, [1, 2, 0, 3], 0.5)  # AUC 0.5
+    kept(tmp_path, "softmax", 0, [3, 2, 1, 0], 0.125)  # 1
+    kept(tmp_path, "detached guide", 0, [3, 1, 2, 0], 0.75)  # 0.75: a quarter less
+    kept(tmp_path, "no attention", 1, [3, 2, 1, 0], 0.25)  # 1: softmax has half less here
+    result = result_of(tmp_path)
+    scores = publish.real_scores(result).splitlines()[2:]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in scores[2:]]
+    assert scores[0].endswith("| less no attention (95%) | less softmax (95%) |")
     assert [line[:2] for line in cells] == [
         ["no attention", "1"],
         ["softmax", "0, 1"],
         ["detached guide", "0"],
     ]
-    assert [one.split(" (")[0] for one in cells[1][2].split("), ")] == ["1.000", ".500"]
-    assert [line[3] for line in cells] == [
-        "1.000",
-        "1.000, .500",
-        "1.000",
-    ]  # of a with c, and of b with d
+    assert [cell.split(" (")[0] for cell in cells[1][2].split("), ")] == ["1.000", ".500"]
+    # pairs of one source: a with c, and b with d
+    assert [line[3] for line in cells] == ["1.000", "1.000, .500", "1.000"]
     assert [[cell.split(" (")[0] for cell in line[4:]] for line in cells] == [
-        ["", "+0.500"],
-        ["-0.500", ""],
-        ["", "-0.250"],
+        ["", "+.500"],
+        ["-.500", ""],
+        ["", "-.250"],
     ]
-    assert looks[2:5] == [
+    maps = publish.real_maps(result).splitlines()
+    assert maps[2:5] == [
         "| no attention | Grad-CAM | .750 | .250 | .125 | .750 | .250 |",
         "| softmax | pool-3 | .875, .500 | .125, .500 | .062, .250 | .875, .500 | .125, .500 |",
         "| softmax | pool-4 | .875, .500 | .125, .500 | .062, .250 | .875, .500 | .125, .500 |",
     ]
-    assert [line.split(" | ")[1] for line in looks[-3:]] == list(real_photographs.BESIDE.values())
+    titles = [line.split(" | ")[1] for line in maps[-3:]]
+    assert titles == list(real_photographs.BESIDE.values())
 
 
-def test_networks_tested_on_different_photographs_are_not_compared(tmp_path):
-    put(tmp_path, "softmax", 0, [3, 2, 1, 0], 0.5)
-    with pytest.raises(
-        SystemExit, match="softmax-0.json was tested on 4 photographs and not on these 3"
-    ):
-        real_photographs.load(tmp_path, list("abc"))
+def test_files_of_other_makings_are_refused_with_what_differs(tmp_path):
+    kept(tmp_path, "softmax", 0, [3, 2, 1, 0], 0.5)
+    with pytest.raises(SystemExit, match=r"softmax-0\.json .*epochs 1 and not 2"):
+        real_photographs.load(tmp_path, lambda name, seed: {"epochs": 2, "seed": seed})
+    # and one that says nothing of what shaped it
+    (tmp_path / "softmax-0.json").write_text('{"format": 1, "network": "softmax", "seed": 0}')
+    with pytest.raises(SystemExit, match=r"softmax-0\.json .*epochs None"):
+        real_photographs.load(tmp_path, lambda name, seed: {"epochs": 2, "seed": seed})
 
 
-def test_files_of_other_parameters_are_not_compared(tmp_path):
-    put(tmp_path, "softmax", 0, [3, 2, 1, 0], 0.5)
-    real_photographs.check(tmp_path / "softmax-0.json", SMALL, {})
-    with pytest.raises(SystemExit, match="was trained with another epochs, learning_rate"):
-        longer = dataclasses.replace(SMALL, epochs=2, learning_rate=1e-4)
-        real_photographs.check(tmp_path / "softmax-0.json", longer, {})
+def test_precision_and_device_count_as_they_are_here():
+    split, cache = pd.DataFrame({"image_id": ["a"]}), {"key": "one"}
+    chosen = dataclasses.replace(SMALL, precision="auto")
+    shape = real_photographs.shaped_by("softmax", chosen, chosen, split, cache)
+    device = torch.device(shape["device"])
+    assert shape["precision"] == str(record.workspace.choose_precision(device)).split(".")[1]
