@@ -1,4 +1,4 @@
-"""Fetch a data set from Kaggle with its own client: credentials, patience, and refusals in words."""
+"""Fetch a data set from Kaggle with its own client: credentials, patience, refusals in words."""
 
 import contextlib
 import io
@@ -15,7 +15,8 @@ from helpers import hosts, workspace
 from helpers.photographs import archives
 
 KAGGLE_DATASET = "shonenkov/melanoma-merged-external-data-512x512-jpeg"
-PATIENCE = 60  # seconds without a byte after which an answer counts as broken off; Kaggle's client would wait for ever
+# seconds without a byte after which an answer counts as broken off; Kaggle's client waits for ever
+PATIENCE = 60
 AGAIN = requests.adapters.Retry(
     3,
     connect=0,
@@ -26,136 +27,184 @@ AGAIN = requests.adapters.Retry(
     respect_retry_after_header=False,
     raise_on_status=False,
 )
-REFUSED = {  # why Kaggle did not give a data set, and what to do: by status, or in words
-    "none": "No credentials for Kaggle were found, so {name} was not downloaded. Create a token under API at "
-    "https://www.kaggle.com/settings, save it as ~/.kaggle/access_token, type chmod 600 ~/.kaggle/access_token "
-    "and run this again; 01_download.ipynb lists other ways. On Kaggle, Add Input needs none.",
-    401: "Kaggle did not accept the credentials in {found}, so {name} was not downloaded: they are mistyped, expired "
-    "or revoked. Create new ones under API at https://www.kaggle.com/settings and put them there.",
-    403: "Kaggle does not give {name} to this account (403; credentials in {found}). Sign in, open {page}, "
-    "accept its terms if asked, and run this again. Without such a page the name is mistyped or the set private.",
-    404: "Kaggle has no data set {name} (404). Compare the name with the address of its page, which would be {page}.",
-    429: "Kaggle has had too many requests from here ({reason}), so {name} did not arrive. Wait that long, or an hour, "
-    "and run this again: it goes on from what has arrived.",
-    "stopped": "{name} did not arrive from Kaggle ({reason}). Check the network (on Kaggle the notebook's Internet "
-    "switch) and the free disk, and run this again: it goes on from what has arrived.",
+# why Kaggle did not give a data set, and what to do: by its status, or in words
+REFUSED = {
+    "none": "No credentials for Kaggle were found, so {name} was not downloaded. Create a token "
+    "under API at https://www.kaggle.com/settings, save it as ~/.kaggle/access_token, type "
+    "chmod 600 ~/.kaggle/access_token and run this again; 01_download.ipynb lists other ways. On "
+    "Kaggle, Add Input needs none.",
+    401: "Kaggle did not accept the credentials in {found}, so {name} was not downloaded: they are "
+    "mistyped, expired or revoked. Create new ones under API at https://www.kaggle.com/settings "
+    "and put them there.",
+    403: "Kaggle does not give {name} to this account (403; credentials in {found}). Sign in, open "
+    "{page}, accept its terms if asked, and run this again. Without such a page the name is "
+    "mistyped or the set private.",
+    404: "Kaggle has no data set {name} (404). Compare the name with the address of its page, "
+    "which would be {page}.",
+    429: "Kaggle has had too many requests from here ({reason}), so {name} did not arrive. Wait "
+    "that long, or an hour, and run this again: it goes on from what has arrived.",
+    "stopped": "{name} did not arrive from Kaggle ({reason}). Check the network (on Kaggle the "
+    "notebook's Internet switch) and the free disk, and run this again: it goes on from what has "
+    "arrived.",
 }
 WITHOUT = " Without Kaggle, set dataset to 'sample', or to a zip or folder that you have."
+KEYS = {  # what a file of credentials must hold
+    "kaggle.json": ("username", "key"),
+    "credentials.json": ("refresh_token",),
+}
 
 
 class KaggleFailed(RuntimeError):
-    """Kaggle did not give a data set. The message says what was found and what to do, and holds no secret."""
+    """Kaggle did not give a data set. The message says what was found and what to do, no secret."""
 
     def _render_traceback_(self) -> list[str]:
-        return [
-            f"{type(self).__name__}: {self}"
-        ]  # IPython asks for this: a notebook shows the message alone
+        """What IPython asks for: a notebook shows the message alone."""
+        return [f"{type(self).__name__}: {self}"]
 
 
 def fetch(name: str) -> Path:
-    """The folder of Kaggle's data set `name`, "owner/name" or "owner/name/version".
+    """The folder of a data set of Kaggle's.
 
-    On Kaggle one that was added to the notebook is used in place, whatever its version. Elsewhere it is downloaded
-    once into data/raw/kaggle/; what arrives is kept until it is unpacked and checked. Raises ValueError for a name of
-    another kind, KaggleFailed, and OSError where the disk has no room.
+    On Kaggle one that was added to the notebook is used in place, whatever its version. Elsewhere
+    it is downloaded once into data/raw/kaggle/; what arrives is kept until it is unpacked and
+    checked.
+
+    Args:
+        name: "owner/name" or "owner/name/version".
+
+    Raises:
+        ValueError: the name is of another kind.
+        KaggleFailed: Kaggle does not give it.
+        OSError: the disk has no room.
     """
     if not re.fullmatch(r"[\w-]+/[\w-]+(/[0-9]+)?", name):
         raise ValueError(
-            f"a Kaggle data set is owner/name or owner/name/version, as {KAGGLE_DATASET}, not {name!r}"
+            f"a Kaggle data set is owner/name or owner/name/version, as {KAGGLE_DATASET}, "
+            f"not {name!r}"
         )
     owner, slug, *version = name.split("/")
-    for mounted in (
-        hosts.ROOT / "kaggle" / "input" / place for place in (f"datasets/{owner}/{slug}", slug)
-    ):
-        if mounted.is_dir():
-            return mounted
+    added = find_added(owner, slug)
+    if added:
+        return added
     folder = workspace.data_folder() / "raw" / "kaggle" / owner / "@".join([slug, *version])
     arrived = folder.with_name(f"{folder.name}.download") / f"{slug}.zip"
     with workspace.locked(folder):
         if not folder.is_dir():
-            if not zipfile.is_zipfile(
-                arrived
-            ):  # the directory of a zip is at its end: what is cut short is none
+            # the directory of a zip is at its end: what is cut short is none
+            if not zipfile.is_zipfile(arrived):
                 download(name, arrived.parent)
-            try:
-                archives.unpack(arrived, folder)
-            except ValueError as error:
-                shutil.rmtree(arrived.parent)
-                raise KaggleFailed(
-                    f"What came from Kaggle as {name} was removed; run this again: {error}. If it comes "
-                    "again, your network may put a page of its own in Kaggle's place"
-                ) from None
+            unpack(name, arrived, folder)
         shutil.rmtree(arrived.parent, ignore_errors=True)
     return folder
 
 
-def download(name: str, folder: Path) -> None:
-    """Download Kaggle's data set `name` into `folder`, as a zip, with Kaggle's client. Raises KaggleFailed.
+def find_added(owner: str, slug: str) -> Path | None:
+    """Where Kaggle lays a data set that was added to this notebook, None where it was not.
 
-    The client goes on from what an earlier call left there, tries again when the connection breaks, and shows progress.
+    Of what lies directly below /kaggle/input/ nobody can tell the owner: that is printed.
     """
-    found = (
-        find_credentials()
-        or hosts.lend_credentials(ask=not workspace.headless())
-        or find_credentials()
-    )
-    signed_in, why, reason = False, "none", ""
-    if found == ["~/.kaggle/credentials.json"]:
-        os.environ.setdefault(
-            "KAGGLE_ENABLE_OAUTH", "1"
-        )  # kaggle 2.0.2 does not look there unasked
-    try:
-        if found:  # without any, the client ends the program
-            with (
-                contextlib.redirect_stdout(io.StringIO()),
-                patient(),
-            ):  # what it prints may hold a signed address
-                import kaggle  # importing it signs in
+    inputs = hosts.ROOT / "kaggle" / "input"
+    of_this_owner = inputs / "datasets" / owner / slug
+    if of_this_owner.is_dir():
+        return of_this_owner
+    of_some_owner = inputs / slug
+    if of_some_owner.is_dir():
+        print(
+            f"using {of_some_owner}, added to this notebook; its path does not tell whose it is: "
+            f"see under Input that it is {owner}/{slug}",
+            flush=True,
+        )
+        return of_some_owner
+    return None
 
-                kaggle.api.authenticate()
-                signed_in = True
-                kaggle.api.dataset_download_files(
-                    name, path=str(folder), quiet=workspace.headless()
-                )
-            return
+
+def unpack(name: str, arrived: Path, folder: Path) -> None:
+    """Unpack what arrived as `name`. Raises KaggleFailed, and removes it, where it is damaged."""
+    try:
+        archives.unpack(arrived, folder)
+    except ValueError as error:
+        shutil.rmtree(arrived.parent)
+        raise KaggleFailed(
+            f"What came from Kaggle as {name} was removed; run this again: {error}. If it comes "
+            "again, your network may put a page of its own in Kaggle's place"
+        ) from None
+
+
+def download(name: str, folder: Path) -> None:
+    """Download a data set of Kaggle's into `folder`, as a zip, with Kaggle's client.
+
+    The client goes on from what an earlier call left there, tries again when the connection breaks,
+    and shows progress.
+
+    Raises:
+        KaggleFailed: it did not arrive.
+    """
+    found = find_credentials()
+    if not found:
+        hosts.lend_credentials(ask=not workspace.headless())
+        found = find_credentials()
+    if not found:  # without any, the client ends the program
+        raise KaggleFailed(refusal(name, found, "none", ""))
+    if found == ["~/.kaggle/credentials.json"]:
+        # kaggle 2.0.2 does not look there unasked
+        os.environ.setdefault("KAGGLE_ENABLE_OAUTH", "1")
+    signed_in = False
+    try:
+        # what the client prints may hold a signed address
+        with contextlib.redirect_stdout(io.StringIO()), patient():
+            import kaggle  # importing it signs in
+
+            kaggle.api.authenticate()
+            signed_in = True
+            quiet = workspace.headless()
+            kaggle.api.dataset_download_files(name, path=str(folder), quiet=quiet)
+        return
     except ImportError:
         raise
-    except (
-        Exception,
-        SystemExit,
-    ) as error:  # refused, it calls exit(), which a notebook does not know
-        status = getattr(getattr(error, "response", None), "status_code", None)
-        network = signed_in or isinstance(
-            error, requests.RequestException
-        )  # and not a file of credentials
-        why = status if status in REFUSED else "stopped" if network else 401
-        reason = workspace.UNWRITABLE.get(getattr(error, "errno", None)) or type(error).__name__
-        after = error.response.headers.get("Retry-After", "") if status else ""
-        reason = (
-            f"error {status}" + after.isdecimal() * f", it asks to wait {after} seconds"
-            if status
-            else reason
-        )
-    page = "https://www.kaggle.com/datasets/" + "/".join(name.split("/")[:2])
+    except (Exception, SystemExit) as error:  # refused, it calls exit()
+        why, reason = explain(error, signed_in)
     # outside `except`, and without the client's own words: they may hold a key
-    raise KaggleFailed(
-        REFUSED[why].format(name=name, found=" and ".join(found), page=page, reason=reason)
-        + WITHOUT
-    )
+    raise KaggleFailed(refusal(name, found, why, reason))
+
+
+def explain(error: BaseException, signed_in: bool) -> tuple[int | str, str]:
+    """Which of REFUSED an error of the client is, and what else can be said of it."""
+    response = getattr(error, "response", None)
+    if isinstance(response, requests.Response):
+        status = response.status_code
+        reason = f"error {status}"
+        seconds = response.headers.get("Retry-After", "")
+        if seconds.isdecimal():
+            reason += f", it asks to wait {seconds} seconds"
+        if status in REFUSED:
+            return status, reason
+    else:
+        reason = workspace.UNWRITABLE.get(getattr(error, "errno", None), type(error).__name__)
+    if signed_in or isinstance(error, requests.RequestException):
+        return "stopped", reason
+    return 401, reason  # the client could not use a file of credentials
+
+
+def refusal(name: str, found: list[str], why: int | str, reason: str) -> str:
+    """The sentences for the reader. found: the places of the credentials that were tried."""
+    page = "https://www.kaggle.com/datasets/" + "/".join(name.split("/")[:2])
+    places = " and ".join(found)
+    return REFUSED[why].format(name=name, found=places, page=page, reason=reason) + WITHOUT
 
 
 @contextlib.contextmanager
 def patient():
-    """For as long as the block lasts, no request waits for ever, and no refusal is written over what has arrived."""
+    """While the block runs, no request waits for ever, and no refusal is taken for the zip."""
     plain = requests.adapters.HTTPAdapter.send
 
     def send(adapter, request, timeout=None, **rest):
         adapter.max_retries = AGAIN
         answer = plain(adapter, request, timeout=min(timeout or PATIENCE, PATIENCE), **rest)
         if request.method == "GET" and answer.status_code >= 400 and answer.status_code != 416:
+            # ends the client, which would write the text of this answer over what has arrived
             error = RuntimeError()
             error.response = answer
-            raise error  # ends the client, which would take the text of this answer for a piece of the zip
+            raise error
         return answer
 
     requests.adapters.HTTPAdapter.send = send
@@ -166,35 +215,42 @@ def patient():
 
 
 def find_credentials() -> list[str]:
-    """Where credentials for Kaggle lie, in the order in which its client tries them, each with what is wrong there."""
-    home, variables = Path("~/.kaggle").expanduser(), os.environ
-    other = (
-        home
-        if home.is_dir()
-        else Path(variables.get("XDG_CONFIG_HOME") or "~/.config").expanduser() / "kaggle"
-    )
-    places = {
-        "KAGGLE_API_TOKEN": variables.get("KAGGLE_API_TOKEN")
-        or variables.get("KAGGLE_API_V1_TOKEN"),
-        "~/.kaggle/access_token": home
-        / f"access_token{'' if os.path.exists(home / 'access_token') else '.txt'}",
-        "KAGGLE_USERNAME and KAGGLE_KEY": variables.get("KAGGLE_USERNAME")
-        and variables.get("KAGGLE_KEY"),
-        "kaggle.json": Path(variables.get("KAGGLE_CONFIG_DIR") or other) / "kaggle.json",
-        "~/.kaggle/credentials.json": home / "credentials.json",
-    }
-    return [
-        place + (flaw(there) if isinstance(there, Path) else "")
-        for place, there in places.items()
-        if (os.path.exists(there) if isinstance(there, Path) else there)
-    ]
+    """Where credentials for Kaggle lie, as its client tries them, each with what is wrong there."""
+    variables = os.environ
+    home = Path("~/.kaggle").expanduser()
+    token = home / "access_token"
+    if not os.path.exists(token):  # unlike Path.exists, without a word where nobody may look
+        token = home / "access_token.txt"
+    legacy = home
+    if not home.is_dir():
+        legacy = Path(variables.get("XDG_CONFIG_HOME") or "~/.config").expanduser() / "kaggle"
+    legacy = Path(variables.get("KAGGLE_CONFIG_DIR") or legacy)
+
+    found = []
+    if variables.get("KAGGLE_API_TOKEN") or variables.get("KAGGLE_API_V1_TOKEN"):
+        found.append("KAGGLE_API_TOKEN")
+    found += look_into("~/.kaggle/access_token", token)
+    if variables.get("KAGGLE_USERNAME") and variables.get("KAGGLE_KEY"):
+        found.append("KAGGLE_USERNAME and KAGGLE_KEY")
+    found += look_into("kaggle.json", legacy / "kaggle.json")
+    found += look_into("~/.kaggle/credentials.json", home / "credentials.json")
+    return found
+
+
+def look_into(place: str, path: Path) -> list[str]:
+    """The place, with what is wrong there; nothing where there is no such file."""
+    if not os.path.exists(path):
+        return []
+    return [place + flaw(path)]
 
 
 def flaw(path: Path) -> str:
-    """Why a file of credentials cannot be used, or "". Prints how to hide it where others may read it."""
-    keys = {"kaggle.json": ("username", "key"), "credentials.json": ("refresh_token",)}.get(
-        path.name, ()
-    )
+    """Why a file of credentials cannot be used, or "".
+
+    Prints how to hide it where others may read it.
+    """
+    keys = KEYS.get(path.name, ())
+    held = {}
     try:
         text = path.read_text(encoding="utf-8").strip()
         if os.name == "posix" and path.stat().st_mode & 0o044:
@@ -202,16 +258,15 @@ def flaw(path: Path) -> str:
                 f"other users of this machine may read your {path.name}: hide it with chmod 600",
                 flush=True,
             )
-        held = json.loads(text) if keys and text else {}
-        right = isinstance(held, dict) and all(
-            isinstance(held.get(key), str) and held[key] for key in keys
-        )
-        return (
-            " (empty)"
-            if not text
-            else ""
-            if right
-            else f" (no JSON object with {' and '.join(keys)})"
-        )
-    except (OSError, ValueError) as error:
-        return f" ({getattr(error, 'strerror', 'neither text nor JSON')})"
+        if not text:
+            return " (empty)"
+        if keys:
+            held = json.loads(text)
+    except OSError as error:
+        return f" ({error.strerror})"
+    except ValueError:
+        return " (neither text nor JSON)"
+    for key in keys:
+        if not isinstance(held, dict) or not isinstance(held.get(key), str) or not held[key]:
+            return f" (no JSON object with {' and '.join(keys)})"
+    return ""
