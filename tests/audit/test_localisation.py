@@ -1,6 +1,8 @@
-"""helpers/audit.py against plain loops, hand computations and closed forms."""
+"""helpers/audit/localisation.py against plain loops, hand computations and closed forms."""
 
 import json
+import math
+import re
 
 import numpy as np
 import pandas as pd
@@ -9,58 +11,77 @@ import torch
 from scipy import ndimage
 from sklearn.metrics import roc_auc_score
 from torch.nn import functional
-from torchvision.models import vgg16_bn
-from torchvision.models.vgg import cfgs
 
 from helpers.audit import localisation
-from helpers.audit.claims import claims, cost
 from helpers.model import AttnVGG
 from helpers.photographs.cache import fill
 from helpers.training.batches import Photographs, otsu
 
 SIZES = [(1, 1, 5, 7), (4, 1, 6, 3), (2, 1, 8, 8), (3, 1, 1, 9)]
+SINGLE = {
+    "hits": localisation.hits,
+    "energy": localisation.energy,
+    "iou": localisation.iou,
+    "concentration": localisation.concentration,
+    "pixel_auc": localisation.pixel_auc,
+}
+
+
+def pixels_of(grid: list[list[float]], mask: list[list[float]]) -> list[tuple[float, bool]]:
+    """Value and lesion of each pixel of one map and one mask."""
+    pixels = []
+    for values, marks in zip(grid, mask, strict=True):
+        for value, mark in zip(values, marks, strict=True):
+            pixels.append((value, mark >= 0.5))
+    return pixels
+
+
+def area_by_loop(values: list[float]) -> float:
+    """The share of the pixels that holds half of their sum, the last in part."""
+    held, area = 0.0, 0.0
+    for value in sorted(values, reverse=True):
+        missing = sum(values) / 2 - held
+        if value >= missing:
+            return (area + missing / value) / len(values)
+        held += value
+        area += 1
+    raise AssertionError
+
+
+def auc_by_loop(pixels: list[tuple[float, bool]]) -> float:
+    """The share of pairs that are ordered rightly, ties half."""
+    right = []
+    for ours, on_lesion in pixels:
+        for theirs, beside in pixels:
+            if on_lesion and not beside:
+                right.append((ours > theirs) + 0.5 * (ours == theirs))
+    return sum(right) / len(right) if right else math.nan
+
+
+def iou_by_loop(grid: list[list[float]], mask: list[list[float]], threshold: float) -> float:
+    pixels = pixels_of(grid, mask)
+    values = [value for value, _ in pixels]
+    low, high = min(values), max(values)
+    both = either = 0
+    for value, lesion in pixels:
+        kept = value - low >= threshold * (high - low)
+        both += kept and lesion
+        either += kept or lesion
+    return both / either
 
 
 def by_loop(grid: list[list[float]], mask: list[list[float]]) -> dict[str, float]:
     """The figures of one map and one mask in plain Python; a constant map is left as it is."""
-    places = [
-        (grid[y][x], mask[y][x] >= 0.5) for y in range(len(grid)) for x in range(len(grid[0]))
-    ]
-    values = [value for value, _ in places]
-    high, total = max(values), sum(values)
-    maxima = [lesion for value, lesion in places if value == high]
-    inside, outside = (
-        [value for value, lesion in places if lesion == kind] for kind in (True, False)
-    )
-    pairs = [
-        1 if ours > theirs else 0.5 if ours == theirs else 0
-        for ours in inside
-        for theirs in outside
-    ]
-    held, area = 0.0, 0.0
-    for value in sorted(values, reverse=True):
-        if held + value >= total / 2:
-            area += (total / 2 - held) / value
-            break
-        held, area = held + value, area + 1
+    pixels = pixels_of(grid, mask)
+    values = [value for value, _ in pixels]
+    maxima = [lesion for value, lesion in pixels if value == max(values)]
     return {
         "hits": sum(maxima) / len(maxima),
-        "energy": sum(value for value, lesion in places if lesion) / total,
+        "energy": sum(value for value, lesion in pixels if lesion) / sum(values),
         "iou": iou_by_loop(grid, mask, 0.5),
-        "concentration": area / len(places),
-        "pixel_auc": sum(pairs) / len(pairs) if pairs else float("nan"),
+        "concentration": area_by_loop(values),
+        "pixel_auc": auc_by_loop(pixels),
     }
-
-
-def iou_by_loop(grid: list[list[float]], mask: list[list[float]], threshold: float) -> float:
-    places = [
-        (grid[y][x], mask[y][x] >= 0.5) for y in range(len(grid)) for x in range(len(grid[0]))
-    ]
-    low, high = min(value for value, _ in places), max(value for value, _ in places)
-    kept = [(value - low >= threshold * (high - low), lesion) for value, lesion in places]
-    return sum(1 for one, lesion in kept if one and lesion) / sum(
-        1 for one, lesion in kept if one or lesion
-    )
 
 
 @pytest.mark.parametrize("shape", SIZES)
@@ -68,24 +89,36 @@ def iou_by_loop(grid: list[list[float]], mask: list[list[float]], threshold: flo
 def test_figures_equal_a_plain_loop_with_and_without_ties(shape, levels):
     generator = torch.Generator().manual_seed(levels + shape[2])
     maps = torch.randint(0, levels, shape, generator=generator) / 8  # few levels: many ties
-    maps[:, :, 0, 0], maps[:, :, 0, 1] = 0, levels / 8
-    maps += (levels > 2) / 4  # a smallest value of 0, or not
+    maps[:, :, 0, 0] = 0
+    maps[:, :, 0, 1] = levels / 8
+    if levels > 2:
+        maps += 1 / 4  # a smallest value of 0, or not
     masks = torch.rand(shape, generator=generator)
     masks[:, :, -1, -1] = 1
-    found = localisation.localise(maps, masks)
+    figures = localisation.localise(maps, masks)
+    assert list(figures) == list(localisation.FIGURES)
+    for name, values in figures.items():
+        assert values.shape == (shape[0],) and values.dtype == torch.float64
+        assert torch.equal(values.nan_to_num(), SINGLE[name](maps, masks).nan_to_num())
     for number in range(len(maps)):
         expected = by_loop(maps[number, 0].tolist(), masks[number, 0].tolist())
-        for figure in localisation.FIGURES:
-            assert found[figure].shape == (shape[0],)
-            assert found[figure][number].item() == pytest.approx(
-                expected[figure], abs=1e-12, nan_ok=True
-            ), figure
-        ious = localisation.overlap(maps, masks, localisation.THRESHOLDS)[number]
-        assert len(ious) == len(localisation.THRESHOLDS)
-        for threshold, one in zip(localisation.THRESHOLDS, ious.tolist(), strict=True):
-            assert one == pytest.approx(
-                iou_by_loop(maps[number, 0].tolist(), masks[number, 0].tolist(), threshold)
-            )
+        for name, values in figures.items():
+            wanted = pytest.approx(expected[name], abs=1e-12, nan_ok=True)
+            assert values[number].item() == wanted, name
+
+
+@pytest.mark.parametrize("shape", SIZES)
+def test_overlap_equals_a_plain_loop_at_every_threshold(shape):
+    generator = torch.Generator().manual_seed(shape[2])
+    maps = torch.randint(0, 50, shape, generator=generator) / 8
+    masks = torch.rand(shape, generator=generator)
+    masks[:, :, -1, -1] = 1
+    ious = localisation.overlap(maps, masks, localisation.THRESHOLDS)
+    assert ious.shape == (shape[0], len(localisation.THRESHOLDS))
+    for number, at in np.ndindex(*ious.shape):
+        grid, mask = maps[number, 0].tolist(), masks[number, 0].tolist()
+        expected = iou_by_loop(grid, mask, localisation.THRESHOLDS[at])
+        assert ious[number, at].item() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("levels", [3, 1000])
@@ -147,13 +180,17 @@ def test_an_empty_mask_leaves_concentration_alone():
     [
         (torch.full((1, 1, 4, 4), -0.1), torch.ones(1, 1, 4, 4)),
         (torch.full((1, 1, 4, 4), torch.nan), torch.ones(1, 1, 4, 4)),
-        (torch.ones(1, 1, 2, 2), torch.ones(1, 1, 4, 4)),
+        (torch.ones(1, 1, 2, 4), torch.ones(1, 1, 4, 4)),
     ],
     ids=["negative", "nan", "shapes"],
 )
 def test_maps_that_cannot_be_read_are_refused(maps, masks):
-    with pytest.raises(ValueError, match="maps of 0 or more"):
-        localisation.localise(maps, masks)
+    shapes = f"{re.escape(str(list(maps.shape)))}.*{re.escape(str(list(masks.shape)))}"
+    for figure in (localisation.localise, *SINGLE.values()):
+        with pytest.raises(ValueError, match=shapes):
+            figure(maps, masks)
+    with pytest.raises(ValueError, match=shapes):
+        localisation.overlap(maps, masks, [0.5])
 
 
 def test_the_centred_gaussian():
@@ -241,189 +278,54 @@ def test_shifted_crops_lie_in_all_corners_and_stay_inside():
 
 
 def test_the_best_threshold_is_that_of_a_plain_search():
-    generator, tables = torch.Generator().manual_seed(2), {}
+    generator = torch.Generator().manual_seed(2)
     maps = {
         "sharp": torch.rand(6, 1, 5, 8, generator=generator) ** 4,
         "flat": torch.ones(6, 1, 5, 8),
         "even": torch.rand(6, 1, 5, 8, generator=generator),
     }
     masks = (maps["sharp"] + 0.1 * torch.rand(6, 1, 5, 8, generator=generator) > 0.2).float()
+    columns = [f"iou_{threshold:.2f}" for threshold in localisation.THRESHOLDS]
+    tables = []
     for name, grid in maps.items():
-        ious = localisation.overlap(grid, masks, localisation.THRESHOLDS)
-        tables[name] = pd.DataFrame(
-            ious.numpy(), columns=[f"iou_{t:.2f}" for t in localisation.THRESHOLDS]
-        ).assign(map=name)
-    gone = (
-        tables["sharp"].iloc[:1].assign(**{f"iou_{t:.2f}": np.nan for t in localisation.THRESHOLDS})
-    )  # without a mask
-    found = localisation.choose_thresholds(pd.concat([*tables.values(), gone], ignore_index=True))
+        ious = localisation.overlap(grid, masks, localisation.THRESHOLDS).numpy()
+        tables.append(pd.DataFrame(ious, columns=columns).assign(map=name))
+    without_mask = tables[0].iloc[:1].copy()
+    without_mask[columns] = np.nan
+    table = pd.concat([*tables, without_mask], ignore_index=True)
+    chosen = localisation.choose_thresholds(table)
     for name, grid in maps.items():
-        means = {
-            threshold: sum(
-                iou_by_loop(one.tolist(), mask.tolist(), threshold)
-                for one, mask in zip(grid[:, 0], masks[:, 0], strict=True)
-            )
-            / 6
-            for threshold in localisation.THRESHOLDS
-        }
-        assert means[found[name]] == pytest.approx(max(means.values())), name
-    assert found["flat"] == 0 < found["sharp"] < 0.5
-    assert localisation.choose_thresholds(gone) == {}
+        sums = dict.fromkeys(localisation.THRESHOLDS, 0.0)
+        for threshold in sums:
+            for values, mask in zip(grid[:, 0].tolist(), masks[:, 0].tolist(), strict=True):
+                sums[threshold] += iou_by_loop(values, mask, threshold)
+        assert sums[chosen[name]] == pytest.approx(max(sums.values())), name
+    assert chosen["flat"] == 0 < chosen["sharp"] < 0.5
+    assert localisation.choose_thresholds(without_mask) == {}
 
 
 def test_paired_takes_differences_photograph_by_photograph():
-    table = made_up({"attention_pool4": 0.6, "uniform": 0.5}, noise=0.1).sample(
-        frac=1, random_state=0
-    )
-    table.loc[(table["map"] == "uniform") & (table["row"] < 4), "energy"] = np.nan
-    found = localisation.paired(table, "energy", "attention_pool4", "uniform")
-    values = {
-        (name, row): one
-        for name, row, one in zip(table["map"], table["row"], table["energy"], strict=True)
-    }
-    differences = [values["attention_pool4", row] - values["uniform", row] for row in range(4, 40)]
-    assert (found["value"], found["n"]) == (pytest.approx(sum(differences) / 36), 36)
+    rng = np.random.default_rng(0)
+    ours, theirs = rng.random(40), rng.random(40)
+    theirs[:4] = np.nan  # no mask
+    tables = []
+    for name, values in {"attention_pool4": ours, "uniform": theirs}.items():
+        columns = {"row": range(40), "group": range(40), "map": name, "energy": values}
+        tables.append(pd.DataFrame(columns))
+    table = pd.concat(tables).sample(frac=1, random_state=0)
+    gap = localisation.paired(table, "energy", "attention_pool4", "uniform")
+    expected = sum(ours[row] - theirs[row] for row in range(4, 40)) / 36
+    assert (gap["value"], gap["n"]) == (pytest.approx(expected), 36)
+    assert gap["low"] < expected < gap["high"]
     assert localisation.paired(table, "energy", "attention_pool4", "grad_cam") is None
-
-
-def test_cost_equals_published_counts_and_a_sum_over_layers():
-    side, channels, work = 224, 3, 0
-    for layer in cfgs["D"]:
-        if layer == "M":
-            side //= 2
-        else:
-            channels, work = layer, work + side * side * channels * layer * 9
-    ours, vgg = cost(AttnVGG), cost(vgg16_bn)
-    assert (ours["parameters"], vgg["parameters"]) == (15_183_683, 138_365_992)
-    assert vgg["multiply-adds"] == work + 25088 * 4096 + 4096 * 4096 + 4096 * 1000
-    blocks = sum(
-        256 * (local * place + 512 * 49 + place) for local, place in ((256, 784), (512, 196))
-    )
-    assert ours["multiply-adds"] == work + blocks + 1280
-
-
-def made_up(
-    energies: dict[str, float], *, noise: float = 0.0, mean: float = 0.02, more: float = 0.0
-) -> pd.DataFrame:
-    """Rows as `measure` gives them: 40 photographs, half melanoma, each its own group."""
-    rng, parts = np.random.default_rng(0), []
-    target = np.arange(40) % 2
-    for name, energy in energies.items():
-        spread = rng.normal(size=40)
-        parts.append(
-            pd.DataFrame(
-                {
-                    "row": np.arange(40),
-                    "group": np.arange(40),
-                    "target": target,
-                    "map": name,
-                    "hits": 0.5,
-                    "iou": 0.5,
-                    "pixel_auc": energy,
-                    "energy": energy + noise * (spread - spread.mean()),
-                    "zero": False,
-                    "mean": mean + more * target,
-                    "concentration": {"attention_pool3": 0.3, "attention_pool4": 0.2}.get(
-                        name, 0.4
-                    ),
-                }
-            )
-        )
-    return pd.concat(parts, ignore_index=True)
-
-
-GOOD = {
-    "attention_pool3": 0.4,
-    "attention_pool4": 0.8,
-    "grad_cam": 0.5,
-    "centre": 0.6,
-    "uniform": 0.3,
-}
-EXPLAINS, POSTHOC, DIFFUSE, LESION, BENIGN, AUC, PARAMETERS, WORK = range(8)
-
-
-def verdicts(*arguments, **more) -> list[str]:
-    rows = claims(*arguments, **more)
-    assert all(set(row) == {"claim", "measured", "verdict"} for row in rows) and json.dumps(rows)
-    return [row["verdict"] for row in rows]
-
-
-def test_claims_hold_where_the_numbers_say_so():
-    auc = {"value": 0.05, "low": 0.01, "high": 0.09, "n": 40}
-    slow = made_up(
-        {"attention_pool4": 0.8, "integrated_gradients": 0.7, "occlusion": 0.6}, noise=0.01
-    )
-    found = verdicts(
-        made_up(GOOD, noise=0.05, more=0.01), "sigmoid", auc, shifted=made_up(GOOD), posthoc=slow
-    )
-    assert found == ["holds"] * 7 + ["does not hold"]  # multiply-adds
-
-
-@pytest.mark.parametrize(
-    ("claim", "change"),
-    [
-        (EXPLAINS, {"energies": GOOD | {"grad_cam": 0.9}}),
-        (LESION, {"energies": GOOD | {"attention_pool4": 0.55}}),
-        (LESION, {"energies": GOOD | {"uniform": 0.9, "centre": 0.1}}),
-        (BENIGN, {"more": -0.01}),
-        (EXPLAINS, {"energies": GOOD | {"grad_cam": 0.79}, "noise": 0.2}),
-    ],  # above, and within noise
-    ids=["below Grad-CAM", "below the centre", "below chance", "more on benign", "within noise"],
-)
-def test_claims_do_not_hold_where_the_numbers_say_so(claim, change):
-    found = verdicts(made_up(**({"energies": GOOD, "more": 0.01} | change)), "sigmoid", None)
-    assert found[claim] == "does not hold"
-
-
-def test_a_better_energy_with_a_worse_ranking_does_not_explain_better():
-    table = made_up(GOOD)
-    table.loc[table["map"] == "grad_cam", "pixel_auc"] = 0.9
-    assert verdicts(table, "softmax")[EXPLAINS] == "does not hold"
-
-
-@pytest.mark.parametrize("better", ["integrated_gradients", "occlusion"])
-def test_one_better_method_is_enough_against_attention(better):
-    slow = made_up(
-        {"attention_pool4": 0.8, "integrated_gradients": 0.1, "occlusion": 0.1} | {better: 0.9}
-    )
-    assert verdicts(made_up(GOOD), "softmax", posthoc=slow)[POSTHOC] == "does not hold"
-
-
-def test_a_map_that_only_lies_in_the_middle_does_not_sit_on_the_lesion():
-    assert (
-        verdicts(made_up(GOOD), "softmax", shifted=made_up(GOOD | {"centre": 0.3}))[LESION]
-        == "holds"
-    )
-    assert (
-        verdicts(made_up(GOOD), "softmax", shifted=made_up(GOOD | {"centre": 0.9}))[LESION]
-        == "does not hold"
-    )
-
-
-def test_an_auc_gain_within_its_interval_does_not_hold():
-    auc = {"value": 0.03, "low": -0.01, "high": 0.07, "n": 40}
-    assert verdicts(made_up(GOOD), "softmax", auc)[AUC] == "does not hold"
-
-
-def test_softmax_cannot_minimise_its_activation():
-    table = made_up(GOOD, mean=1 / 36)
-    table["mean"] += 1e-9 * table["target"]  # rounding is no finding
-    assert verdicts(table, "softmax")[BENIGN] == "does not hold"
-
-
-def test_claims_without_attention_masks_or_control_are_not_measured():
-    rest = {name: energy for name, energy in GOOD.items() if not name.startswith("attention")}
-    control = {"value": 0.0, "low": 0.0, "high": 0.0, "n": 40}
-    none = "not measured in this run"
-    assert verdicts(made_up(rest), "none", control) == [none] * 6 + ["holds", "does not hold"]
-    blind = verdicts(made_up(GOOD).assign(energy=np.nan, pixel_auc=np.nan), "softmax")
-    assert blind[: AUC + 1] == [none, none, "holds", none, "does not hold", none]
 
 
 @pytest.fixture
 def tiny(tmp_path):
-    """Photographs, used rows and config: 7 of 40 pixels, rows 2 to 6 in the test split; of these, row 4 has no mask and
-    that of row 5 lies in a corner."""
+    """Photographs, used rows and config: 7 of 40 pixels, rows 2 to 6 in the test split.
+
+    Of these, row 4 has no mask, and that of row 5 lies in a corner.
+    """
     rng = np.random.default_rng(0)
     masks = np.zeros((7, 40, 40), np.uint8)
     masks[[0, 1, 2, 3, 6], 8:25, 12:30] = 255
