@@ -1,1 +1,1 @@
-"""How good a score is: intervals over groups, figures of merit, guesses that see no lesion. From notebook 04 on."""
+"""How good a score is, from notebook 04 on: intervals over groups, figures, and blind baselines."""

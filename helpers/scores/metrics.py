@@ -1,10 +1,10 @@
-"""Figures of a diagnostic test that can be believed, for notebook 04: on scikit-learn, with intervals over groups.
+"""Figures of a diagnostic test that can be believed, for notebook 04.
 
-Photographs of one patient or lesion are not independent, so intervals come from a bootstrap that draws whole groups.
-Everywhere: targets [N] are 0 or 1, scores [N] are larger where melanoma is more likely, groups [N] are labels.
+The figures are scikit-learn's. Photographs of one patient or lesion are not independent, so their
+intervals come from a bootstrap that draws whole groups. Everywhere: targets [N] are 0 or 1, scores
+[N] are larger where melanoma is more likely, groups [N] are labels.
 """
 
-import itertools
 from collections.abc import Iterable
 
 import numpy as np
@@ -20,30 +20,51 @@ from sklearn.metrics import (
 )
 
 from helpers.photographs.table import check_classes
-from helpers.scores.bootstrap import bootstrap_counts, interval, mean, weighted_auc_ap, within
+from helpers.scores.bootstrap import interval, limits, resample, weighted_auc_ap, within
 
 SENSITIVITY = 0.90  # that the threshold keeps on validation
 ASKED = (0.80, 0.90, 0.95)  # sensitivities, and specificities, of `operating_points`
+ROUNDING = 1e-12  # 1 - 0.8 is a little less than 0.2 in binary
 
 
-def discrimination(targets: np.ndarray, scores: np.ndarray, groups: np.ndarray, where: str) -> dict:
-    """AUC and average precision (`ap`), each with its 95% interval over groups, prevalence, n, positives.
+def discrimination(
+    targets: np.ndarray,
+    scores: np.ndarray,
+    groups: np.ndarray,
+    where: str,
+) -> dict:
+    """How well scores tell melanomas from benign lesions.
 
-    positive_groups are the patients or lesions behind the positives: with a handful, or an AUC of 1 (interval 1 to 1),
-    trust no interval. Raises ValueError for an empty or one-class split.
+    With a handful of positive_groups, or with an AUC of 1 (interval 1 to 1), trust no interval.
+
+    Args:
+        targets: 0 or 1, [N].
+        scores: larger where melanoma is more likely, [N].
+        groups: the patient or lesion of each photograph, [N].
+        where: what these photographs are, for the error.
+
+    Returns:
+        auc and ap (average precision), each with its 95% interval over groups (auc_low, auc_high),
+        prevalence, n, positives, and positive_groups, the patients or lesions behind those.
+
+    Raises:
+        ValueError: there are no photographs, or they are of one class.
     """
-    targets, scores, groups = (np.asarray(one) for one in (targets, scores, groups))
+    targets = np.asarray(targets)
+    scores = np.asarray(scores)
+    groups = np.asarray(groups)
     check_classes(targets, where)
-    lows, highs = np.nanpercentile(
-        weighted_auc_ap(targets, scores, bootstrap_counts(groups)), [2.5, 97.5], axis=1
+    drawn = resample(
+        lambda weights: np.column_stack(weighted_auc_ap(targets, scores, weights)), groups
     )
+    (auc_low, ap_low), (auc_high, ap_high) = limits(drawn)
     return {
         "auc": float(roc_auc_score(targets, scores)),
-        "auc_low": float(lows[0]),
-        "auc_high": float(highs[0]),
+        "auc_low": float(auc_low),
+        "auc_high": float(auc_high),
         "ap": float(average_precision_score(targets, scores)),
-        "ap_low": float(lows[1]),
-        "ap_high": float(highs[1]),
+        "ap_low": float(ap_low),
+        "ap_high": float(ap_high),
         "prevalence": float(targets.mean()),
         "n": len(targets),
         "positives": int(targets.sum()),
@@ -52,73 +73,131 @@ def discrimination(targets: np.ndarray, scores: np.ndarray, groups: np.ndarray, 
 
 
 def within_source(table: pd.DataFrame) -> dict:
-    """`discrimination` in each source of rows of predictions.csv; null and a reason where there is one class."""
-    found = {}
+    """`discrimination` in each source; where there is one class, auc is None with a reason.
+
+    Args:
+        table: source, group, target and logit, as in predictions.csv.
+
+    Returns:
+        The figures by source.
+    """
+    figures = {}
     for source, rows in table.groupby("source"):
-        if rows["target"].nunique() < 2:
-            found[source] = {
+        if rows["target"].nunique() == 2:
+            figures[source] = discrimination(rows["target"], rows["logit"], rows["group"], source)
+        else:
+            figures[source] = {
                 "auc": None,
                 "n": len(rows),
                 "positives": int(rows["target"].sum()),
                 "reason": "one class only: no AUC",
             }
-        else:
-            found[source] = discrimination(rows["target"], rows["logit"], rows["group"], source)
-    return found
+    return figures
 
 
 def auc_table(table: pd.DataFrame, scores: Iterable[str]) -> pd.DataFrame:
-    """A row for each column of scores: auc, auc_low, auc_high, and the same of pairs within a source: within, ...
+    """Several scores of the same photographs beside each other, by AUC.
 
-    Columns: source, group, target and the scores. within is NaN where no source has both classes.
+    Args:
+        table: source, group, target and the scores, a row for each photograph.
+        scores: the columns to compare.
+
+    Returns:
+        A row for each score: auc, auc_low, auc_high, and of pairs of one source alone within,
+        within_low, within_high, NaN where no source has both classes.
+
+    Raises:
+        ValueError: the photographs are of one class.
     """
     rows = {}
     for score in scores:
         pooled = discrimination(table["target"], table[score], table["group"], "the table")
-        inside = interval(within(table, score), table["group"]) or dict.fromkeys(
-            ("value", "low", "high"), np.nan
-        )
-        rows[score] = {name: pooled[name] for name in ("auc", "auc_low", "auc_high")} | {
-            "within": inside["value"],
-            "within_low": inside["low"],
-            "within_high": inside["high"],
-        }
-    return pd.DataFrame(rows).T
+        row = {name: pooled[name] for name in ("auc", "auc_low", "auc_high")}
+        inside = interval(within(table, score), table["group"])
+        if inside is None:
+            inside = {"value": np.nan, "low": np.nan, "high": np.nan}
+        row["within"] = inside["value"]
+        row["within_low"] = inside["low"]
+        row["within_high"] = inside["high"]
+        rows[score] = row
+    return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def calibrate(logits: np.ndarray, targets: np.ndarray) -> dict:
-    """Slope and intercept of a logistic regression of the targets on the logits (Platt scaling), for `probability`.
+    """Fit the probability of melanoma to the logits of validation, at its natural prevalence.
 
-    Fitted on validation at its natural prevalence. Where the fit would turn the order round (slope <= 0), the logits
-    say nothing: slope 0 and the prevalence.
+    A logistic regression of the targets on the logits (Platt, Advances in Large Margin
+    Classifiers, 1999). Where it would turn the order round (slope <= 0), the logits say nothing:
+    slope 0, and the prevalence.
+
+    Args:
+        logits: [N].
+        targets: 0 or 1, [N].
+
+    Returns:
+        slope and intercept, for `probability`.
+
+    Raises:
+        ValueError: there are no photographs, or they are of one class.
+
+    >>> calibration = calibrate([-2, -1, 0, 1, 2], [0, 1, 0, 1, 1])
+    >>> probability([-2, 2], calibration).round(2).tolist()
+    [0.17, 0.94]
+    >>> calibrate([2, 1, 0], [0, 0, 1])["slope"]  # the wrong way round
+    0.0
     """
-    logits, targets = np.asarray(logits, float), np.asarray(targets)
+    logits = np.asarray(logits, float)
+    targets = np.asarray(targets)
     check_classes(targets, "validation")
     fit = LogisticRegression(C=np.inf, max_iter=1000).fit(logits[:, None], targets)
-    slope, intercept = float(fit.coef_[0, 0]), float(fit.intercept_[0])
+    slope = float(fit.coef_[0, 0])
+    intercept = float(fit.intercept_[0])
     if slope <= 0:
-        slope, intercept = 0.0, float(np.log(targets.mean() / (1 - targets.mean())))
+        prevalence = targets.mean()
+        slope = 0.0
+        intercept = float(np.log(prevalence / (1 - prevalence)))
     return {"slope": slope, "intercept": intercept}
 
 
 def probability(logits: np.ndarray, calibration: dict) -> np.ndarray:
-    """Calibrated probability of melanoma [N]."""
+    """Calibrated probability of melanoma, [N].
+
+    Args:
+        logits: [N].
+        calibration: slope and intercept, of `calibrate`.
+
+    >>> probability([0.0, 100.0], {"slope": 2.0, "intercept": 0.0}).tolist()
+    [0.5, 1.0]
+    """
     return expit(calibration["slope"] * np.asarray(logits, float) + calibration["intercept"])
 
 
 def shift_prior(probabilities: np.ndarray, *, trained: float, natural: float) -> np.ndarray:
-    """What a probability learned at one share of melanomas is at another: its odds times the ratio of the shares' odds.
+    """What probabilities that were learned at one share of melanomas are at another.
 
-    Saerens, Latinne and Decaestecker, Neural Computation 2002, equation 2.4. It holds where the loss is proper
-    (cross-entropy), not for focal loss. Raises ValueError for a share that is not between 0 and 1.
+    The odds, times the ratio of the shares' odds: Saerens, Latinne and Decaestecker, Neural
+    Computation 2002, equation 2.4. It holds where the loss is proper (cross-entropy), not for focal
+    loss.
+
+    Args:
+        probabilities: of melanoma, [N].
+        trained: share of melanomas among the photographs of the training.
+        natural: share of melanomas where the probabilities will be used.
+
+    Returns:
+        Probabilities, [N].
+
+    Raises:
+        ValueError: a share is not between 0 and 1.
+
+    >>> shift_prior([0.5, 0.9], trained=0.5, natural=0.1).round(3).tolist()
+    [0.1, 0.5]
     """
     if not (0 < trained < 1 and 0 < natural < 1):
         raise ValueError(f"a share of melanomas lies between 0 and 1, not {trained} and {natural}")
     probabilities = np.asarray(probabilities, float)
-    melanoma, benign = (
-        probabilities * natural / trained,
-        (1 - probabilities) * (1 - natural) / (1 - trained),
-    )
+    melanoma = probabilities * natural / trained
+    benign = (1 - probabilities) * (1 - natural) / (1 - trained)
     return melanoma / (melanoma + benign)
 
 
@@ -129,24 +208,56 @@ def choose_threshold(
     sensitivity: float = SENSITIVITY,
     specificity: float | None = None,
 ) -> float:
-    """The highest threshold at which `scores >= threshold` finds at least this share of the melanomas.
+    """A threshold for calling `scores >= threshold` melanoma, to be chosen on validation.
 
-    With a specificity: the lowest that leaves this share of the benign lesions alone (above all scores, if need be).
+    Args:
+        targets: 0 or 1, [N].
+        scores: [N].
+        sensitivity: share of the melanomas to call; the highest threshold that does.
+        specificity: if given, in its place the share of the benign lesions to leave alone; the
+            lowest threshold that does, just above all scores if need be.
+
+    Returns:
+        The threshold, a finite number.
+
+    Raises:
+        ValueError: there are no photographs, or they are of one class.
+
+    >>> choose_threshold([0, 0, 1, 1], [0.1, 0.3, 0.2, 0.4], sensitivity=0.5)
+    0.4
+    >>> choose_threshold([0, 0, 1, 1], [0.1, 0.3, 0.2, 0.4], specificity=0.5)
+    0.2
     """
     check_classes(targets, "validation")
-    alarms, found, thresholds = roc_curve(targets, scores, drop_intermediate=False)
+    alarms, sensitivities, thresholds = roc_curve(targets, scores, drop_intermediate=False)
     thresholds[0] = np.nextafter(thresholds[1], np.inf)  # from inf, which JSON has not
-    if specificity is not None:
-        return float(thresholds[np.flatnonzero(alarms <= 1 - specificity + 1e-12)[-1]])
-    return float(thresholds[np.argmax(found >= sensitivity)])
+    if specificity is None:
+        place = np.argmax(sensitivities >= sensitivity)
+    else:
+        place = np.flatnonzero(alarms <= 1 - specificity + ROUNDING)[-1]
+    return float(thresholds[place])
 
 
 def decision(targets: np.ndarray, scores: np.ndarray, threshold: float) -> dict:
-    """Sensitivity, specificity and the four counts of calling `scores >= threshold` melanoma."""
+    """What comes of calling `scores >= threshold` melanoma.
+
+    Args:
+        targets: 0 or 1, [N].
+        scores: [N].
+        threshold: of `choose_threshold`.
+
+    Returns:
+        sensitivity, specificity, true_positives, false_negatives, false_positives, true_negatives.
+
+    Raises:
+        ValueError: there are no photographs, or they are of one class.
+
+    >>> decision([0, 0, 1, 1], [0.1, 0.3, 0.2, 0.4], threshold=0.3)["sensitivity"]
+    0.5
+    """
     check_classes(targets, "a decision's split")
-    (tn, fp), (fn, tp) = confusion_matrix(
-        targets, np.asarray(scores) >= threshold, labels=[0, 1]
-    ).tolist()
+    called = np.asarray(scores) >= threshold
+    (tn, fp), (fn, tp) = confusion_matrix(targets, called, labels=[0, 1]).tolist()
     return {
         "sensitivity": tp / (tp + fn),
         "specificity": tn / (tn + fp),
@@ -158,29 +269,70 @@ def decision(targets: np.ndarray, scores: np.ndarray, threshold: float) -> dict:
 
 
 def operating_points(val: pd.DataFrame, test: pd.DataFrame) -> list[dict]:
-    """Each of ASKED as a sensitivity and as a specificity: the threshold chosen on val, and what it does on test.
+    """What thresholds chosen on validation do on test: each of ASKED, of both kinds.
 
-    Columns: group, target, probability. Rows: asked, at, threshold, `decision`, intervals (`sensitivity_low` ...).
+    Args:
+        val: target and probability.
+        test: group, target and probability.
+
+    Returns:
+        A row for each: asked ("sensitivity" or "specificity"), at, threshold, the figures of
+        `decision`, and 95% intervals over groups, sensitivity_low to specificity_high.
+
+    Raises:
+        ValueError: a split has no photographs, or one class.
     """
-    rows, melanoma = [], test["target"].to_numpy() == 1
-    for asked, at in itertools.product(("sensitivity", "specificity"), ASKED):
-        threshold = choose_threshold(val["target"], val["probability"], **{asked: at})
-        called = (test["probability"] >= threshold).to_numpy()
-        row = {
-            "asked": asked,
-            "at": at,
-            "threshold": threshold,
-            **decision(test["target"], test["probability"], threshold),
-        }
-        for name, kind in (("sensitivity", melanoma), ("specificity", ~melanoma)):
-            one = interval(mean(called == melanoma, kind), test["group"])
-            row |= {f"{name}_low": one["low"], f"{name}_high": one["high"]}
-        rows.append(row)
+    rows = []
+    for asked in ("sensitivity", "specificity"):
+        for at in ASKED:
+            threshold = choose_threshold(val["target"], val["probability"], **{asked: at})
+            figures = decision(test["target"], test["probability"], threshold)
+            rows.append({"asked": asked, "at": at, "threshold": threshold} | figures)
+    called = test["probability"].to_numpy()[:, None] >= [row["threshold"] for row in rows]  # [N, K]
+    melanoma = test["target"].to_numpy()[:, None] == 1
+    sensitivity = share_limits(called, melanoma, test["group"])
+    specificity = share_limits(~called, ~melanoma, test["group"])
+    for number, row in enumerate(rows):
+        row["sensitivity_low"], row["sensitivity_high"] = sensitivity[:, number].tolist()
+        row["specificity_low"], row["specificity_high"] = specificity[:, number].tolist()
     return rows
 
 
-def reliability(targets: np.ndarray, probabilities: np.ndarray, *, bins: int = 15) -> pd.DataFrame:
-    """Mean probability and share of melanomas in bins of equal count (ties stay together): probability, observed, n."""
+def share_limits(right: np.ndarray, kind: np.ndarray, groups: Iterable) -> np.ndarray:
+    """95% intervals over groups of the share of a kind [N, 1] that K decisions [N, K] get right.
+
+    Returns low and high, [2, K]; samples without any of the kind are left out.
+    """
+    counted = np.hstack([right & kind, kind]).astype(float)  # [N, K + 1]
+    sums = resample(lambda weights: weights @ counted, groups)  # [draws, K + 1]
+    drawn = sums[sums[:, -1] > 0]
+    return limits(drawn[:, :-1] / drawn[:, -1:])
+
+
+def reliability(
+    targets: np.ndarray,
+    probabilities: np.ndarray,
+    *,
+    bins: int = 15,
+) -> pd.DataFrame:
+    """How often lesions are melanomas where the probability says so: bins of equal count.
+
+    Equal probabilities stay in one bin, so that the order of the photographs does not matter.
+
+    Args:
+        targets: 0 or 1, [N].
+        probabilities: of melanoma, [N].
+        bins: how many, or as many as there are photographs if those are fewer.
+
+    Returns:
+        A row for each bin that is not empty: probability (mean), observed (share of melanomas), n.
+
+    Raises:
+        ValueError: there are no photographs.
+
+    >>> reliability([0, 1, 1, 1], [0.25, 0.5, 0.75, 1.0], bins=2).to_dict("list")
+    {'probability': [0.375, 0.875], 'observed': [0.5, 1.0], 'n': [2, 2]}
+    """
     if len(targets) == 0:
         raise ValueError(
             "a split of 0 photographs has no reliability: expected one with photographs"
@@ -188,42 +340,88 @@ def reliability(targets: np.ndarray, probabilities: np.ndarray, *, bins: int = 1
     table = pd.DataFrame(
         {"probability": np.asarray(probabilities), "observed": np.asarray(targets)}
     )
-    place = (
-        (table["probability"].rank(method="min").astype(int) - 1)
-        * min(bins, len(table))
-        // len(table)
-    )
-    return table.groupby(place).agg(
-        probability=("probability", "mean"), observed=("observed", "mean"), n=("observed", "size")
+    below = table["probability"].rank(method="min").astype(int) - 1  # how many are lower
+    number = below * min(bins, len(table)) // len(table)
+    return table.groupby(number).agg(
+        probability=("probability", "mean"),
+        observed=("observed", "mean"),
+        n=("observed", "size"),
     )
 
 
 def calibration_error(targets: np.ndarray, probabilities: np.ndarray, *, bins: int = 15) -> float:
-    """ECE: the mean distance of probability and observed share over bins of equal count, weighted by count."""
+    """ECE: mean distance of probability and observed share over the bins of `reliability`.
+
+    Bins count by their photographs. Naeini, Cooper and Hauskrecht, AAAI 2015, with bins of equal
+    count for theirs of equal width.
+
+    Args:
+        targets: 0 or 1, [N].
+        probabilities: of melanoma, [N].
+        bins: how many.
+
+    Raises:
+        ValueError: there are no photographs.
+
+    >>> calibration_error([0, 1, 1, 1], [0.25, 0.5, 0.75, 1.0], bins=2)
+    0.125
+    """
     table = reliability(targets, probabilities, bins=bins)
-    return float(np.average((table["probability"] - table["observed"]).abs(), weights=table["n"]))
+    gaps = (table["probability"] - table["observed"]).abs()
+    return float(np.average(gaps, weights=table["n"]))
 
 
 def summarise(
-    predictions: pd.DataFrame, *, calibration: dict, threshold: float, weights: str
+    predictions: pd.DataFrame,
+    *,
+    calibration: dict,
+    threshold: float,
+    weights: str,
 ) -> dict:
-    """The content of `metrics.json` for the rows of `predictions.csv`. Raises as `discrimination` does."""
-    content = {"weights": weights, "calibration": calibration, "threshold": threshold}
-    val, test = (predictions[predictions["split"] == name] for name in ("val", "test"))
-    for name, rows in {"test": test, "val": val}.items():
-        found = discrimination(rows["target"], rows["logit"], rows["group"], name)
-        inside = interval(within(rows), rows["group"]) or dict.fromkeys(("value", "low", "high"))
-        content[name] = {
-            **found,
-            "auc_within_source": inside["value"],
-            "auc_within_source_low": inside["low"],
-            "auc_within_source_high": inside["high"],
-            "by_source": within_source(rows),
-        }
-    content["test"] |= {
-        **decision(test["target"], test["probability"], threshold),
-        "brier": float(brier_score_loss(test["target"], test["probability"])),
-        "ece": calibration_error(test["target"], test["probability"]),
-        "operating_points": operating_points(val, test),
+    """The content of `metrics.json`.
+
+    Args:
+        predictions: rows of `predictions.csv`, of the splits val and test.
+        calibration: of `calibrate`, on val.
+        threshold: of `choose_threshold`, on val's probabilities.
+        weights: what the network started from.
+
+    Returns:
+        weights, calibration and threshold as given, and the figures of test and val.
+
+    Raises:
+        ValueError: a split has no photographs, or one class.
+    """
+    val = predictions[predictions["split"] == "val"]
+    test = predictions[predictions["split"] == "test"]
+    content = {
+        "weights": weights,
+        "calibration": calibration,
+        "threshold": threshold,
+        "test": summarise_ranking(test, "test"),
+        "val": summarise_ranking(val, "val"),
     }
+    content["test"] |= summarise_decisions(val, test, threshold)
     return content
+
+
+def summarise_ranking(rows: pd.DataFrame, split: str) -> dict:
+    """`discrimination` of a split's rows, pooled, within sources, and by source."""
+    figures = discrimination(rows["target"], rows["logit"], rows["group"], split)
+    inside = interval(within(rows), rows["group"])
+    if inside is None:
+        inside = {"value": None, "low": None, "high": None}
+    figures["auc_within_source"] = inside["value"]
+    figures["auc_within_source_low"] = inside["low"]
+    figures["auc_within_source_high"] = inside["high"]
+    figures["by_source"] = within_source(rows)
+    return figures
+
+
+def summarise_decisions(val: pd.DataFrame, test: pd.DataFrame, threshold: float) -> dict:
+    """What the probabilities of the test rows are worth, and the decisions that follow."""
+    figures = decision(test["target"], test["probability"], threshold)
+    figures["brier"] = float(brier_score_loss(test["target"], test["probability"]))
+    figures["ece"] = calibration_error(test["target"], test["probability"])
+    figures["operating_points"] = operating_points(val, test)
+    return figures
