@@ -1,112 +1,153 @@
-"""Runs of a grid beside each other, for notebook deeper/comparing_runs: figures, ranges over seeds, paired differences.
+"""Runs of a grid beside each other: figures, ranges over seeds, paired differences.
 
-What chance there is in a figure has two sources, and each is shown by its own means: an interval draws other patients
-(the bootstrap over groups), a range over seeds trains again.
+What chance there is in a figure has two sources, and each is shown by its own means: an interval
+draws other patients (the bootstrap over groups), a range over seeds trains again.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from helpers import workspace
+from helpers.pictures.style import BLUE, GREEN, GREY, ORANGE, VERMILION
 from helpers.scores.bootstrap import auc_difference
 
-CONTROLS = {
-    "attention": "none",
-    "gamma": 0.0,
-}  # the value that a parameter's others are compared with
+# the value that a parameter's others are compared with
+CONTROLS = {"attention": "none", "gamma": 0.0}
 FIGURES = ["auc", "auc_low", "auc_high", "ap", "n", "positives"]
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#E69F00")
+COLOURS = (BLUE, VERMILION, GREEN, ORANGE)
 
 
 def label(value: object) -> str:
-    """A parameter's value as it stands in names: a path by its last part."""
+    """A parameter's value as it stands in names: a path by its last part.
+
+    >>> label("/home/me/vgg.pth"), label(2.0)
+    ('vgg.pth', '2.0')
+    """
     return Path(value).name if isinstance(value, str) else str(value)
 
 
 def setting(values: dict) -> str:
-    """What a run has in common with those that differ in the seed alone."""
-    return (
-        ", ".join(f"{name} {label(value)}" for name, value in values.items() if name != "seed")
-        or "all"
-    )
+    """What a run has in common with those that differ in the seed alone.
+
+    >>> setting({"attention": "none", "seed": 1})
+    'attention none'
+    """
+    parts = [f"{name} {label(value)}" for name, value in values.items() if name != "seed"]
+    return ", ".join(parts) or "all"
+
+
+# the table
 
 
 def gather(points: dict[str, dict]) -> pd.DataFrame:
-    """`compare.csv`: a row for each point, from its name and values, that holds its test figures.
+    """`compare.csv`: the test figures of the runs of a grid, a row each.
 
-    Columns: run, the values, setting, FIGURES; seeds, auc_mean, auc_min, auc_max over the runs of its setting; and for
-    each parameter of CONTROLS in the grid with that value, `less_<parameter>` with `_low` and `_high`: test AUC less
-    that of the run with the control's value and all else equal, on the same photographs, with its interval over groups
-    (empty for the control itself).
+    Args:
+        points: the values of the grid's parameters, by the name of the run.
+
+    Returns:
+        Columns: run, the values, setting, FIGURES; seeds, auc_mean, auc_min, auc_max over the runs
+        of its setting; and for each parameter that has its control in the grid
+        `less_<parameter>`, with `_low` and `_high`: see `subtract_control`.
+
+    Raises:
+        FileNotFoundError: a run has no metrics.json or predictions.csv.
     """
-    folders = {point: workspace.run_folder(point) for point in points}
-    rows = [
-        {"run": point, **values, "setting": setting(values)} for point, values in points.items()
-    ]
+    rows = []
+    for point, values in points.items():
+        file = workspace.run_folder(point) / "metrics.json"
+        test = workspace.read_json(file, "04_train.ipynb")["test"]
+        figures = {name: test[name] for name in FIGURES}
+        rows.append({"run": point, **values, "setting": setting(values), **figures})
     table = pd.DataFrame(rows)
-    found = [
-        workspace.read_json(folder / "metrics.json", "04_train.ipynb")["test"]
-        for folder in folders.values()
-    ]
-    table[FIGURES] = pd.DataFrame(found)[FIGURES]
     by_setting = table.groupby("setting")["auc"]
     table["seeds"] = by_setting.transform("size")
-    for name in ("mean", "min", "max"):
-        table[f"auc_{name}"] = by_setting.transform(name)
-    runs = {tuple(values.items()): point for point, values in points.items()}
-    read = {
-        point: pd.read_csv(one / "predictions.csv", dtype={"image_id": str})
-        for point, one in folders.items()
-    }
+    for statistic in ("mean", "min", "max"):
+        table[f"auc_{statistic}"] = by_setting.transform(statistic)
     for name in controls(table):
-        table[[f"less_{name}", f"less_{name}_low", f"less_{name}_high"]] = np.nan
-        for row, values in enumerate(points.values()):
-            control = runs.get(tuple((values | {name: CONTROLS[name]}).items()))
-            if control is not None and values[name] != CONTROLS[name]:
-                one = auc_difference(read[table["run"][row]], read[control]) or {}
-                for key in ("value", "low", "high"):
-                    table.loc[row, f"less_{name}_{key}".removesuffix("_value")] = one.get(
-                        key, np.nan
-                    )
+        columns = [f"less_{name}", f"less_{name}_low", f"less_{name}_high"]
+        table[columns] = subtract_control(points, name)
     return table
 
 
+def subtract_control(points: dict[str, dict], name: str) -> list[list[float]]:
+    """Test AUC of each run less that of its control, and the interval over groups of this: [N, 3].
+
+    The control has the value of CONTROLS for the parameter `name`, and all else equal; the
+    photographs are the same. NaN for a control itself, and where the grid has none.
+    """
+    runs = {tuple(values.items()): point for point, values in points.items()}
+    rows = []
+    for point, values in points.items():
+        control = runs.get(tuple((values | {name: CONTROLS[name]}).items()))
+        less = None
+        if control not in (None, point):
+            less = auc_difference(read_predictions(point), read_predictions(control))
+        rows.append([less["value"], less["low"], less["high"]] if less else [np.nan] * 3)
+    return rows
+
+
+def read_predictions(point: str) -> pd.DataFrame:
+    """What a run predicts, of validation and test photographs."""
+    file = workspace.need(workspace.run_folder(point) / "predictions.csv", "04_train.ipynb")
+    return pd.read_csv(file, dtype={"image_id": str})
+
+
 def controls(table: pd.DataFrame) -> list[str]:
-    """The parameters of the grid that have a control among their values, and others beside it."""
-    return [
-        name
-        for name, value in CONTROLS.items()
-        if name in table and (table[name] == value).any() and (table[name] != value).any()
-    ]
+    """The parameters of the grid that have their control among their values, and others."""
+    names = []
+    for name, value in CONTROLS.items():
+        if name in table and (table[name] == value).any() and (table[name] != value).any():
+            names.append(name)
+    return names
 
 
 def verdicts(table: pd.DataFrame, name: str) -> pd.DataFrame:
-    """A row for each setting that has pairs with the control of `name`: pairs, mean, min, max, above, below.
+    """How the runs of each setting differ from their controls.
 
-    above and below count the pairs whose whole interval lies above, or below, 0.
+    Args:
+        table: of `gather`.
+        name: the parameter that has a control.
+
+    Returns:
+        A row for each setting that has pairs: pairs, mean, min, max of the differences, and above
+        and below: how many have their whole interval above or below 0.
     """
     pairs = table.dropna(subset=f"less_{name}")
     pairs = pairs.assign(above=pairs[f"less_{name}_low"] > 0, below=pairs[f"less_{name}_high"] < 0)
-    return (
-        pairs.groupby("setting", sort=False)
-        .agg(
-            pairs=("run", "size"),
-            mean=(f"less_{name}", "mean"),
-            min=(f"less_{name}", "min"),
-            max=(f"less_{name}", "max"),
-            above=("above", "sum"),
-            below=("below", "sum"),
-        )
-        .reset_index()
+    by_setting = pairs.groupby("setting", sort=False)
+    rows = by_setting.agg(
+        pairs=("run", "size"),
+        mean=(f"less_{name}", "mean"),
+        min=(f"less_{name}", "min"),
+        max=(f"less_{name}", "max"),
+        above=("above", "sum"),
+        below=("below", "sum"),
     )
+    return rows.reset_index()
+
+
+# what is written
 
 
 def write(name: str, points: dict[str, dict], failed: dict[str, str]) -> pd.DataFrame:
-    """Write compare.csv, compare.md and figures/compare.png into runs/<name>/; returns the content of the first."""
-    folder, table = workspace.run_folder(name), gather(points)
+    """Write compare.csv, compare.md and figures/compare.png into the grid's folder.
+
+    Args:
+        name: of the grid.
+        points: the values of the runs that are done, by the run's name.
+        failed: the reason of each other run, by its name.
+
+    Returns:
+        The content of compare.csv.
+    """
+    folder = workspace.run_folder(name)
+    table = gather(points)
     with workspace.replacing(folder / "compare.csv") as beside:
         table.to_csv(beside, index=False)
     with workspace.replacing(folder / "compare.md") as beside:
@@ -118,91 +159,114 @@ def write(name: str, points: dict[str, dict], failed: dict[str, str]) -> pd.Data
 
 def describe(name: str, table: pd.DataFrame, failed: dict[str, str]) -> str:
     """The content of `compare.md`."""
+    photographs = table["n"].max()
+    melanomas = table["positives"].max()
     several = table["seeds"].max()
+    by_setting = table.drop_duplicates("setting")
     parts = [
         f"# Runs of the grid {name}, compared",
-        f"Test split: {table['n'].max()} photographs, "
-        f"{table['positives'].max()} melanomas. Intervals: 95%, 2,000 draws of whole groups (patients, lesions).",
+        f"Test split: {photographs} photographs, {melanomas} melanomas. Intervals: 95%, 2,000 "
+        "draws of whole groups (patients, lesions).",
         markdown(table[["run", *FIGURES[:4]]]),
-    ]
-    parts += [
         "## Over seeds",
-        markdown(
-            table.drop_duplicates("setting")[["setting", "seeds", "auc_mean", "auc_min", "auc_max"]]
-        ),
+        markdown(by_setting[["setting", "seeds", "auc_mean", "auc_min", "auc_max"]]),
     ]
-    parts += [
-        f"Up to {several} runs a setting show how far training again moves an AUC. They are no test: so few give "
-        "no p-value, and two ranges that do not meet are no proof."
-        if several > 1
-        else "One run a setting: nothing here says how far training again would move an AUC. Add `--grid seed=0,1,2`."
-    ]
+    if several > 1:
+        parts.append(
+            f"Up to {several} runs a setting show how far training again moves an AUC. They are no "
+            "test: so few give no p-value, and two ranges that do not meet are no proof."
+        )
+    else:
+        parts.append(
+            "One run a setting: nothing here says how far training again would move an AUC. Add "
+            "`--grid seed=0,1,2`."
+        )
     for control in controls(table):
-        column, pairs = f"less_{control}", table.dropna(subset=f"less_{control}")
-        parts += [
-            f"## Less the run with {control} {CONTROLS[control]}",
-            "Difference in test AUC on the same photographs, all other parameters and the seed equal.",
-            markdown(pairs[["run", column, f"{column}_low", f"{column}_high"]]),
-            markdown(verdicts(table, control)),
-            "above, below: how many pairs have their whole interval above or below 0. Of many such intervals one "
-            "in twenty misses by chance: read all rows, not the best one.",
-        ]
-    parts += (
-        [
-            "No parameter of the grid has a control among its values (attention none, gamma 0): no differences."
-        ]
-        if not controls(table)
-        else []
-    )
-    parts += (
-        ["## Failed", *(f"- {point}: {reason}" for point, reason in failed.items())]
-        if failed
-        else []
-    )
+        parts += describe_control(table, control)
+    if not controls(table):
+        parts.append(
+            "No parameter of the grid has a control among its values (attention none, gamma 0): "
+            "no differences."
+        )
+    if failed:
+        parts.append("## Failed")
+        parts += [f"- {point}: {reason}" for point, reason in failed.items()]
     return "\n\n".join(parts) + "\n"
 
 
-def draw(table: pd.DataFrame) -> Figure:
-    """Each run's AUC with its interval, by setting, with the setting's mean; a panel for each control's differences."""
-    panels = ["auc", *(f"less_{name}" for name in controls(table))]
-    order = {name: place for place, name in enumerate(table["setting"].unique())}
-    figure = Figure(figsize=(2 + 4 * len(panels), 1.5 + 0.3 * len(table)), layout="constrained")
-    for axis, panel in zip(
-        figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels, strict=True
-    ):
-        axis.axvline(0.5 if panel == "auc" else 0, color="#666666", linestyle=":")
-        for place, (name, rows) in enumerate(table.groupby("setting", sort=False)):
-            colour = COLOURS[place % len(COLOURS)]
-            y = order[name] + (np.arange(len(rows)) - (len(rows) - 1) / 2) * 0.6 / max(1, len(rows))
-            low, high = rows[panel] - rows[f"{panel}_low"], rows[f"{panel}_high"] - rows[panel]
-            axis.errorbar(
-                rows[panel], y, xerr=[low, high], fmt="o", color=colour, markersize=4, linewidth=1
-            )
-            axis.plot(
-                [rows[panel].mean()] * 2,
-                [order[name] - 0.38, order[name] + 0.38],
-                color=colour,
-                linewidth=3,
-            )
-        axis.set(
-            title="test AUC"
-            if panel == "auc"
-            else f"AUC less that of {panel[5:]} {CONTROLS[panel[5:]]}",
-            xlabel="95% interval; bar: mean of the runs",
-            yticks=list(order.values()),
-            yticklabels=list(order),
-        )
-        axis.locator_params(axis="x", nbins=6)
-    axis.invert_yaxis()
-    return figure
+def describe_control(table: pd.DataFrame, name: str) -> list[str]:
+    """The paragraphs on the differences from the control of the parameter `name`."""
+    column = f"less_{name}"
+    pairs = table.dropna(subset=column)
+    return [
+        f"## Less the run with {name} {CONTROLS[name]}",
+        "Difference in test AUC on the same photographs, all other parameters and the seed equal.",
+        markdown(pairs[["run", column, f"{column}_low", f"{column}_high"]]),
+        markdown(verdicts(table, name)),
+        "above, below: how many pairs have their whole interval above or below 0. Of many such "
+        "intervals one in twenty misses by chance: read all rows, not the best one.",
+    ]
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """A table in Markdown; floats with three decimals."""
+    """A table in Markdown; floats with three decimals.
+
+    >>> print(markdown(pd.DataFrame({"run": ["a"], "auc": [0.51234]})))
+    | run | auc |
+    | --- | --- |
+    | a | 0.512 |
+    """
     lines = [list(table), ["---"] * table.shape[1], *table.itertuples(index=False)]
-    return "\n".join(
-        "| "
-        + " | ".join(f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in line)
-        + " |"
-        for line in lines
-    )
+    return "\n".join(markdown_row(line) for line in lines)
+
+
+def markdown_row(cells: Sequence) -> str:
+    texts = [f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in cells]
+    return f"| {' | '.join(texts)} |"
+
+
+# the figure
+
+
+def draw(table: pd.DataFrame) -> Figure:
+    """Each run's AUC with its interval, by setting; beside it a panel for each control.
+
+    Args:
+        table: of `gather`.
+    """
+    names = controls(table)
+    size = (2 + 4 * (1 + len(names)), 1.5 + 0.3 * len(table))
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(1, 1 + len(names), sharey=True, squeeze=False)[0]
+    draw_panel(axes[0], table, "auc", 0.5)
+    axes[0].set_title("test AUC")
+    for axis, name in zip(axes[1:], names, strict=True):
+        draw_panel(axis, table, f"less_{name}", 0)
+        axis.set_title(f"AUC less that of {name} {CONTROLS[name]}")
+    axes[0].invert_yaxis()
+    return figure
+
+
+def draw_panel(axis: Axes, table: pd.DataFrame, column: str, chance: float) -> None:
+    """One figure of each run with its interval, a line a setting, and the setting's mean."""
+    axis.axvline(chance, color=GREY, linestyle=":")
+    settings = list(table["setting"].unique())
+    for place, name in enumerate(settings):
+        rows = table[table["setting"] == name]
+        colour = COLOURS[place % len(COLOURS)]
+        beside = (np.arange(len(rows)) - (len(rows) - 1) / 2) * 0.6 / len(rows)
+        ends = [rows[column] - rows[f"{column}_low"], rows[f"{column}_high"] - rows[column]]
+        axis.errorbar(
+            rows[column],
+            place + beside,
+            xerr=ends,
+            fmt="o",
+            color=colour,
+            markersize=4,
+            linewidth=1,
+        )
+        mean = rows[column].mean()
+        axis.plot([mean, mean], [place - 0.38, place + 0.38], color=colour, linewidth=3)
+    axis.set_xlabel("95% interval; bar: mean of the runs")
+    axis.set_yticks(range(len(settings)), settings)
+    axis.locator_params(axis="x", nbins=6)
