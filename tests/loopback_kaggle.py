@@ -1,7 +1,8 @@
-"""Kaggle on this machine: an HTTP server for a zip, which Kaggle's own client talks to by environment variables alone.
+"""Kaggle on this machine: an HTTP server for a zip, to which variables lead Kaggle's own client.
 
-It answers as Kaggle does: who owns a token, 302 to a signed address, the zip from there, whole or from a byte on.
-`python tests/loopback_kaggle.py ZIP` serves until it is interrupted, and prints the variables to export.
+It answers as Kaggle does: who owns a token, 302 to a signed address, the zip from there, whole or
+from a byte on. `python tests/loopback_kaggle.py ZIP` serves until it is interrupted, and prints the
+variables to export.
 """
 
 import base64
@@ -12,12 +13,10 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-TOKEN, KEY, OAUTH, SIGNATURE = (
-    "KGAT_loopback_token",
-    "loopback-key",
-    "loopback-oauth-token",
-    "loopback-signature",
-)
+TOKEN = "KGAT_loopback_token"
+KEY = "loopback-key"
+OAUTH = "loopback-oauth-token"
+SIGNATURE = "loopback-signature"
 SECRETS = (TOKEN, KEY, OAUTH, SIGNATURE)  # what must stand in no output and in no file
 USER = "reader"
 STALL = 0  # in place of a status: the connection stays open, and nothing comes
@@ -26,12 +25,18 @@ STALL = 0  # in place of a status: the connection stays open, and nothing comes
 class LoopbackKaggle:
     """Serves `archive` as every data set, to TOKEN, to USER with KEY, or to OAUTH.
 
-    status: what DownloadDataset answers, 200 for the zip. bad_token: what IntrospectToken answers to another token.
-    oauth: what GenerateAccessToken answers. headers: more of them in a refusal. cuts: bytes after which the first
-    answers with the zip break off before its end, one for each. refusals: what the first DownloadDataset answer, a
-    status or STALL each. faults: what the first answers with the zip are instead, one for each: a function of the
-    handler and of the byte to start from, or None for a whole answer. `requests` is what came: dicts of
-    `name` (IntrospectToken, GenerateAccessToken, DownloadDataset or zip), `headers` and `body`.
+    Args:
+        status: what DownloadDataset answers, 200 for the zip.
+        bad_token: what IntrospectToken answers to another token.
+        oauth: what GenerateAccessToken answers.
+        headers: more of them in a refusal.
+        cuts: bytes after which the first answers with the zip break off before its end.
+        refusals: what the first DownloadDataset answer, a status or STALL each.
+        faults: what the first answers with the zip are instead: a function of the handler and of
+            the byte to start from, or None for a whole answer.
+
+    `requests` is what came: dicts of `name` (IntrospectToken, GenerateAccessToken, DownloadDataset
+    or zip), `headers` and `body`.
     """
 
     def __init__(
@@ -46,21 +51,19 @@ class LoopbackKaggle:
         refusals: tuple[int, ...] = (),
         faults: tuple = (),
     ):
-        self.content, self.status, self.bad_token, self.oauth = (
-            archive.read_bytes(),
-            status,
-            bad_token,
-            oauth,
-        )
-        self.headers, self.cuts, self.refusals, self.faults = (
-            dict(headers),
-            list(cuts),
-            list(refusals),
-            list(faults),
-        )
-        self.requests, self.closing = [], threading.Event()
+        self.content = archive.read_bytes()
+        self.status = status
+        self.bad_token = bad_token
+        self.oauth = oauth
+        self.headers = dict(headers)
+        self.cuts = list(cuts)
+        self.refusals = list(refusals)
+        self.faults = list(faults)
+        self.requests = []
+        self.closing = threading.Event()
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads, self.server.kaggle = True, self
+        self.server.daemon_threads = True
+        self.server.kaggle = self
 
     def __enter__(self):
         threading.Thread(
@@ -78,8 +81,9 @@ class LoopbackKaggle:
         return [request["name"] for request in self.requests]
 
     def environment(self, home: Path) -> dict[str, str]:
-        """The variables that lead Kaggle's client here, with `home` as the home folder. No credentials."""
-        proxy = f"http://127.0.0.1:{self.server.server_address[1]}"  # once the server is closed: nobody, no network
+        """The variables that lead Kaggle's client here, with this home folder; no credentials."""
+        # once the server is closed there is nobody, as without a network
+        proxy = f"http://127.0.0.1:{self.server.server_address[1]}"
         return {
             "KAGGLE_API_ENVIRONMENT": "LOCALHOST",
             "HTTP_PROXY": proxy,
@@ -114,19 +118,18 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def do_POST(self):
-        kaggle, name = self.server.kaggle, self.path.rsplit("/", 1)[1]
+        kaggle = self.server.kaggle
+        name = self.path.rsplit("/", 1)[1]
         body = self.record(name)
         basic = "Basic " + base64.b64encode(f"{USER}:{KEY}".encode()).decode()
         if name == "IntrospectToken":
-            known = body["token"] == TOKEN
-            self.answer(
-                200 if known else kaggle.bad_token,
-                {"active": known, "username": USER if known else ""},
-            )
+            if body["token"] == TOKEN:
+                self.answer(200, {"active": True, "username": USER})
+            else:
+                self.answer(kaggle.bad_token, {"active": False, "username": ""})
         elif name == "GenerateAccessToken":
-            self.answer(
-                kaggle.oauth, {"token": OAUTH, "expiresIn": 3600} if kaggle.oauth == 200 else {}
-            )
+            granted = {"token": OAUTH, "expiresIn": 3600}
+            self.answer(kaggle.oauth, granted if kaggle.oauth == 200 else {})
         elif self.headers["Authorization"] not in (f"Bearer {TOKEN}", f"Bearer {OAUTH}", basic):
             self.answer(401, {"code": 401, "message": "Unauthorized"})
         elif kaggle.refusals or kaggle.status != 200:
@@ -142,20 +145,18 @@ class Handler(BaseHTTPRequestHandler):
         kaggle = self.server.kaggle
         self.record("zip")
         start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").removesuffix("-"))
-        whole, size = kaggle.content, len(kaggle.content)
+        rest = kaggle.content[start:]
         fault = kaggle.faults.pop(0) if kaggle.faults else None
         if fault:
             fault(self, start)
             return
-        self.send_zip(start, size - start)
-        self.wfile.write(
-            whole[start : min(start + kaggle.cuts.pop(0), size - 1)]
-            if kaggle.cuts
-            else whole[start:]
-        )
+        self.send_zip(start, len(rest))
+        if kaggle.cuts:
+            rest = rest[:-1][: kaggle.cuts.pop(0)]
+        self.wfile.write(rest)
 
     def send_zip(self, start: int, length: int) -> None:
-        """The head of an answer with the zip from byte `start` on, which says that `length` bytes follow."""
+        """The head of an answer with the zip from byte `start` on: `length` bytes are to follow."""
         size = len(self.server.kaggle.content)
         self.send_response(206 if "Range" in self.headers else 200)
         self.send_header("Content-Type", "application/zip")
