@@ -13,7 +13,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-TOKEN = "KGAT_loopback_token"
+TOKEN = "KGAT_loopback_token"  # noqa: S105 - of this server alone
 KEY = "loopback-key"
 OAUTH = "loopback-oauth-token"
 SIGNATURE = "loopback-signature"
