@@ -1,7 +1,9 @@
-"""Does the network use its attention? For notebook deeper/does_it_use_its_attention: change maps, pixels and weights.
+"""Does the network use its attention? Change maps, pixels or weights, and watch the answer.
 
-That a map lies on the lesion (notebook 06) does not show that the answer rests on it. Here something is changed that
-the answer should rest on, and the answer is watched. Maps are [N, 1, h, w], each in its own size and scale.
+That a map lies on the lesion (notebook 06) does not show that the answer rests on it. Notebook
+deeper/does_it_use_its_attention changes what the answer should rest on: the maps (`take_apart`,
+`interventions`), the pixels (`curves`, `hidden`), the weights (`cascade`), the photograph's turn
+(`turned`). Maps are [N, 1, h, w], each in its own size and scale.
 """
 
 import copy
@@ -22,210 +24,315 @@ from helpers.scores import bootstrap
 from helpers.training.batches import Photographs
 
 CHANGES = ("uniform", "another's", "reversed", "mask")
+# whose map is replaced
 BLOCKS = {
     "pool-3": ("pool3",),
     "pool-4": ("pool4",),
     "both": ("pool3", "pool4"),
-}  # whose map is replaced
+}
+VIEWS = (
+    "whole",
+    "no lesion, black",
+    "no lesion, skin",
+    "no background, black",
+    "no background, skin",
+)
+# of `cascade`: how the names of a stage's weights start; in the backbone, the layers that have any
 STAGES = {
     "classifier": ("classifier.",),
     "attention": ("attention3.", "attention4."),
-    **{
-        f"block {number}": tuple(f"backbone.{layer}." for layer in layers)
-        for number, layers in (
-            (5, range(34, 43)),
-            (4, range(24, 33)),
-            (3, range(14, 23)),
-            (2, range(7, 13)),
-            (1, range(6)),
-        )
-    },
+    "block 5": tuple(f"backbone.{layer}." for layer in (34, 35, 37, 38, 40, 41)),
+    "block 4": tuple(f"backbone.{layer}." for layer in (24, 25, 27, 28, 30, 31)),
+    "block 3": tuple(f"backbone.{layer}." for layer in (14, 15, 17, 18, 20, 21)),
+    "block 2": tuple(f"backbone.{layer}." for layer in (7, 8, 10, 11)),
+    "block 1": tuple(f"backbone.{layer}." for layer in (0, 1, 3, 4)),
 }
 
 
-class Evidence(NamedTuple):
-    """Logits taken apart. Each is linear in the maps: `rest` + the sum of map * value over all positions of both.
+class Contributions(NamedTuple):
+    """Logits taken apart: each is `rest` + the sum of map * value over all positions of both maps.
 
-    values: what a position adds to the logit where its map is 1. rest: what does not pass through attention (pool-5's
-    part and the bias), [N]. masks: [N, 1, H, W], 0 to 1, or None. All float32, on the CPU.
+    All float32, on the CPU.
     """
 
     maps: dict[str, Tensor]  # attention; "pool3": [N, 1, H/8, W/8], "pool4": [N, 1, H/16, W/16]
-    values: dict[str, Tensor]  # the same
-    rest: Tensor
-    masks: Tensor | None
+    values: dict[str, Tensor]  # the same; what a position adds to the logit where its map is 1
+    rest: Tensor  # [N], what does not pass through attention: pool-5's part and the bias
+    masks: Tensor | None  # [N, 1, H, W], 0 to 1
 
 
-def evidence(
+def batches_of(rows: np.ndarray, batch_size: int) -> list[np.ndarray]:
+    """Rows of the cache, at most batch_size at a time. ValueError where there are none."""
+    if len(rows) == 0:
+        raise ValueError("rows is empty: expected the numbers of one or more rows of the cache")
+    return np.split(rows, range(batch_size, len(rows), batch_size))
+
+
+def take_apart(
     network: AttnVGG,
     photographs: Photographs,
     rows: np.ndarray,
     config: dict,
     *,
     batch_size: int = 32,
-) -> Evidence:
-    """`Evidence` of these rows of the cache; values are the logits' gradients by the maps. ValueError without maps."""
+) -> Contributions:
+    """The network's logits as what each position of its maps contributes, and the rest.
+
+    The logit is linear in the maps, so that the values are its gradient by them.
+
+    Args:
+        network: with attention; is put in evaluation mode.
+        photographs: the cache.
+        rows: those to take apart.
+        config: of the network: image_size, view, mean, std.
+        batch_size: photographs at a time.
+
+    Raises:
+        ValueError: for a network without attention, and where there are no rows.
+    """
     if network.attention == "none":
         raise ValueError(
-            "attention is 'none', expected 'softmax' or 'sigmoid': there is no map to change"
+            "attention is 'none', expected a network with maps: there is no map to change"
         )
     weights = {
         name: value.detach().requires_grad_(".score." in name)  # no graph below the maps
         for name, value in network.eval().named_parameters()
     }
-    parts = []
-    for batch in np.split(rows, range(batch_size, len(rows), batch_size)):
-        images, masks = photographs.evaluation(batch, config)
-        logits, *maps = functional_call(network, weights, (images,))
-        values = torch.autograd.grad(logits.sum(), maps)
-        parts.append([*maps, *values, masks, logits.squeeze(1)])
-    map3, map4, value3, value4, masks, logits = (
-        None if one[0] is None else torch.cat(one).detach().cpu()
-        for one in zip(*parts, strict=True)
+    maps = {"pool3": [], "pool4": []}
+    values = {"pool3": [], "pool4": []}
+    logits = []
+    masks = []
+    for batch in batches_of(rows, batch_size):
+        images, batch_masks = photographs.evaluation(batch, config)
+        output = functional_call(network, weights, (images,))
+        own = {"pool3": output.pool3_map, "pool4": output.pool4_map}
+        gradients = torch.autograd.grad(output.logits.sum(), list(own.values()))
+        for name, gradient in zip(own, gradients, strict=True):
+            maps[name].append(own[name].detach().cpu())
+            values[name].append(gradient.cpu())
+        logits.append(output.logits.detach().cpu().squeeze(1))
+        if batch_masks is not None:
+            masks.append(batch_masks.cpu())
+    through_maps = Contributions(
+        maps={name: torch.cat(parts) for name, parts in maps.items()},
+        values={name: torch.cat(parts) for name, parts in values.items()},
+        rest=torch.zeros(len(rows)),
+        masks=torch.cat(masks) if masks else None,
     )
-    found = Evidence(
-        {"pool3": map3, "pool4": map4}, {"pool3": value3, "pool4": value4}, torch.zeros(1), masks
-    )
-    return found._replace(rest=logits - logits_of(found))
+    return through_maps._replace(rest=torch.cat(logits) - logits_of(through_maps))
 
 
-def logits_of(found: Evidence, maps: dict[str, Tensor] | None = None) -> Tensor:
-    """Logits [N] with these maps in place of the network's own (those not given stay)."""
-    maps = found.maps | (maps or {})
-    return found.rest + sum(
-        (maps[name] * values).sum(dim=(1, 2, 3)) for name, values in found.values.items()
-    )
+def logits_of(parts: Contributions, maps: dict[str, Tensor] | None = None) -> Tensor:
+    """Logits [N] with other maps in place of the network's own.
+
+    Args:
+        parts: of `take_apart`.
+        maps: by name as in `parts.maps`, of the same shapes; those not given stay.
+
+    >>> grid = {"pool4": torch.tensor([[[[0.75, 0.25]]]])}
+    >>> value = {"pool4": torch.tensor([[[[2.0, -4.0]]]])}
+    >>> parts = Contributions(grid, value, rest=torch.tensor([1.0]), masks=None)
+    >>> logits_of(parts).tolist()  # 1 + 0.75 * 2 - 0.25 * 4
+    [1.5]
+    >>> logits_of(parts, {"pool4": torch.tensor([[[[0.5, 0.5]]]])}).tolist()
+    [0.0]
+    """
+    used = parts.maps | (maps or {})
+    through_maps = torch.zeros_like(parts.rest)
+    for name, values in parts.values.items():
+        through_maps += (used[name] * values).sum(dim=(1, 2, 3))
+    return parts.rest + through_maps
 
 
-def strangers(groups: np.ndarray) -> np.ndarray:
-    """For each photograph the number of one of another group, each taken once: [N]. ValueError where there is none."""
-    order, largest = (
-        np.argsort(np.asarray(groups), kind="stable"),
-        int(pd.Series(groups).value_counts().max()),
-    )
+def donors(groups: np.ndarray) -> np.ndarray:
+    """For each photograph one of another group, each taken once.
+
+    Args:
+        groups: [N], of patients or lesions.
+
+    Returns:
+        Their numbers, [N].
+
+    Raises:
+        ValueError: where more than half are of one group, so that it cannot be.
+
+    >>> donors(np.array(["a", "a", "b", "b", "c"])).tolist()
+    [3, 4, 0, 1, 2]
+    """
+    order = np.argsort(np.asarray(groups), kind="stable")
+    largest = int(pd.Series(groups).value_counts().max())
     if 2 * largest > len(order):
         raise ValueError(
             f"{largest} of {len(order)} photographs are of one group: expected at most half"
         )
-    return np.roll(order, largest)[
-        order.argsort()
-    ]  # sorted by group, so large a step leaves every group
+    # sorted by group, so large a step leaves every group
+    return np.roll(order, largest)[order.argsort()]
 
 
 def replace(
-    change: str, maps: Tensor, *, groups: np.ndarray, masks: Tensor | None = None
+    change: str,
+    maps: Tensor,
+    *,
+    groups: np.ndarray,
+    masks: Tensor | None = None,
 ) -> Tensor:
-    """Maps [N, 1, h, w] changed, each with the sum that it had.
+    """Changed maps, each with the sum that it had.
 
-    uniform: one value everywhere. another's: of a photograph of another group. reversed: the same values, the largest
-    where the smallest was. mask: the lesion's share of each cell; NaN where there is no lesion to see.
+    Args:
+        change: one of CHANGES. uniform: one value everywhere. another's: of a photograph of
+            another group. reversed: the same values, the largest where the smallest was. mask: the
+            lesion's share of each cell.
+        maps: [N, 1, h, w].
+        groups: [N], of patients or lesions.
+        masks: [N, 1, H, W], 0 to 1.
+
+    Returns:
+        [N, 1, h, w]; of "mask" NaN where there is no lesion to see.
+
+    Raises:
+        ValueError: for another change; where more than half are of one group.
     """
     if change == "uniform":
         return maps.mean(dim=(2, 3), keepdim=True).expand_as(maps)
     if change == "reversed":
         flat = maps.flatten(1)  # [N, h*w]
         ranked = flat.sort(dim=1, stable=True)
-        return (
-            torch.empty_like(flat).scatter(1, ranked.indices, ranked.values.flip(1)).view_as(maps)
-        )
+        turned_over = torch.empty_like(flat).scatter(1, ranked.indices, ranked.values.flip(1))
+        return turned_over.view_as(maps)
     if change == "another's":
-        new = maps[torch.from_numpy(strangers(groups))]
+        new = maps[torch.from_numpy(donors(groups))]
+    elif change == "mask" and masks is not None:
+        new = functional.adaptive_avg_pool2d(masks, maps.shape[-2:])
     elif change == "mask":
-        new = (
-            functional.adaptive_avg_pool2d(masks, maps.shape[-2:])
-            if masks is not None
-            else maps * torch.nan
-        )
+        new = torch.full_like(maps, torch.nan)
     else:
         raise ValueError(f"change is one of {', '.join(CHANGES)}, not {change!r}")
     return new * (maps.sum(dim=(2, 3), keepdim=True) / new.sum(dim=(2, 3), keepdim=True))
 
 
-def interventions(table: pd.DataFrame, found: Evidence) -> pd.DataFrame:
-    """What each of CHANGES in each of BLOCKS does to the test AUC, with 95% intervals over groups.
+def interventions(table: pd.DataFrame, parts: Contributions) -> pd.DataFrame:
+    """What each of CHANGES in each of BLOCKS does to the test AUC.
 
-    table: the test photographs: image_id, split, group, target. value: AUC with the changed map less that with the
-    network's own. moved: how far a logit goes, in standard deviations of the logits. Not measurable: left out.
+    Args:
+        table: the test photographs, in the order of `parts`: image_id, split, group, target.
+        parts: of `take_apart`.
+
+    Returns:
+        A row each: block, change; value, the AUC with the changed map less that with the
+        network's own, with low and high, its 95% interval over groups, and n; moved, how far a
+        logit goes, in standard deviations of the logits. What cannot be measured is left out.
+
+    Raises:
+        ValueError: where more than half of the photographs are of one group.
     """
-    own, rows = logits_of(found), []
+    own = logits_of(parts)
+    rows = []
     for block, names in BLOCKS.items():
         for change in CHANGES:
-            new = logits_of(
-                found,
-                {
-                    name: replace(
-                        change, found.maps[name], groups=table["group"], masks=found.masks
-                    )
-                    for name in names
-                },
+            maps = {}
+            for name in names:
+                maps[name] = replace(
+                    change, parts.maps[name], groups=table["group"], masks=parts.masks
+                )
+            new = logits_of(parts, maps)
+            measurable = new.isfinite().numpy()  # a mask may show no lesion
+            gap = bootstrap.auc_difference(
+                table.assign(logit=new.numpy())[measurable],
+                table.assign(logit=own.numpy())[measurable],
             )
-            first, second = (
-                table.assign(logit=one.numpy())[new.isfinite().numpy()] for one in (new, own)
-            )
-            if gap := bootstrap.auc_difference(first, second):
-                moved = (new - own).abs().nanmean() / own.std()
-                rows.append({"block": block, "change": change, **gap, "moved": moved.item()})
+            if gap is None:
+                continue
+            moved = (new - own).abs().nanmean() / own.std()
+            rows.append({"block": block, "change": change, **gap, "moved": moved.item()})
     return pd.DataFrame(rows)
 
 
 def ranking(maps: Tensor, size: tuple[int, int], *, seed: int = 0) -> Tensor:
-    """Pixels of each photograph, those where the map is largest first: numbers [N, H*W]. Ties in random order."""
+    """The pixels of each photograph, those where its map is largest first, ties in random order.
+
+    Args:
+        maps: [N, 1, h, w].
+        size: (H, W) of the photographs; the maps are enlarged to it.
+        seed: of the ties.
+
+    Returns:
+        Numbers of pixels, row by row, [N, H*W].
+    """
     flat = functional.interpolate(maps, size=size, mode="bilinear", align_corners=False).flatten(1)
-    mixed = (
-        torch.rand(flat.shape, generator=torch.Generator().manual_seed(seed))
-        .argsort(dim=1)
-        .to(flat.device)
-    )
-    return mixed.gather(1, flat.gather(1, mixed).argsort(dim=1, descending=True, stable=True))
+    generator = torch.Generator().manual_seed(seed)
+    mixed = torch.rand(flat.shape, generator=generator).argsort(dim=1).to(flat.device)
+    # a stable sort of mixed pixels leaves equal ones as they were mixed
+    order = flat.gather(1, mixed).argsort(dim=1, descending=True, stable=True)
+    return mixed.gather(1, order)
 
 
 @torch.no_grad()
 def curves(
-    network: AttnVGG, images: Tensor, maps: Tensor, *, steps: int = 8, seed: int = 0
+    network: AttnVGG,
+    images: Tensor,
+    maps: Tensor,
+    *,
+    steps: int = 8,
+    seed: int = 0,
 ) -> dict[str, Tensor]:
-    """Deletion and insertion (Petsiuk et al., BMVC 2018) of pixels ranked by maps: each [N, steps + 1] on the CPU.
+    """Deletion and insertion of pixels ranked by maps (Petsiuk et al., "RISE", BMVC 2018).
 
-    Entry k: the probability of the answer that the network gives to the whole photograph, with k / steps of its pixels
-    hidden (deletion) or shown (insertion), the highest ranked first. What is hidden has the photograph's mean colour.
+    Args:
+        network: is put in evaluation mode.
+        images: [N, 3, H, W], normalised.
+        maps: [N, 1, h, w].
+        steps: from none of the pixels to all.
+        seed: of ties in a map.
+
+    Returns:
+        deletion and insertion, each [N, steps + 1] on the CPU. Entry k is the probability of the
+        answer that the network gives to the whole photograph, with k / steps of its pixels hidden
+        (deletion) or shown (insertion), the highest ranked first. What is hidden has the
+        photograph's mean colour.
     """
+    network.eval()
     N, _, H, W = images.shape
-    fill, order = images.mean(dim=(2, 3), keepdim=True), ranking(maps, (H, W), seed=seed)
-    place = order.argsort(dim=1).view(N, 1, H, W)  # 0: ranked first
-    cuts = [round(step * H * W / steps) for step in range(steps + 1)]
-    hidden = {
-        "deletion": [place < cut for cut in cuts],
-        "insertion": [place >= cut for cut in cuts],
+    mean_colour = images.mean(dim=(2, 3), keepdim=True)
+    rank = ranking(maps, (H, W), seed=seed).argsort(dim=1).view(N, 1, H, W)  # 0: ranked first
+    deletion = []
+    insertion = []
+    for step in range(steps + 1):
+        first = rank < round(step * H * W / steps)
+        deletion.append(network(torch.where(first, mean_colour, images)).logits)
+        insertion.append(network(torch.where(first, images, mean_colour)).logits)
+    sign = torch.where(deletion[0] > 0, 1.0, -1.0)  # of the whole photograph, [N, 1]
+    return {
+        "deletion": (sign * torch.cat(deletion, dim=1)).sigmoid().cpu(),
+        "insertion": (sign * torch.cat(insertion, dim=1)).sigmoid().cpu(),
     }
-    answers = {
-        name: torch.cat(
-            [network.eval()(torch.where(where, fill, images)).logits for where in wheres], dim=1
-        )
-        for name, wheres in hidden.items()
-    }  # [N, steps + 1]
-    sign = torch.where(answers["deletion"][:, :1] > 0, 1.0, -1.0)  # of the whole photograph
-    return {name: (sign * logits).sigmoid().cpu() for name, logits in answers.items()}
 
 
 def views(images: Tensor, masks: Tensor, config: dict) -> dict[str, Tensor]:
-    """Normalised images [N, 3, H, W] whole, and with the lesion (masks [N, 1, H, W], 0 to 1), or all else, hidden.
+    """Photographs whole, without their lesion, and without all else.
 
-    Filled with black, as Bissoto et al. (CVPR workshops 2019) do, or with the mean colour of what is not the lesion.
+    What is hidden is black (Bissoto et al., "(De)constructing bias on skin lesion datasets", CVPR
+    workshops 2019), or has the mean colour of what is not the lesion.
+
+    Args:
+        images: [N, 3, H, W], normalised.
+        masks: [N, 1, H, W]; lesion where at least 0.5.
+        config: of the network, with mean and std of the normalisation.
+
+    Returns:
+        By name (VIEWS), each [N, 3, H, W].
     """
     lesion = masks >= 0.5
-    mean, std = (
-        torch.tensor(config[name], device=images.device).view(1, 3, 1, 1)
-        for name in ("mean", "std")
-    )
-    skin = (images * ~lesion).sum(dim=(2, 3), keepdim=True) / (~lesion).sum(
-        dim=(2, 3), keepdim=True
-    ).clamp(min=1)
+    mean = torch.tensor(config["mean"], device=images.device).view(1, 3, 1, 1)
+    std = torch.tensor(config["std"], device=images.device).view(1, 3, 1, 1)
+    black = -mean / std
+    area = (~lesion).sum(dim=(2, 3), keepdim=True).clamp(min=1)
+    skin = (images * ~lesion).sum(dim=(2, 3), keepdim=True) / area
     return {
         "whole": images,
-        **{
-            f"no {name}, {colour}": torch.where(where, fill, images)
-            for name, where in (("lesion", lesion), ("background", ~lesion))
-            for colour, fill in (("black", -mean / std), ("skin", skin))
-        },
+        "no lesion, black": torch.where(lesion, black, images),
+        "no lesion, skin": torch.where(lesion, skin, images),
+        "no background, black": torch.where(lesion, images, black),
+        "no background, skin": torch.where(lesion, images, skin),
     }
 
 
@@ -238,75 +345,118 @@ def hidden(
     *,
     batch_size: int = 64,
 ) -> pd.DataFrame:
-    """Logits of the `views` of these rows of the cache, a column each; NaN where there is no lesion to see."""
+    """The network's logits for the `views` of photographs.
+
+    Args:
+        network: is put in evaluation mode.
+        photographs: the cache.
+        rows: those to look at.
+        config: of the network: image_size, view, mean, std.
+        batch_size: photographs at a time.
+
+    Returns:
+        A column for each of VIEWS, indexed by `rows`; NaN where there is no lesion to see, so
+        everywhere in a run without masks.
+
+    Raises:
+        ValueError: where there are no rows.
+    """
+    network.eval()
     parts = []
-    for batch in np.split(rows, range(batch_size, len(rows), batch_size)):
+    for batch in batches_of(rows, batch_size):
         images, masks = photographs.evaluation(batch, config)
-        seen = torch.where((masks >= 0.5).flatten(1).any(dim=1), 0.0, torch.nan)  # [B]
-        parts.append(
-            pd.DataFrame(
-                {
-                    name: (network.eval()(view).logits.squeeze(1) + seen).cpu().numpy()
-                    for name, view in views(images, masks, config).items()
-                },
-                index=batch,
-            )
-        )
+        logits = pd.DataFrame(np.nan, index=batch, columns=list(VIEWS), dtype=np.float32)
+        if masks is not None:
+            seen = (masks >= 0.5).flatten(1).any(dim=1).cpu().numpy()  # [B]
+            for name, view in views(images, masks, config).items():
+                answers = network(view).logits.squeeze(1).cpu().numpy()
+                logits[name] = np.where(seen, answers, np.float32(np.nan))
+        parts.append(logits)
     return pd.concat(parts)
 
 
 def cascade(network: AttnVGG, *, seed: int = 0) -> Iterator[tuple[str, AttnVGG]]:
-    """The network, then with more and more of it untrained, from the classifier down (Adebayo et al., NeurIPS 2018).
+    """The network, then with more and more of it untrained, from the classifier down.
 
-    Yields the stage (STAGES) and a copy, which the next stage changes further. Untrained is as `AttnVGG` starts.
+    Adebayo et al., "Sanity checks for saliency maps", NeurIPS 2018. Untrained is as `AttnVGG`
+    starts, drawn by `seed`; the network itself stays as it is.
+
+    Yields:
+        "trained", then each of STAGES; and a copy of the network, which the next stage changes
+        further.
     """
-    fresh, network = (
-        localisation.untrained(network, seed).state_dict(),
-        copy.deepcopy(network).eval(),
-    )
+    fresh = localisation.untrained(network, seed).state_dict()
+    network = copy.deepcopy(network).eval()
     yield "trained", network
     for stage, prefixes in STAGES.items():
         state = network.state_dict()
-        network.load_state_dict(
-            state | {name: value for name, value in fresh.items() if name.startswith(prefixes)}
-        )
+        for name, value in fresh.items():
+            if name.startswith(prefixes):
+                state[name] = value
+        network.load_state_dict(state)
         yield stage, network
 
 
+def unit_ranks(maps: Tensor) -> Tensor:
+    """Each map's ranks, centred and of length 1, float64 [N, h*w]; zeros of a constant map."""
+    ranks = torch.from_numpy(rankdata(maps.detach().cpu().flatten(1), axis=1))
+    return functional.normalize(ranks - ranks.mean(dim=1, keepdim=True), dim=1)
+
+
 def rank_correlation(first: Tensor, second: Tensor) -> Tensor:
-    """Spearman's rank correlation of each map with the other, [N]; 0 where one of them is constant, 1 where both."""
-    first, second = (
-        torch.from_numpy(rankdata(maps.detach().cpu().flatten(1), axis=1))
-        for maps in (first, second)
-    )
-    first, second = (
-        functional.normalize(ranks - ranks.mean(dim=1, keepdim=True), dim=1)
-        for ranks in (first, second)
-    )
+    """Spearman's rank correlation of each map with its counterpart.
+
+    Args:
+        first: [N, 1, h, w].
+        second: the same shape.
+
+    Returns:
+        float64 [N], -1 to 1; 0 where one of the two is constant, 1 where both are.
+
+    >>> maps = torch.tensor([0.1, 0.3, 0.2, 0.9]).view(1, 1, 2, 2)
+    >>> round(rank_correlation(maps, maps**2).item(), 6)
+    1.0
+    """
+    first = unit_ranks(first)
+    second = unit_ranks(second)
     constant = (first == 0).all(dim=1) & (second == 0).all(dim=1)
     return torch.where(constant, 1.0, (first * second).sum(dim=1))
 
 
 def turn(images: Tensor, number: int, *, back: bool = False) -> Tensor:
-    """One of the eight turns of a square [..., H, W]: quarters number % 4, flipped left to right first from 4 on."""
-    flip, quarters, sides = (-1,) if number >= 4 else (), number % 4, (-2, -1)
-    return (
-        images.rot90(-quarters, sides).flip(flip)
-        if back
-        else images.flip(flip).rot90(quarters, sides)
-    )
+    """One of the eight turns of a square.
+
+    Args:
+        images: [..., S, S].
+        number: 0 to 7: number % 4 quarters to the left, from 4 on flipped left to right before.
+        back: undo it instead.
+    """
+    sides = (-2, -1)
+    if back:
+        images = images.rot90(-number, sides)
+        return images.flip(-1) if number >= 4 else images
+    if number >= 4:
+        images = images.flip(-1)
+    return images.rot90(number, sides)
 
 
 def turned(network: AttnVGG, images: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-    """Maps of the eight turns of images [N, 3, S, S], each turned back: [8, N, 1, h, w]; and logits [8, N]."""
-    found = [attribution.grad_cam(network, turn(images, number)) for number in range(8)]
-    maps = {
-        "attention_pool3": [output.pool3_map for _, output in found],
-        "attention_pool4": [output.pool4_map for _, output in found],
-        "grad_cam": [cam for cam, _ in found],
-    }
-    maps = {
-        name: torch.stack([turn(grid, number, back=True) for number, grid in enumerate(grids)])
-        for name, grids in maps.items()
-    }
-    return maps, torch.stack([output.logits.squeeze(1) for _, output in found])
+    """What the network says of the eight turns of photographs.
+
+    Args:
+        network: with attention; is put in evaluation mode.
+        images: [N, 3, S, S], normalised.
+
+    Returns:
+        Maps (attention_pool3, attention_pool4, grad_cam), each turned back, [8, N, 1, h, w]; and
+        logits, [8, N].
+    """
+    maps = {"attention_pool3": [], "attention_pool4": [], "grad_cam": []}
+    logits = []
+    for number in range(8):
+        cam, output = attribution.grad_cam(network, turn(images, number))
+        maps["attention_pool3"].append(turn(output.pool3_map, number, back=True))
+        maps["attention_pool4"].append(turn(output.pool4_map, number, back=True))
+        maps["grad_cam"].append(turn(cam, number, back=True))
+        logits.append(output.logits.squeeze(1))
+    return {name: torch.stack(grids) for name, grids in maps.items()}, torch.stack(logits)

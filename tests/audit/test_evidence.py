@@ -1,7 +1,8 @@
-"""helpers/interventions.py against hooks in the network itself, plain loops, hand computations and symmetries."""
+"""helpers/audit/evidence.py against hooks in the network, plain loops, hand work, symmetries."""
 
 import copy
 import math
+import statistics
 
 import numpy as np
 import pandas as pd
@@ -38,7 +39,7 @@ def network(request):
 
 @pytest.fixture
 def cached(tmp_path):
-    """Six photographs of 70 pixels; the fourth has no lesion."""
+    """Six photographs of 70 pixels, with masks or without; the fourth has no lesion."""
     rng = np.random.default_rng(0)
     masks = np.zeros((6, 70, 70), np.uint8)
     for number in (0, 1, 2, 4, 5):
@@ -46,9 +47,13 @@ def cached(tmp_path):
     pixels = rng.integers(0, 255, (6, 70, 70, 3), dtype=np.uint8)
     for name, rows in (("pixels", pixels), ("masks", masks)):
         fill(tmp_path / f"{name}.npy", rows.shape, rows.__getitem__, name)
-    return Photographs(
-        {"file": tmp_path / "pixels.npy", "masks_file": tmp_path / "masks.npy"}, torch.device("cpu")
-    )
+
+    def photographs(masked: bool = True) -> Photographs:
+        masks_file = str(tmp_path / "masks.npy") if masked else ""
+        cache = {"file": str(tmp_path / "pixels.npy"), "masks_file": masks_file}
+        return Photographs(cache, torch.device("cpu"))
+
+    return photographs
 
 
 def forced(network: AttnVGG, images: torch.Tensor, maps: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -56,17 +61,17 @@ def forced(network: AttnVGG, images: torch.Tensor, maps: dict[str, torch.Tensor]
 
     def hook(grid):
         def put(block, given, _):
-            weighted = (grid * given[0]).flatten(2)
-            return grid, weighted.sum(dim=2) if block.normalization == "softmax" else weighted.mean(
-                dim=2
-            )
+            weighted = (grid * given[0]).flatten(2)  # [B, C, h*w]
+            if block.normalization == "softmax":
+                return grid, weighted.sum(dim=2)
+            return grid, weighted.mean(dim=2)
 
         return put
 
-    handles = [
-        getattr(network, name.replace("pool", "attention")).register_forward_hook(hook(grid))
-        for name, grid in maps.items()
-    ]
+    handles = []
+    for name, grid in maps.items():
+        block = getattr(network, name.replace("pool", "attention"))
+        handles.append(block.register_forward_hook(hook(grid)))
     with torch.no_grad():
         logits = network(images).logits.squeeze(1)
     for handle in handles:
@@ -76,92 +81,106 @@ def forced(network: AttnVGG, images: torch.Tensor, maps: dict[str, torch.Tensor]
 
 def test_without_a_change_the_sum_is_the_networks_own_logit(network, cached):
     rows = np.array([5, 0, 2])
-    images, masks = cached.evaluation(rows, CONFIG)
+    images, masks = cached().evaluation(rows, CONFIG)
     with torch.no_grad():
         output = network(images)
-    found = evidence.evidence(network.train(), cached, rows, CONFIG, batch_size=2)
-    torch.testing.assert_close(
-        evidence.logits_of(found), output.logits.squeeze(1), rtol=1e-4, atol=1e-4
-    )
-    torch.testing.assert_close(
-        (found.maps["pool3"], found.maps["pool4"], found.masks), (*output[1:], masks)
-    )
-    assert all(one.requires_grad and one.grad is None for one in network.parameters())
+    parts = evidence.take_apart(network.train(), cached(), rows, CONFIG, batch_size=2)
+    logits = evidence.logits_of(parts)
+    torch.testing.assert_close(logits, output.logits.squeeze(1), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(parts.maps["pool3"], output.pool3_map)
+    torch.testing.assert_close(parts.maps["pool4"], output.pool4_map)
+    torch.testing.assert_close(parts.masks, masks)
+    for parameter in network.parameters():
+        assert parameter.requires_grad and parameter.grad is None
+
+
+def test_logits_are_taken_apart_without_masks_as_well(network, cached):
+    rows = np.arange(3)
+    with_masks = evidence.take_apart(network, cached(), rows, CONFIG)
+    without = evidence.take_apart(network, cached(masked=False), rows, CONFIG)
+    assert without.masks is None
+    assert torch.equal(without.rest, with_masks.rest)
+
+
+def test_no_rows_are_refused(network, cached):
+    for measure in (evidence.take_apart, evidence.hidden):
+        with pytest.raises(ValueError, match="rows is empty"):
+            measure(network, cached(), np.array([], int), CONFIG)
 
 
 @pytest.mark.parametrize("names", list(evidence.BLOCKS.values()), ids=list(evidence.BLOCKS))
 def test_changed_maps_give_the_logits_of_the_network_with_those_maps(network, cached, names):
     rows = np.arange(6)
-    images, _ = cached.evaluation(rows, CONFIG)
-    found = evidence.evidence(network, cached, rows, CONFIG)
+    images, _ = cached().evaluation(rows, CONFIG)
+    parts = evidence.take_apart(network, cached(), rows, CONFIG)
     for change in evidence.CHANGES:
-        maps = {
-            name: evidence.replace(change, found.maps[name], groups=np.arange(6), masks=found.masks)
-            for name in names
-        }
-        new, expected = evidence.logits_of(found, maps), forced(network, images, maps)
+        maps = {}
+        for name in names:
+            maps[name] = evidence.replace(
+                change, parts.maps[name], groups=np.arange(6), masks=parts.masks
+            )
+        new = evidence.logits_of(parts, maps)
         assert new.isnan().tolist() == [change == "mask" and row == 3 for row in rows]
+        expected = forced(network, images, maps)
         torch.testing.assert_close(new, expected, rtol=1e-4, atol=1e-5, equal_nan=True)
-        assert (new - evidence.logits_of(found)).abs().nan_to_num().max() > 1e-3, (
-            "a change that changes nothing"
-        )
+        moved = (new - evidence.logits_of(parts)).abs().nan_to_num()
+        assert moved.max() > 1e-3, "a change that changes nothing"
 
 
 def test_a_network_without_attention_is_refused(cached):
+    network = AttnVGG(attention="none")
     with pytest.raises(ValueError, match="attention is 'none'"):
-        evidence.evidence(AttnVGG(attention="none"), cached, np.arange(2), CONFIG)
+        evidence.take_apart(network, cached(), np.arange(2), CONFIG)
 
 
 def test_a_logit_by_hand():
-    found = evidence.Evidence(
-        {"pool3": torch.tensor([[[[0.5, 0.25], [0.25, 0.0]]]]), "pool4": torch.tensor([[[[1.0]]]])},
-        {
+    parts = evidence.Contributions(
+        maps={
+            "pool3": torch.tensor([[[[0.5, 0.25], [0.25, 0.0]]]]),
+            "pool4": torch.tensor([[[[1.0]]]]),
+        },
+        values={
             "pool3": torch.tensor([[[[4.0, -8.0], [2.0, 100.0]]]]),
             "pool4": torch.tensor([[[[3.0]]]]),
         },
-        torch.tensor([0.125]),
-        None,
+        rest=torch.tensor([0.125]),
+        masks=None,
     )
-    assert evidence.logits_of(found).tolist() == [0.125 + (2 - 2 + 0.5 + 0) + 3]
-    assert evidence.logits_of(found, {"pool4": torch.tensor([[[[2.0]]]])}).tolist() == [
-        0.125 + 0.5 + 6
-    ]
+    through_pool3 = 2 - 2 + 0.5 + 0
+    assert evidence.logits_of(parts).tolist() == [0.125 + through_pool3 + 3]
+    changed = evidence.logits_of(parts, {"pool4": torch.tensor([[[[2.0]]]])})
+    assert changed.tolist() == [0.125 + through_pool3 + 6]
 
 
 @pytest.mark.parametrize("shape", [(4, 1, 6, 6), (5, 1, 3, 8)])
 @pytest.mark.parametrize("change", evidence.CHANGES)
 def test_a_changed_map_keeps_its_sum_and_is_what_it_says(change, shape):
     generator = torch.Generator().manual_seed(2)
-    maps, masks = (torch.rand(size, generator=generator) for size in (shape, (shape[0], 1, 24, 24)))
-    groups, (N, _, H, W) = np.array(["b", "b", "a", "c", "d"][: shape[0]]), shape
-    found = evidence.replace(change, maps, groups=groups, masks=masks)
-    torch.testing.assert_close(found.sum(dim=(1, 2, 3)), maps.sum(dim=(1, 2, 3)))
+    N, _, H, W = shape
+    maps = torch.rand(shape, generator=generator)
+    masks = torch.rand((N, 1, 24, 24), generator=generator)
+    groups = np.array(["b", "b", "a", "c", "d"][:N])
+    changed = evidence.replace(change, maps, groups=groups, masks=masks)
+    torch.testing.assert_close(changed.sum(dim=(1, 2, 3)), maps.sum(dim=(1, 2, 3)))
+    shares = [(grid / grid.sum()).flatten().tolist() for grid in maps]
     for number in range(N):
-        old, new = maps[number].flatten().tolist(), found[number].flatten().tolist()
+        old = maps[number].flatten().tolist()
+        new = changed[number].flatten().tolist()
         if change == "uniform":
             assert new == pytest.approx([sum(old) / len(old)] * len(old))
         elif change == "reversed":
             assert sorted(new) == sorted(old)
             assert [old[new.index(value)] for value in sorted(old)] == sorted(old, reverse=True)
         elif change == "another's":
-            shares = [
-                [value / sum(other.flatten().tolist()) for value in other.flatten().tolist()]
-                for other in maps
-            ]
-            donors = [
-                k
-                for k in range(N)
-                if shares[k] == pytest.approx([value / sum(new) for value in new])
-            ]
+            share = pytest.approx([value / sum(new) for value in new])
+            donors = [other for other in range(N) if shares[other] == share]
             assert len(donors) == 1 and groups[donors[0]] != groups[number]
         else:
-            high, wide = 24 // H, 24 // W
-            cells = [
-                masks[number, 0, y * high : (y + 1) * high, x * wide : (x + 1) * wide].sum().item()
-                for y in range(H)
-                for x in range(W)
-            ]
-            assert new == pytest.approx([cell * sum(old) / sum(cells) for cell in cells], rel=1e-4)
+            cells = []
+            for row in np.split(masks[number, 0].numpy(), H):
+                cells += [cell.sum() for cell in np.split(row, W, axis=1)]
+            expected = [cell * sum(old) / sum(cells) for cell in cells]
+            assert new == pytest.approx(expected, rel=1e-4)
 
 
 def test_a_change_without_a_mask_is_not_measured_and_an_unknown_one_is_refused():
@@ -172,71 +191,65 @@ def test_a_change_without_a_mask_is_not_measured_and_an_unknown_one_is_refused()
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_strangers_are_of_other_groups_and_each_is_taken_once(seed):
+def test_donors_are_of_other_groups_and_each_is_taken_once(seed):
     rng = np.random.default_rng(seed)
-    groups = rng.permutation(
-        np.r_[np.repeat(7, 10), rng.integers(0, 4, 10) * 2]
-    )  # half are of one group
-    partner = evidence.strangers(groups)
-    assert sorted(partner) == list(range(20)) and (groups[partner] != groups).all()
+    half = np.repeat(7, 10)  # of all photographs are of one group
+    groups = rng.permutation(np.r_[half, rng.integers(0, 4, 10) * 2])
+    donors = evidence.donors(groups)
+    assert sorted(donors) == list(range(20)) and (groups[donors] != groups).all()
 
 
-def test_strangers_that_cannot_be_are_refused():
-    with pytest.raises(ValueError, match="3 of 5 photographs"):
-        evidence.strangers(np.array([1, 1, 1, 2, 3]))
+def test_donors_that_cannot_be_are_refused():
+    with pytest.raises(ValueError, match="3 of 5"):
+        evidence.donors(np.array([1, 1, 1, 2, 3]))
 
 
-def made_up(count: int = 40) -> tuple[pd.DataFrame, evidence.Evidence]:
-    """Photographs whose pool-3 map alone tells a melanoma (weight on the first of two cells); pool-4 tells nothing."""
-    target = np.arange(count) % 2
-    table = pd.DataFrame(
-        {
-            "image_id": [f"i{n}" for n in range(count)],
-            "split": "test",
-            "group": np.arange(count),
-            "target": target,
-        }
-    )
-    first = 0.3 + 0.4 * torch.from_numpy(target).float() + 0.001 * torch.arange(count)
-    maps3, values3 = (
-        torch.stack([first, 1 - first], dim=1).view(count, 1, 1, 2),
-        torch.tensor([1.0, -1.0]),
-    )
-    masks = torch.stack([torch.ones(count), torch.zeros(count)], dim=1).view(count, 1, 1, 2)
+def made_up() -> tuple[pd.DataFrame, evidence.Contributions]:
+    """40 photographs whose pool-3 map alone tells a melanoma, by its first cell of two.
+
+    Pool-4's map tells nothing; four photographs have no lesion to see.
+    """
+    target = np.arange(40) % 2
+    columns = {
+        "image_id": [f"i{number}" for number in range(40)],
+        "split": "test",
+        "group": np.arange(40),
+        "target": target,
+    }
+    first = 0.3 + 0.4 * torch.from_numpy(target).float() + 0.001 * torch.arange(40)
+    masks = torch.tensor([1.0, 0.0]).repeat(40, 1).view(40, 1, 1, 2)
     masks[:4] = 0
-    flat = torch.full((count, 1, 1, 2), 0.5)
-    return table, evidence.Evidence(
-        {"pool3": maps3, "pool4": flat},
-        {"pool3": values3.expand(count, 1, 1, 2), "pool4": flat},
-        torch.zeros(count),
-        masks,
+    flat = torch.full((40, 1, 1, 2), 0.5)
+    parts = evidence.Contributions(
+        maps={"pool3": torch.stack([first, 1 - first], dim=1).view(40, 1, 1, 2), "pool4": flat},
+        values={"pool3": torch.tensor([1.0, -1.0]).expand(40, 1, 1, 2), "pool4": flat},
+        rest=torch.zeros(40),
+        masks=masks,
     )
+    return pd.DataFrame(columns), parts
 
 
 def test_interventions_measure_what_the_auc_loses():
-    table, found = made_up()
-    rows = evidence.interventions(table, found).set_index(["block", "change"])
+    table, parts = made_up()
+    rows = evidence.interventions(table, parts).set_index(["block", "change"])
     assert len(rows) == len(evidence.BLOCKS) * len(evidence.CHANGES)
-    assert evidence.logits_of(found)[1::2].min() > evidence.logits_of(found)[::2].max(), (
-        "AUC 1 before"
-    )
+    own = evidence.logits_of(parts)
+    assert own[1::2].min() > own[::2].max(), "AUC 1 before"
     for change, left in {"uniform": 0.5, "reversed": 0.0}.items():
         assert rows.loc[("pool-3", change), "value"] == pytest.approx(left - 1)
         assert rows.loc[("both", change), "high"] <= left - 1 + 1e-9
-    assert (
-        rows.loc["pool-4", "value"].tolist() == [0, 0, 0, 0] == rows.loc["pool-4", "moved"].tolist()
-    )
-    assert rows.loc[("pool-3", "mask"), "n"] == 36  # four have no lesion to see
-    own = evidence.logits_of(found).tolist()  # uniform leaves a logit of 0.25
-    spread = math.sqrt(sum((one - sum(own) / 40) ** 2 for one in own) / 39)
-    assert rows.loc[("pool-3", "uniform"), "moved"] == pytest.approx(
-        sum(abs(one - 0.5) for one in own) / 40 / spread
-    )
+    assert rows.loc["pool-4", "value"].tolist() == [0, 0, 0, 0]
+    assert rows.loc["pool-4", "moved"].tolist() == [0, 0, 0, 0]
+    assert rows.loc[("pool-3", "mask"), "n"] == 36
+    moved = sum(abs(logit - 0.5) for logit in own.tolist()) / 40  # pool-4 alone leaves 0.5
+    spread = statistics.stdev(own.tolist())
+    assert rows.loc[("pool-3", "uniform"), "moved"] == pytest.approx(moved / spread)
 
 
 def test_interventions_without_masks_leave_the_mask_out():
-    table, found = made_up()
-    assert "mask" not in set(evidence.interventions(table, found._replace(masks=None))["change"])
+    table, parts = made_up()
+    rows = evidence.interventions(table, parts._replace(masks=None))
+    assert set(rows["change"]) == set(evidence.CHANGES) - {"mask"}
 
 
 def test_ranking_puts_the_largest_first_and_draws_ties():
@@ -260,104 +273,91 @@ class Linear(nn.Module):
 
 def test_curves_of_a_linear_network_equal_a_plain_loop():
     generator = torch.Generator().manual_seed(0)
-    weights, images = (
-        torch.randn(3, 4, 6, generator=generator) / 4,
-        torch.randn(3, 3, 4, 6, generator=generator),
-    )
+    weights = torch.randn(3, 4, 6, generator=generator) / 4
+    images = torch.randn(3, 3, 4, 6, generator=generator)
     maps = torch.rand(3, 1, 4, 6, generator=generator)
-    found = evidence.curves(Linear(weights), images, maps, steps=5)
-    signs = set()
-    for number in range(3):
-        pixels = sorted(
-            ((y, x) for y in range(4) for x in range(6)),
-            key=lambda at: -maps[number, 0, at[0], at[1]],
-        )
-        means, whole = images[number].mean(dim=(1, 2)), (weights * images[number]).sum().item()
-        signs.add(whole > 0)
+    answers = evidence.curves(Linear(weights), images, maps, steps=5)
+    places = [(y, x) for y in range(4) for x in range(6)]
+    melanoma = set()
+    for number, image in enumerate(images):
+        grid = maps[number, 0].tolist()
+        ranked = sorted(places, key=lambda place: -grid[place[0]][place[1]])  # noqa: B023
+        blank = image.mean(dim=(1, 2), keepdim=True).expand(3, 4, 6)
+        whole = (weights * image).sum().item()
+        melanoma.add(whole > 0)
         for step in range(6):
             count = round(step * 24 / 5)
-            for name, shown in (("deletion", pixels[count:]), ("insertion", pixels[:count])):
-                logit = sum(
-                    weights[c, y, x].item()
-                    * (images[number, c, y, x] if (y, x) in shown else means[c]).item()
-                    for c in range(3)
-                    for y in range(4)
-                    for x in range(6)
-                )
+            for name, shown in (("deletion", ranked[count:]), ("insertion", ranked[:count])):
+                seen = blank.clone()
+                for y, x in shown:
+                    seen[:, y, x] = image[:, y, x]
+                logit = (weights * seen).sum().item()
                 expected = 1 / (1 + math.exp(-logit if whole > 0 else logit))
-                assert found[name][number, step].item() == pytest.approx(expected, abs=1e-5), (
-                    name,
-                    step,
-                )
-    assert signs == {True, False}
+                answer = answers[name][number, step].item()
+                assert answer == pytest.approx(expected, abs=1e-5), (name, step)
+    assert melanoma == {True, False}
 
 
 def test_curves_end_in_the_whole_photograph_and_in_the_fill(network):
     images = torch.randn(2, 3, SIDE, SIDE)
-    found = evidence.curves(network, images, torch.rand(2, 1, 4, 4), steps=2)
+    answers = evidence.curves(network, images, torch.rand(2, 1, 4, 4), steps=2)
     with torch.no_grad():
-        whole = network(images).logits
+        logits = network(images).logits
         blank = network(images.mean(dim=(2, 3), keepdim=True).repeat(1, 1, SIDE, SIDE)).logits
-    expected = [(one * whole.sign()).sigmoid()[:, 0] for one in (whole, blank)]
-    for name, ends in (("deletion", expected), ("insertion", expected[::-1])):
-        torch.testing.assert_close((found[name][:, 0], found[name][:, 2]), tuple(ends))
+    whole = (logits * logits.sign()).sigmoid()[:, 0]
+    nothing = (blank * logits.sign()).sigmoid()[:, 0]
+    torch.testing.assert_close(answers["deletion"][:, 0], whole)
+    torch.testing.assert_close(answers["deletion"][:, 2], nothing)
+    torch.testing.assert_close(answers["insertion"][:, 0], nothing)
+    torch.testing.assert_close(answers["insertion"][:, 2], whole)
 
 
 def test_views_hide_the_lesion_or_all_else():
-    images, masks = (
-        torch.rand(2, 3, 4, 5, generator=torch.Generator().manual_seed(0)),
-        torch.zeros(2, 1, 4, 5),
-    )
+    images = torch.rand(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    masks = torch.zeros(2, 1, 4, 5)
     masks[0, 0, 1:3, 2:4] = 1
     masks[1, 0, 0] = 0.6
     config = {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.1, 0.3)}
-    found = evidence.views(images, masks, config)
-    assert torch.equal(found.pop("whole"), images) and len(found) == 4
-    for name, view in found.items():
+    seen = evidence.views(images, masks, config)
+    assert tuple(seen) == evidence.VIEWS
+    assert torch.equal(seen.pop("whole"), images)
+    for name, view in seen.items():
         for n, c, y, x in np.ndindex(2, 3, 4, 5):
-            outside = [
-                images[n, c, i, j].item()
-                for i in range(4)
-                for j in range(5)
-                if masks[n, 0, i, j] < 0.5
-            ]
-            fill = (
-                sum(outside) / len(outside)
-                if "skin" in name
-                else -config["mean"][c] / config["std"][c]
-            )
-            gone = (masks[n, 0, y, x] >= 0.5) == ("no lesion" in name)
-            assert view[n, c, y, x].item() == pytest.approx(
-                fill if gone else images[n, c, y, x].item(), rel=1e-5
-            )
+            outside = images[n, c][masks[n, 0] < 0.5].tolist()
+            if (masks[n, 0, y, x] >= 0.5) != ("no lesion" in name):
+                expected = images[n, c, y, x].item()
+            elif "skin" in name:
+                expected = sum(outside) / len(outside)
+            else:
+                expected = -config["mean"][c] / config["std"][c]
+            assert view[n, c, y, x].item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_black_is_black_as_the_reader_sees_it(cached):
-    images, masks = cached.evaluation(np.array([0]), CONFIG)
-    view = denormalise(
-        evidence.views(images, masks, CONFIG)["no lesion, black"],
-        mean=CONFIG["mean"],
-        std=CONFIG["std"],
-    )[0]
+    images, masks = cached().evaluation(np.array([0]), CONFIG)
+    view = evidence.views(images, masks, CONFIG)["no lesion, black"]
+    shown = denormalise(view, mean=CONFIG["mean"], std=CONFIG["std"])[0]
     lesion = masks[0, 0].numpy() >= 0.5
-    assert view[lesion].max() < 1e-6 and view[~lesion].max() > 0.5
+    assert shown[lesion].max() < 1e-6 and shown[~lesion].max() > 0.5
 
 
 def test_hidden_gives_the_logits_of_the_views_where_there_is_a_lesion(network, cached):
     rows = np.array([4, 3, 0])
-    found = evidence.hidden(network, cached, rows, CONFIG, batch_size=2)
-    images, masks = cached.evaluation(rows, CONFIG)
-    assert (
-        found.index.tolist() == [4, 3, 0]
-        and found.loc[3].isna().all()
-        and found.notna().sum().sum() == 10
-    )
+    answers = evidence.hidden(network, cached(), rows, CONFIG, batch_size=2)
+    assert answers.index.tolist() == [4, 3, 0] and tuple(answers) == evidence.VIEWS
+    assert answers.loc[3].isna().all() and answers.notna().sum().sum() == 10
+    images, masks = cached().evaluation(rows, CONFIG)
     with torch.no_grad():
         for name, view in evidence.views(images, masks, CONFIG).items():
             expected = network(view).logits.squeeze(1)
-            torch.testing.assert_close(
-                torch.tensor(found[name].to_numpy())[[0, 2]], expected[[0, 2]]
-            )
+            logits = torch.tensor(answers[name].to_numpy())
+            torch.testing.assert_close(logits[[0, 2]], expected[[0, 2]])
+
+
+def test_hidden_without_masks_sees_no_lesion(network, cached):
+    answers = evidence.hidden(network, cached(masked=False), np.array([4, 0]), CONFIG)
+    assert answers.index.tolist() == [4, 0] and tuple(answers) == evidence.VIEWS
+    assert answers.isna().all(axis=None)
 
 
 def test_randomising_nothing_changes_nothing(network):
@@ -377,57 +377,56 @@ def test_the_cascade_leaves_the_rest_and_ends_with_nothing_of_the_network(networ
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for value in network.state_dict().values():  # so that nothing is as fresh
-            value.copy_(
-                value * 0.9 + 0.01 * torch.rand(value.shape, generator=generator)
-                if value.is_floating_point()
-                else value + 1
-            )
+            if value.is_floating_point():
+                value.mul_(0.9).add_(0.01 * torch.rand(value.shape, generator=generator))
+            else:
+                value.add_(1)
     before = copy.deepcopy(network.state_dict())
-    images, changed, seen = torch.randn(1, 3, SIDE, SIDE), set(), []
+    images = torch.randn(1, 3, SIDE, SIDE)
     with torch.no_grad():
         own = network(images)
-    for stage, one in evidence.cascade(network):
-        seen.append(stage)
-        now = {
-            name for name, value in one.state_dict().items() if not torch.equal(value, before[name])
-        }
+    changed = set()
+    stages = []
+    for stage, other in evidence.cascade(network):
+        stages.append(stage)
+        state = other.state_dict()
+        now = {name for name in before if not torch.equal(state[name], before[name])}
         assert changed <= now and (stage == "trained") == (now == changed)
         if stage == "classifier":
             assert now == {"classifier.weight", "classifier.bias"}
-            torch.testing.assert_close(one(images).pool4_map, own.pool4_map, rtol=0, atol=0)
+            with torch.no_grad():
+                torch.testing.assert_close(other(images).pool4_map, own.pool4_map, rtol=0, atol=0)
         changed = now
-    assert changed == set(before) and seen == ["trained", *evidence.STAGES]
-    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert changed == set(before) and stages == ["trained", *evidence.STAGES]
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, before[name])
 
 
 def test_the_cascade_draws_without_touching_the_readers_random_numbers(network):
+    def last() -> dict[str, torch.Tensor]:
+        *_, (_, other) = evidence.cascade(network, seed=1)
+        return other.state_dict()
+
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)
-    drawn = [
-        [value.clone() for value in one.state_dict().values()]
-        for _, one in evidence.cascade(network, seed=1)
-    ][-1]
+    drawn = last()
     assert torch.equal(torch.rand(1), expected)
-    again = [one for _, one in evidence.cascade(network, seed=1)][-1].state_dict().values()
-    assert all(torch.equal(first, second) for first, second in zip(drawn, again, strict=True))
+    for name, value in last().items():
+        assert torch.equal(value, drawn[name])
 
 
 def test_rank_correlation_is_scipys():
     generator = torch.Generator().manual_seed(0)
-    first, second = (
-        torch.randint(0, 6, (3, 1, 4, 5), generator=generator).float() for _ in range(2)
-    )
-    found = evidence.rank_correlation(first, second)
+    first = torch.randint(0, 6, (3, 1, 4, 5), generator=generator).float()
+    second = torch.randint(0, 6, (3, 1, 4, 5), generator=generator).float()
+    same = torch.ones(3, dtype=torch.float64)
+    correlation = evidence.rank_correlation(first, second)
     for number in range(3):
         expected = spearmanr(first[number].flatten(), second[number].flatten()).statistic
-        assert found[number].item() == pytest.approx(expected)
-    torch.testing.assert_close(
-        evidence.rank_correlation(first, first.exp()), torch.ones(3, dtype=torch.float64)
-    )
-    torch.testing.assert_close(
-        evidence.rank_correlation(first, -first), -torch.ones(3, dtype=torch.float64)
-    )
+        assert correlation[number].item() == pytest.approx(expected)
+    torch.testing.assert_close(evidence.rank_correlation(first, first.exp()), same)
+    torch.testing.assert_close(evidence.rank_correlation(first, -first), -same)
     first[1] = 0.1
     assert evidence.rank_correlation(first, torch.ones(3, 1, 4, 5)).tolist() == [0, 1, 0]
 
@@ -435,10 +434,10 @@ def test_rank_correlation_is_scipys():
 def test_the_eight_turns_are_different_and_can_be_undone():
     image = torch.arange(18.0).view(2, 3, 3)
     turns = [evidence.turn(image, number) for number in range(8)]
-    assert len({tuple(one.flatten().tolist()) for one in turns}) == 8
-    for number, one in enumerate(turns):
-        assert torch.equal(evidence.turn(one, number, back=True), image)
-    assert turns[0] is image or torch.equal(turns[0], image)
+    assert len({tuple(turned.flatten().tolist()) for turned in turns}) == 8
+    for number, turned in enumerate(turns):
+        assert torch.equal(evidence.turn(turned, number, back=True), image)
+    assert torch.equal(turns[0], image)
     assert turns[1][0].tolist() == [[2, 5, 8], [1, 4, 7], [0, 3, 6]]  # a quarter to the left
     assert turns[4][0].tolist() == [[2, 1, 0], [5, 4, 3], [8, 7, 6]]
 
@@ -446,23 +445,19 @@ def test_the_eight_turns_are_different_and_can_be_undone():
 def test_an_equivariant_network_turns_its_maps_with_the_photograph(network):
     images = torch.randn(2, 3, SIDE, SIDE)
     maps, logits = evidence.turned(network, images)
-    least = [
-        min(evidence.rank_correlation(one, grids[0]).min().item() for one in grids)
-        for grids in maps.values()
-    ]
+    least = []
+    for grids in maps.values():
+        same = torch.stack([evidence.rank_correlation(grid, grids[0]) for grid in grids])
+        least.append(same.min())
     assert max(least) < 0.99 and (logits - logits[0]).abs().max() > 1e-3, "as it is, it does not"
     for layer in network.backbone:
         if isinstance(layer, nn.Conv2d):  # the mean of its eight turns
-            layer.weight.data = torch.stack(
-                [evidence.turn(layer.weight.data, number) for number in range(8)]
-            ).mean(dim=0)
+            turns = [evidence.turn(layer.weight.data, number) for number in range(8)]
+            layer.weight.data = torch.stack(turns).mean(dim=0)
     maps, logits = evidence.turned(network, images)
-    assert {name: grids.shape[:3] for name, grids in maps.items()} == dict.fromkeys(
-        maps, (8, 2, 1)
-    ) and len(maps) == 3
-    for number in range(8):
-        torch.testing.assert_close(logits[number], logits[0], rtol=1e-3, atol=1e-4)
-        for grids in maps.values():
-            torch.testing.assert_close(
-                grids[number], grids[0], rtol=1e-3, atol=1e-4 * grids[0].max().item()
-            )
+    assert list(maps) == ["attention_pool3", "attention_pool4", "grad_cam"]
+    torch.testing.assert_close(logits, logits[:1].expand(8, 2), rtol=1e-3, atol=1e-4)
+    for grids in maps.values():
+        assert grids.shape[:3] == (8, 2, 1)
+        atol = 1e-4 * grids[0].max().item()
+        torch.testing.assert_close(grids, grids[:1].expand_as(grids), rtol=1e-3, atol=atol)

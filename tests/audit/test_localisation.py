@@ -99,7 +99,8 @@ def test_figures_equal_a_plain_loop_with_and_without_ties(shape, levels):
     assert list(figures) == list(localisation.FIGURES)
     for name, values in figures.items():
         assert values.shape == (shape[0],) and values.dtype == torch.float64
-        assert torch.equal(values.nan_to_num(), SINGLE[name](maps, masks).nan_to_num())
+        alone = SINGLE[name](maps, masks)
+        torch.testing.assert_close(values, alone, rtol=0, atol=0, equal_nan=True)
     for number in range(len(maps)):
         expected = by_loop(maps[number, 0].tolist(), masks[number, 0].tolist())
         for name, values in figures.items():
@@ -126,11 +127,11 @@ def test_pixel_auc_is_that_of_scikit_learn(levels):
     generator = torch.Generator().manual_seed(levels)
     maps = torch.randint(0, levels, (4, 1, 9, 11), generator=generator) / 7
     masks = (torch.rand(4, 1, 9, 11, generator=generator) > 0.7).float()
-    found = localisation.localise(maps, masks)["pixel_auc"]
+    aucs = localisation.pixel_auc(maps, masks)
     for number in range(4):
         expected = roc_auc_score(masks[number].flatten(), maps[number].flatten())
-        assert found[number].item() == pytest.approx(expected, abs=1e-12)
-    assert found.std() > 0.01
+        assert aucs[number].item() == pytest.approx(expected, abs=1e-12)
+    assert aucs.std() > 0.01
 
 
 @pytest.mark.parametrize("value", [1.0, 1 / 36, 0.0])
@@ -139,40 +140,40 @@ def test_a_constant_map_scores_the_area_of_its_mask(value):
     masks = torch.zeros(2, 1, 96, 77)
     masks[0, :, 10:30, 20:60] = 1
     masks[1, :, 90:, :3] = 1
-    found = localisation.localise(maps, masks)
-    for figure in ("hits", "energy", "iou"):
-        torch.testing.assert_close(found[figure], masks.double().mean(dim=(1, 2, 3)))
-    for figure in ("concentration", "pixel_auc"):
-        torch.testing.assert_close(found[figure], torch.full((2,), 0.5, dtype=torch.float64))
+    area = masks.double().mean(dim=(1, 2, 3))
+    figures = localisation.localise(maps, masks)
+    for name in ("hits", "energy", "iou"):
+        torch.testing.assert_close(figures[name], area)
+    for name in ("concentration", "pixel_auc"):
+        torch.testing.assert_close(figures[name], torch.full((2,), 0.5, dtype=torch.float64))
     ious = localisation.overlap(maps, masks, localisation.THRESHOLDS)
-    torch.testing.assert_close(ious, masks.double().mean(dim=(1, 2, 3))[:, None].expand_as(ious))
+    torch.testing.assert_close(ious, area[:, None].expand_as(ious))
 
 
 def test_a_map_that_is_the_mask_scores_one():
     masks = (torch.rand(3, 1, 9, 12, generator=torch.Generator().manual_seed(0)) > 0.6).float()
-    found = localisation.localise(0.01 * masks, masks)
-    for figure in ("hits", "energy", "iou", "pixel_auc"):
-        assert found[figure].tolist() == [1, 1, 1]
-    torch.testing.assert_close(found["concentration"], masks.double().mean(dim=(1, 2, 3)) / 2)
+    figures = localisation.localise(0.01 * masks, masks)
+    for name in ("hits", "energy", "iou", "pixel_auc"):
+        assert figures[name].tolist() == [1, 1, 1]
+    torch.testing.assert_close(figures["concentration"], masks.double().mean(dim=(1, 2, 3)) / 2)
 
 
 def test_figures_do_not_depend_on_the_scale_of_the_map():
-    maps = torch.rand(2, 1, 7, 6, dtype=torch.float64)
-    masks = torch.rand(2, 1, 7, 6)
-    first, second = localisation.localise(maps, masks), localisation.localise(maps * 1e-9, masks)
-    for figure in localisation.FIGURES:
-        torch.testing.assert_close(first[figure], second[figure])
+    generator = torch.Generator().manual_seed(0)
+    maps = torch.rand(2, 1, 7, 6, dtype=torch.float64, generator=generator)
+    masks = torch.rand(2, 1, 7, 6, generator=generator)
+    for figure in SINGLE.values():
+        torch.testing.assert_close(figure(maps, masks), figure(maps * 1e-9, masks))
 
 
 def test_an_empty_mask_leaves_concentration_alone():
-    found = localisation.localise(
-        torch.eye(4)[None, None].repeat(2, 1, 1, 1),
-        torch.stack([torch.zeros(1, 4, 4), torch.ones(1, 4, 4)]),
-    )
-    for figure in ("hits", "energy", "iou"):
-        assert found[figure].isnan().tolist() == [True, False]
-    assert found["concentration"].tolist() == [0.125, 0.125]
-    assert found["pixel_auc"].isnan().all(), "no lesion, and nothing but lesion: no pair to compare"
+    maps = torch.eye(4)[None, None].repeat(2, 1, 1, 1)
+    masks = torch.stack([torch.zeros(1, 4, 4), torch.ones(1, 4, 4)])
+    figures = localisation.localise(maps, masks)
+    for name in ("hits", "energy", "iou"):
+        assert figures[name].isnan().tolist() == [True, False]
+    assert figures["concentration"].tolist() == [0.125, 0.125]
+    assert figures["pixel_auc"].isnan().all(), "no lesion, and nothing but lesion: no pair"
 
 
 @pytest.mark.parametrize(
@@ -206,34 +207,34 @@ def test_sobel_is_the_gradient_of_the_grey_photograph():
     config = {"mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.1)}
     colours = np.random.default_rng(0).random((2, 3, 7, 9))
     mean, std = (np.array(config[name])[:, None, None] for name in ("mean", "std"))
-    found = localisation.sobel(torch.from_numpy((colours - mean) / std).float(), config)
-    assert found.shape == (2, 1, 7, 9)
-    for picture, edges in zip(colours, found[:, 0].numpy(), strict=True):
+    edges = localisation.sobel(torch.from_numpy((colours - mean) / std).float(), config)
+    assert edges.shape == (2, 1, 7, 9)
+    for picture, lengths in zip(colours, edges[:, 0].numpy(), strict=True):
         grey = 0.299 * picture[0] + 0.587 * picture[1] + 0.114 * picture[2]
-        across, down = (ndimage.sobel(grey, axis=axis, mode="mirror") for axis in (1, 0))
-        np.testing.assert_allclose(edges, np.sqrt(across**2 + down**2), atol=1e-5)
-        a, b, c = grey[2:5, 3:6].T  # columns, by hand
-        d, e, f = grey[2:5, 3:6]
-        by_hand = [(c - a) @ (1, 2, 1), (f - d) @ (1, 2, 1)]
-        assert edges[3, 4] == pytest.approx(np.hypot(*by_hand), abs=1e-5)
+        across = ndimage.sobel(grey, axis=1, mode="mirror")
+        down = ndimage.sobel(grey, axis=0, mode="mirror")
+        np.testing.assert_allclose(lengths, np.sqrt(across**2 + down**2), atol=1e-5)
+
+
+def test_sobel_finds_a_step_in_the_two_columns_that_touch_it():
     step = torch.zeros(1, 3, 6, 8)
-    step[:, :, :, 4:] = 1  # two columns touch the edge
-    assert (localisation.sobel(step, {"mean": (0, 0, 0), "std": (1, 1, 1)})[0, 0] > 0.1).any(
-        dim=0
-    ).tolist() == [False, False, False, True, True, False, False, False]
+    step[:, :, :, 4:] = 1
+    edges = localisation.sobel(step, {"mean": (0, 0, 0), "std": (1, 1, 1)})[0, 0]
+    seen = (edges > 0.1).any(dim=0)
+    assert seen.tolist() == [False, False, False, True, True, False, False, False]
 
 
 def test_dark_is_otsus_guess_on_the_photograph_as_it_was_before_normalisation():
     config = {"mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.1)}
     pixels = np.random.default_rng(0).integers(150, 200, (2, 32, 64, 3), dtype=np.uint8)
-    pixels[0, 10:20, 30:50], pixels[1, 4:9, 20:40] = 60, 90
-    mean, std = (np.array(config[name]) for name in ("mean", "std"))
-    found = localisation.dark(
-        torch.from_numpy((pixels / 255 - mean) / std).permute(0, 3, 1, 2).float(), config
-    )
-    assert found.shape == (2, 1, 32, 64) and set(found.unique().tolist()) == {0, 1}
-    for one, picture in zip(found[:, 0].numpy(), pixels, strict=True):
-        assert np.array_equal(one, otsu(picture) / 255)
+    pixels[0, 10:20, 30:50] = 60
+    pixels[1, 4:9, 20:40] = 90
+    normalised = (pixels / 255 - np.array(config["mean"])) / np.array(config["std"])
+    images = torch.from_numpy(normalised).permute(0, 3, 1, 2).float()
+    guesses = localisation.dark(images, config)
+    assert guesses.shape == (2, 1, 32, 64) and set(guesses.unique().tolist()) == {0, 1}
+    for guess, picture in zip(guesses[:, 0].numpy(), pixels, strict=True):
+        assert np.array_equal(guess, otsu(picture) / 255)
 
 
 def test_an_untrained_network_follows_from_its_seed_and_disturbs_no_other_draw():
@@ -241,36 +242,41 @@ def test_an_untrained_network_follows_from_its_seed_and_disturbs_no_other_draw()
     torch.manual_seed(1)
     expected = torch.rand(3)
     torch.manual_seed(1)
-    one, same, other = (localisation.untrained(network, seed) for seed in (7, 7, 8))
-    assert torch.equal(torch.rand(3), expected) and not one.training and one.attention == "sigmoid"
-    for name, value in one.state_dict().items():
+    fresh = localisation.untrained(network, 7)
+    same = localisation.untrained(network, 7)
+    other = localisation.untrained(network, 8)
+    assert torch.equal(torch.rand(3), expected)
+    assert not fresh.training and fresh.attention == "sigmoid"
+    for name, value in fresh.state_dict().items():
         assert torch.equal(value, same.state_dict()[name]), name
-    assert not torch.equal(one.attention3.score.weight, other.attention3.score.weight)
-    assert not torch.equal(one.attention3.score.weight, network.attention3.score.weight)
-    images, config = torch.randn(2, 3, 32, 64), {"mean": (0.5,) * 3, "std": (0.2,) * 3}
-    found = localisation.unlearned(one, images, config)
-    assert {name: list(grid.shape) for name, grid in found.items()} == {
+    for different in (other, network):
+        assert not torch.equal(fresh.attention3.score.weight, different.attention3.score.weight)
+
+
+def test_unlearned_maps_are_edges_dark_parts_and_the_strangers_attention():
+    stranger = localisation.untrained(AttnVGG(attention="sigmoid"))
+    images = torch.randn(2, 3, 32, 64)
+    config = {"mean": (0.5, 0.5, 0.5), "std": (0.2, 0.2, 0.2)}
+    maps = localisation.unlearned(stranger, images, config)
+    assert {name: list(grid.shape) for name, grid in maps.items()} == {
         "sobel": [2, 1, 32, 64],
         "otsu": [2, 1, 32, 64],
         "random_pool3": [2, 1, 4, 8],
         "random_pool4": [2, 1, 2, 4],
     }
     with torch.no_grad():
-        assert torch.equal(found["random_pool4"], one(images).pool4_map)
-    assert list(
-        localisation.unlearned(localisation.untrained(AttnVGG(attention="none")), images, config)
-    ) == ["sobel", "otsu"]
+        assert torch.equal(maps["random_pool4"], stranger(images).pool4_map)
+    blind = localisation.untrained(AttnVGG(attention="none"))
+    assert list(localisation.unlearned(blind, images, config)) == ["sobel", "otsu"]
 
 
 def test_shifted_crops_lie_in_all_corners_and_stay_inside():
     geometry = localisation.shifted(400, 3).geometry
     scale, offset = geometry[:, :, :2], geometry[:, :, 2]
-    assert torch.equal(scale, (localisation.SHIFT * torch.eye(2)).expand(400, 2, 2)), (
-        "neither turned nor flipped"
-    )
-    torch.testing.assert_close(
-        offset.abs(), torch.full((400, 2), 1 - localisation.SHIFT)
-    )  # to the edges, not beyond
+    upright = (localisation.SHIFT * torch.eye(2)).expand(400, 2, 2)
+    assert torch.equal(scale, upright), "neither turned nor flipped"
+    edge = torch.full((400, 2), 1 - localisation.SHIFT)
+    torch.testing.assert_close(offset.abs(), edge)  # to the edges, not beyond
     corners, counts = offset.sign().unique(dim=0, return_counts=True)
     assert len(corners) == 4 and counts.min() > 70
     assert torch.equal(geometry, localisation.shifted(400, 3).geometry)
@@ -343,13 +349,9 @@ def tiny(tmp_path):
     config = {"view": 1.0, "image_size": 32, "mean": (0.5, 0.5, 0.5), "std": (0.2, 0.2, 0.2)}
 
     def photographs(masked: bool = True) -> Photographs:
-        return Photographs(
-            {
-                "file": tmp_path / "pixels.npy",
-                "masks_file": tmp_path / "masks.npy" if masked else "",
-            },
-            torch.device("cpu"),
-        )
+        masks_file = str(tmp_path / "masks.npy") if masked else ""
+        cache = {"file": str(tmp_path / "pixels.npy"), "masks_file": masks_file}
+        return Photographs(cache, torch.device("cpu"))
 
     return photographs, used, config
 
@@ -357,14 +359,13 @@ def tiny(tmp_path):
 def measure(
     network: AttnVGG, photographs: Photographs, used: pd.DataFrame, config: dict, **more
 ) -> pd.DataFrame:
-    """`audit.measure` of the test photographs."""
-    rows = np.flatnonzero(used["split"] == "test")
+    """`localisation.measure` of the network's maps on the test photographs."""
     return localisation.measure(
         lambda images: localisation.maps_of(network, images),
         photographs,
         used,
         config,
-        rows=rows,
+        rows=np.flatnonzero(used["split"] == "test"),
         **more,
     )
 
@@ -379,48 +380,52 @@ def test_photographs_without_a_mask_after_cropping_take_no_part(tiny, view, left
         assert set(rows.loc[rows["energy"].notna(), "row"]) == left
         assert rows["concentration"].notna().all()
         assert rows["target"].tolist() == used["target"][rows["row"]].tolist()
-    assert all(one["n"] == len(left) for one in localisation.localisation(measured).values())
+    for figures in localisation.localisation(measured).values():
+        assert figures["n"] == len(left)
 
 
 def test_measured_figures_are_those_of_the_enlarged_maps(tiny):
     photographs, used, config = tiny
     torch.manual_seed(0)
     network = AttnVGG().eval()
-    measured = measure(network, photographs(), used, config, batch_size=3).set_index(["map", "row"])
+    measured = measure(network, photographs(), used, config, batch_size=3)
     images, masks = photographs().evaluation(np.array([6]), config)
     with torch.no_grad():
         grid = network(images).pool3_map
     large = functional.interpolate(grid, size=(32, 32), mode="bilinear", align_corners=False)
     expected = by_loop(large[0, 0].tolist(), masks[0, 0].tolist())
-    found = measured.loc[("attention_pool3", 6)]
-    for figure in localisation.FIGURES:
-        assert found[figure] == pytest.approx(expected[figure], abs=1e-4)
-    assert found["mean"] == pytest.approx(1 / 16)  # 4 x 4 places share a sum of 1
+    row = measured.set_index(["map", "row"]).loc[("attention_pool3", 6)]
+    for name in localisation.FIGURES:
+        assert row[name] == pytest.approx(expected[name], abs=1e-4)
+    assert row["mean"] == pytest.approx(1 / 16)  # 4 x 4 places share a sum of 1
+
+
+def test_no_rows_are_refused(tiny):
+    photographs, used, config = tiny
+    with pytest.raises(ValueError, match="rows is empty"):
+        localisation.measure(dict, photographs(), used, config, rows=np.array([], int))
 
 
 def test_localisation_has_the_keys_of_the_contract(tiny):
     photographs, used, config = tiny
-    found = localisation.localisation(measure(AttnVGG(), photographs(), used, config))
-    assert list(found) == ["attention_pool3", "attention_pool4", "grad_cam", "centre", "uniform"]
-    for one in found.values():
-        assert {"hits", "energy", "iou", "concentration", "n"} <= set(one)
-        assert all(
-            one[f"{figure}_low"] <= one[figure] <= one[f"{figure}_high"]
-            for figure in localisation.FIGURES
-        )
-    assert json.loads(json.dumps(found)) == found
-    uniform = found["uniform"]
+    located = localisation.localisation(measure(AttnVGG(), photographs(), used, config))
+    maps = ["attention_pool3", "attention_pool4", "grad_cam", "centre", "uniform"]
+    assert list(located) == maps
+    for figures in located.values():
+        for name in localisation.FIGURES:
+            assert figures[f"{name}_low"] <= figures[name] <= figures[f"{name}_high"]
+    assert json.loads(json.dumps(located)) == located
+    uniform = located["uniform"]
     assert uniform["hits"] == uniform["energy"] == uniform["iou"]
 
 
 def test_localisation_without_attention_and_without_masks(tiny):
     photographs, used, config = tiny
     network = AttnVGG(attention="none")
-    found = localisation.localisation(measure(network, photographs(), used, config))
-    assert list(found) == ["grad_cam", "centre", "uniform"]
-    assert (
-        localisation.localisation(measure(network, photographs(masked=False), used, config)) == {}
-    )
+    measured = measure(network, photographs(), used, config)
+    assert list(localisation.localisation(measured)) == ["grad_cam", "centre", "uniform"]
+    measured = measure(network, photographs(masked=False), used, config)
+    assert localisation.localisation(measured) == {}
 
 
 def test_a_grad_cam_of_zeros_is_counted(tiny):
@@ -428,80 +433,66 @@ def test_a_grad_cam_of_zeros_is_counted(tiny):
     network = AttnVGG(attention="none")
     torch.nn.init.constant_(network.classifier.weight, -1.0)  # against melanoma everywhere
     torch.nn.init.constant_(network.classifier.bias, 1e6)  # and yet called melanoma
-    found = localisation.localisation(measure(network, photographs(), used, config))
-    assert found["grad_cam"]["zero"] == found["grad_cam"]["n"] == 4
-    assert found["centre"]["zero"] == 0
-    assert found["grad_cam"]["energy"] == pytest.approx(found["uniform"]["energy"])
+    located = localisation.localisation(measure(network, photographs(), used, config))
+    assert located["grad_cam"]["zero"] == located["grad_cam"]["n"] == 4
+    assert located["centre"]["zero"] == 0
+    assert located["grad_cam"]["energy"] == pytest.approx(located["uniform"]["energy"])
 
 
-def test_crops_are_seen_through_their_own_draws(tiny):
-    """Maps that are the photograph's own brightness, and masks, must have moved together."""
+def cropped(picture: torch.Tensor, offset: torch.Tensor) -> np.ndarray:
+    """What a shifted crop of 32 pixels shows of a picture of 40 x 40, by scipy's interpolation."""
+    places = ((torch.arange(32) + 0.5) / 32 * 2 - 1) * localisation.SHIFT  # -1 to 1
+    x = (places + offset[0] + 1) * 20 - 0.5
+    y = (places + offset[1] + 1) * 20 - 0.5
+    grid = np.meshgrid(y.numpy(), x.numpy(), indexing="ij")
+    return ndimage.map_coordinates(picture.double().numpy(), grid, order=1, mode="reflect")
+
+
+def test_photographs_and_masks_are_seen_through_the_same_draws(tiny):
     photographs, used, config = tiny
-    rows, draws = np.array([2, 3, 5, 6]), localisation.shifted(4, 1)
+    rows = np.array([2, 3, 5, 6])
+    draws = localisation.shifted(4, 1)
     seen = []
 
     def look(images: torch.Tensor) -> dict[str, torch.Tensor]:
         seen.append(images)
-        return {"bright": (images - images.amin())[:, :1]}
+        return {"uniform": torch.ones(1, 1, 32, 32)}
 
     measured = localisation.measure(
         look, photographs(), used, config, rows=rows, draws=draws, batch_size=3
     )
-    images, expected = torch.cat(seen), []
-    cache = photographs()
-    for number, row in enumerate(rows):
-        pixels, masks = cache.take(np.array([row]))
-        offset = draws.geometry[number, :, 2]  # x, y
-        grid = ((torch.arange(32) + 0.5) / 32 * 2 - 1) * localisation.SHIFT
-        y, x = torch.meshgrid(
-            (grid + offset[1] + 1) * 20 - 0.5, (grid + offset[0] + 1) * 20 - 0.5, indexing="ij"
-        )
-        for source, found in (
-            (pixels[0, :, :, 0] / 255, images[number, 0] * 0.2 + 0.5),
-            (masks[0] / 255, None),
-        ):
-            value = ndimage.map_coordinates(
-                source.double().numpy(), [y.numpy(), x.numpy()], order=1, mode="reflect"
-            )
-            if found is not None:
-                np.testing.assert_allclose(found, value, atol=1e-4)
-        expected.append((value >= 0.5).mean())
     assert measured["row"].tolist() == rows.tolist()
-    uniform = localisation.measure(
-        lambda images: {"uniform": torch.ones(1, 1, 32, 32)},
-        photographs(),
-        used,
-        config,
-        rows=rows,
-        draws=draws,
-        batch_size=3,
-    )
-    assert uniform["energy"].fillna(0).tolist() == pytest.approx(expected)
-    assert len(set(expected)) > 2
+    images = torch.cat(seen)
+    areas = []
+    for number, row in enumerate(rows):
+        pixels, masks = photographs().take(np.array([row]))
+        offset = draws.geometry[number, :, 2]
+        red = cropped(pixels[0, :, :, 0] / 255, offset)
+        np.testing.assert_allclose(images[number, 0] * 0.2 + 0.5, red, atol=1e-4)
+        areas.append((cropped(masks[0] / 255, offset) >= 0.5).mean())
+    assert measured["energy"].fillna(0).tolist() == pytest.approx(areas)
+    assert len(set(areas)) > 2
 
 
 def test_localisation_gains_the_best_threshold_of_validation(tiny):
     photographs, used, config = tiny
     torch.manual_seed(0)
     measured = measure(AttnVGG(), photographs(), used, config)
-    found = localisation.localisation(measured, {"attention_pool3": 0.15, "centre": 0.5})
-    rows = measured[(measured["map"] == "attention_pool3") & measured["energy"].notna()]
-    one = found["attention_pool3"]
-    assert one["threshold"] == 0.15 and one["iou_best"] == pytest.approx(rows["iou_0.15"].mean())
-    assert (
-        one["iou_best_low"] <= one["iou_best"] <= one["iou_best_high"]
-        and one["iou_best"] != one["iou"]
-    )
-    assert (
-        found["centre"]["iou_best"]
-        == found["centre"]["iou"]
-        == pytest.approx(found["centre"]["iou"])
-    )
-    assert "iou_best" not in found["uniform"] and json.dumps(found)
+    located = localisation.localisation(measured, {"attention_pool3": 0.15, "centre": 0.5})
+    with_mask = measured[measured["energy"].notna()].set_index("map")
+    figures = located["attention_pool3"]
+    assert figures["threshold"] == 0.15
+    assert figures["iou_best"] == pytest.approx(with_mask.loc["attention_pool3", "iou_0.15"].mean())
+    assert figures["iou_best_low"] <= figures["iou_best"] <= figures["iou_best_high"]
+    assert figures["iou_best"] != figures["iou"]
+    assert located["centre"]["iou_best"] == located["centre"]["iou"]
+    assert "iou_best" not in located["uniform"]
+    assert json.loads(json.dumps(located)) == located
 
 
 def test_a_mask_over_all_of_a_crop_leaves_the_other_figures(tiny):
     photographs, used, config = tiny
     measured = measure(AttnVGG(), photographs(), used, config).assign(pixel_auc=np.nan)
-    found = localisation.localisation(measured)["grad_cam"]
-    assert found["pixel_auc"] is None and found["n"] == 4 and found["energy"] > 0
+    figures = localisation.localisation(measured)["grad_cam"]
+    assert figures["pixel_auc"] is figures["pixel_auc_low"] is figures["pixel_auc_high"] is None
+    assert figures["n"] == 4 and figures["energy"] > 0
