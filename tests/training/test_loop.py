@@ -1,4 +1,4 @@
-"""Settings, recipes, the loop and predictions, on a small drawn set, against scikit-learn and plain loops."""
+"""The loop and its predictions on a small drawn set, against scikit-learn and plain loops."""
 
 import copy
 import dataclasses
@@ -12,12 +12,13 @@ from sklearn.metrics import roc_auc_score
 from torchvision.ops import sigmoid_focal_loss
 
 from helpers.model import AttnVGG
+from helpers.photographs.cache import cache_side
 from helpers.training import loop
 from helpers.training.augment import plain, warp_masks
 from helpers.training.batches import Photographs, otsu
 from helpers.training.loop import fit, predict, predict_held_out
 from helpers.training.loss import dice_loss
-from helpers.training.settings import Settings, make_optimiser, make_schedule
+from helpers.training.settings import RECIPES, Settings
 
 CPU = torch.device("cpu")
 COLUMNS = ["epoch", "train_loss", "train_auc", "val_loss", "val_auc", "learning_rate"]
@@ -41,107 +42,6 @@ def equal(one: dict, other: dict) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-# settings
-
-
-def test_every_parameter_has_the_sample_runs_default():
-    found = Settings()
-    assert (found.attention, found.recipe, found.weights) == ("softmax", "one_cycle", "none")
-    assert (found.alpha, found.gamma, found.dropout, found.learning_rate) == (-1.0, 2.0, 0.0, 0.0)
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        found.epochs = 2
-
-
-@pytest.mark.parametrize(
-    "name, wrong, expected",
-    [
-        ("attention", "spatial", "attention is 'softmax', 'sigmoid' or 'none', not 'spatial'"),
-        ("recipe", "best", "recipe is one of 'tutorial', 'one_cycle', 'paper', not 'best'"),
-        ("mask_target", "skin", "mask_target is 'lesion', 'background' or 'otsu', not 'skin'"),
-        ("precision", "float32", "precision is 'auto', 'fp32', 'bf16' or 'fp16', not 'float32'"),
-        ("image_size", 100, "image_size is a multiple of 32, not 100"),
-        ("image_size", 0, "image_size is at least 32, not 0"),
-        ("image_size", -32, "image_size is at least 32, not -32"),
-        ("seed", -1, "seed is at least 0, not -1"),
-        ("epochs", 0, "epochs is at least 1, not 0"),
-        ("batch_size", 0, "batch_size is at least 1, not 0"),
-        ("learning_rate", -0.1, "learning_rate is at least 0, not -0.1"),
-        ("learning_rate", float("nan"), "learning_rate is at least 0, not nan"),
-        ("dropout", 1.0, "dropout is below 1, not 1.0"),
-        ("dropout", -0.1, "dropout is at least 0, not -0.1"),
-        ("alpha", 1.1, "alpha is at most 1"),
-        ("gamma", -1.0, "gamma is at least 0, not -1.0"),
-        ("mask_weight_pool3", -0.1, "mask_weight_pool3 is at least 0, not -0.1"),
-        ("mask_weight_pool4", -0.1, "mask_weight_pool4 is at least 0, not -0.1"),
-    ],
-)
-def test_a_value_out_of_range_is_refused_with_the_range(name, wrong, expected):
-    with pytest.raises(ValueError) as raised:
-        Settings(**{name: wrong})
-    assert str(raised.value).startswith(expected)
-
-
-@pytest.mark.parametrize("attention", ["softmax", "none"])
-@pytest.mark.parametrize("name", ["mask_weight_pool3", "mask_weight_pool4"])
-def test_masks_need_sigmoid_attention(name, attention):
-    with pytest.raises(
-        ValueError, match=f"attention is 'sigmoid' where .*{name}.* is set .*not '{attention}'"
-    ):
-        Settings(attention=attention, **{name: 0.1})
-    assert Settings(attention="sigmoid", **{name: 0.1}).attention == "sigmoid"
-
-
-# recipes
-
-
-def rates(settings: Settings, steps: int) -> list[float]:
-    """The learning rate of each batch of a run, and what would come after it."""
-    optimiser = make_optimiser(torch.nn.Linear(2, 1), settings)
-    schedule = make_schedule(optimiser, settings, steps)
-    found = [optimiser.param_groups[0]["lr"]]
-    for _ in range(settings.epochs * steps):
-        optimiser.step()
-        schedule.step()
-        found.append(optimiser.param_groups[0]["lr"])
-    return found
-
-
-@pytest.mark.parametrize(
-    "recipe, kind, rate, decay",
-    [
-        ("tutorial", torch.optim.Adam, 1e-4, 0),
-        ("one_cycle", torch.optim.AdamW, 3e-4, 0.05),
-        ("paper", torch.optim.SGD, 1e-2, 1e-4),
-    ],
-)
-def test_each_recipe_has_its_optimiser_and_a_rate_that_can_be_set(recipe, kind, rate, decay):
-    optimiser = make_optimiser(torch.nn.Linear(2, 1), Settings(recipe=recipe))
-    assert type(optimiser) is kind
-    assert (optimiser.defaults["lr"], optimiser.defaults["weight_decay"]) == (rate, decay)
-    assert len(optimiser.param_groups[0]["params"]) == 2
-    if recipe == "paper":
-        assert optimiser.defaults["momentum"] == 0.9 and optimiser.defaults["nesterov"]
-    given = make_optimiser(torch.nn.Linear(2, 1), Settings(recipe=recipe, learning_rate=0.5))
-    assert given.defaults["lr"] == 0.5
-
-
-def test_one_cycle_rises_for_three_tenths_of_the_steps_then_falls_to_nothing():
-    found = rates(Settings(recipe="one_cycle", epochs=5), 20)
-    assert (
-        len(found) == 101 and max(found) == pytest.approx(3e-4, rel=1e-3) and np.argmax(found) == 30
-    )
-    assert found[0] == pytest.approx(3e-4 / 25) and 0 < found[-1] < 1e-8
-    assert (np.diff(found[:31]) > 0).all() and (np.diff(found[30:]) < 0).all()
-    assert max(rates(Settings(epochs=1, learning_rate=0.1), 10)) == pytest.approx(0.1, rel=0.03)
-
-
-def test_the_papers_rate_falls_to_a_tenth_every_ten_epochs_and_the_tutorials_never():
-    found = rates(Settings(recipe="paper", epochs=25), 3)
-    expected = [1e-2] * 30 + [1e-3] * 30 + [1e-4] * 16
-    assert found == pytest.approx(expected)
-    assert rates(Settings(recipe="tutorial", epochs=12), 2) == [1e-4] * 25
-
-
 # one run
 
 
@@ -161,7 +61,7 @@ def test_the_history_has_a_row_an_epoch_and_finite_figures(fitted):
 
 
 def plain_logits(network: AttnVGG, made: SimpleNamespace, rows: np.ndarray) -> np.ndarray:
-    """Logits in evaluation mode, a photograph at a time, from the pixels as cv2 left them and torch's own resize."""
+    """Logits in evaluation mode, a photograph at a time, from stored pixels and torch's resize."""
     network.eval()
     found = []
     for row in rows:
@@ -335,7 +235,7 @@ def test_the_papers_recipe_shows_melanomas_four_times_and_normalises_by_the_set(
 
 
 def dice_now(network: AttnVGG, made: SimpleNamespace, config: dict) -> tuple[float, float]:
-    """Mean Dice loss of both maps on the training photographs' lesions and on what is around them."""
+    """Mean Dice loss of both maps on the training photographs' lesions, and on what is around."""
     images, masks = made.photographs().evaluation(made.train, config)
     with torch.no_grad():
         output = network.train()(images)
@@ -382,7 +282,9 @@ def test_without_masks_the_maps_learn_otsus_guess_of_every_photograph(made, monk
     monkeypatch.setattr(
         loop,
         "mask_loss",
-        lambda maps, masks, masked, weights: seen.append((masks, masked)) or 0 * maps[0].sum(),
+        lambda maps, masks, masked, weights, reduction: (
+            seen.append((masks, masked)) or 0 * maps[0].sum()
+        ),
     )
     monkeypatch.setattr(loop, "draw", lambda count, *_: plain(count))
     settings = dataclasses.replace(
@@ -403,7 +305,7 @@ def test_only_photographs_with_a_mask_are_held_to_one(made, monkeypatch):
     monkeypatch.setattr(
         loop,
         "mask_loss",
-        lambda maps, masks, masked, weights: (
+        lambda maps, masks, masked, weights, reduction: (
             seen.append((masks, masked, weights)) or 0 * maps[0].sum()
         ),
     )
@@ -419,13 +321,148 @@ def test_only_photographs_with_a_mask_are_held_to_one(made, monkeypatch):
         assert masks.shape == (len(rows), 1, 32, 32) and weights == (0.0, 0.5)
 
 
+# a network and a loss of one's own
+
+
+def test_a_given_network_is_trained_in_place_from_the_weights_it_has(made):
+    torch.manual_seed(3)
+    network = AttnVGG()
+    network.frozen = torch.nn.Parameter(torch.ones(2), requires_grad=False)
+    before = state_of(network)
+    fitted = fit(SMALL, made.split, made.photographs(), report=quiet, network=network)
+    assert fitted.network is network
+    after = network.state_dict()
+    assert not torch.equal(before["backbone.0.weight"], after["backbone.0.weight"])
+    assert torch.equal(before["frozen"], after["frozen"])
+    moved = (before["backbone.0.weight"] - after["backbone.0.weight"]).abs().max()
+    assert moved < 0.01, "one epoch from its own weights, not from new ones"
+
+
+def test_a_new_network_given_is_the_same_as_none(made):
+    torch.manual_seed(SMALL.seed)
+    network = AttnVGG()
+    ours = fit(SMALL, made.split, made.photographs(), report=quiet, network=network)
+    theirs = fit(SMALL, made.split, made.photographs(), report=quiet)
+    assert equal(ours.network.state_dict(), theirs.network.state_dict())
+    assert ours.config["made_from"] != theirs.config["made_from"], "one was brought, one was not"
+
+
+class Little(torch.nn.Module):
+    """Not AttnVGG, but like it in what it returns."""
+
+    def __init__(self):
+        super().__init__()
+        self.classifier = torch.nn.Linear(3, 1)
+
+    def forward(self, images: torch.Tensor) -> SimpleNamespace:
+        return SimpleNamespace(logits=self.classifier(images.mean(dim=(2, 3))))
+
+
+def test_any_network_with_logits_can_be_trained_and_its_config_names_it(made):
+    fitted = fit(SMALL, made.split, made.photographs(), report=quiet, network=Little())
+    assert fitted.config["network"] == "Little" and type(fitted.network) is Little
+    table = predict_held_out(fitted, made.split, made.photographs())
+    assert table["logit"].notna().all() and len(table) == len(made.val) + len(made.test)
+
+
+def test_the_config_of_a_given_network_describes_it_and_not_the_settings(made):
+    network = AttnVGG(attention="none", dropout=0.25)
+    fitted = fit(SMALL, made.split, made.photographs(), report=quiet, network=network)
+    assert (fitted.config["attention"], fitted.config["dropout"]) == ("none", 0.25)
+
+
+def test_an_extra_loss_is_added_to_every_step(made):
+    seen = []
+
+    def lift(output, batch):
+        assert len(output.logits) == len(batch.images) == len(batch.targets) == batch.size
+        seen.append(batch.size)
+        return 10.0 * (output.logits - 5).square().sum() / batch.size
+
+    settings = dataclasses.replace(SMALL, epochs=3, recipe="tutorial")
+    lifted = fit(settings, made.split, made.photographs(), report=quiet, extra_loss=lift)
+    free = fit(settings, made.split, made.photographs(), report=quiet)
+    assert sum(seen) == 3 * len(made.train)
+    highest, usual = (
+        predict(run.network, made.photographs(), made.train, run.config, torch.float32).mean()
+        for run in (lifted, free)
+    )
+    assert highest > usual + 0.05, "logits near 5 cost less"
+
+
+def test_an_extra_loss_of_zero_changes_nothing(made):
+    settings = dataclasses.replace(SMALL, attention="sigmoid")
+    plain_run, same = (
+        fit(settings, made.split, made.photographs(), report=quiet, extra_loss=extra)
+        for extra in (None, lambda output, batch: 0 * output.pool3_map.sum())
+    )
+    assert equal(plain_run.network.state_dict(), same.network.state_dict())
+
+
+def test_progress_with_an_extra_loss_is_refused(made, tmp_path):
+    with pytest.raises(ValueError, match="progress.*extra_loss"):
+        fit(
+            SMALL,
+            made.split,
+            made.photographs(),
+            progress=tmp_path / "progress.pt",
+            extra_loss=lambda output, batch: output.logits.sum(),
+        )
+
+
+# what shaped a network, and how sharply it sees
+
+
+def test_the_config_records_what_the_network_was_made_from(fitted, made, tmp_path):
+    made_from = fitted.config["made_from"]
+    assert made_from["photographs"] == made.cache["key"] and made_from["weights"] == ""
+    assert made_from["torch"] == str(torch.__version__) and made_from["training"] >= 2
+    settings = dataclasses.asdict(SMALL)
+    assert all(made_from[name] == settings[name] for name in ("seed", "recipe", "batch_size"))
+    assert (made_from["precision"], made_from["device"]) == ("float32", "cpu")
+
+
+@pytest.mark.parametrize(
+    "recipe, stored, said",
+    [("one_cycle", 36, False), ("tutorial", 36, False), ("paper", 36, True), ("paper", 64, False)],
+)
+def test_a_view_of_fewer_pixels_than_the_network_takes_is_said(recipe, stored, said, made):
+    """The paper's recipe sees 0.7 of what is stored: 25 of 36 pixels; the network takes 32."""
+    lines = []
+    training = SimpleNamespace(
+        settings=dataclasses.replace(SMALL, recipe=recipe),
+        recipe=RECIPES[recipe],
+        photographs=SimpleNamespace(side=stored),
+    )
+    loop.say_how_sharp(training, lines.append)
+    assert bool(lines) is said
+    if said:
+        assert all(fact in lines[0] for fact in ("32", "25", "'paper'", "0.7", "image_size 64"))
+
+
+@pytest.mark.parametrize("side", [32, 96, 224])
+def test_the_size_it_names_is_the_least_whose_cache_holds_the_view(side):
+    enough = loop.stored_for(side, 0.7)
+    assert enough % 32 == 0
+    assert cache_side(enough) * 0.7 > side - 0.5 > cache_side(enough - 32) * 0.7
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="peak memory is a GPU's")
+def test_peak_memory_is_the_trainings_own(made):
+    photographs = Photographs(made.cache, torch.device("cuda"))
+    large = torch.empty(2**31, dtype=torch.uint8, device="cuda")
+    del large
+    fitted = fit(SMALL, made.split, photographs, report=quiet)
+    assert 0 < fitted.timing["peak_memory_bytes"] < 2**31
+
+
 # what goes wrong
 
 
 def test_masks_that_are_not_there_are_asked_for(made):
     settings = dataclasses.replace(SMALL, attention="sigmoid", mask_weight_pool3=0.1)
     with pytest.raises(
-        ValueError, match="no training photograph has a mask: set `masks` in 01_download.ipynb"
+        ValueError, match="mask_weight_pool3.*no training photograph.*`masks`.*01_download.ipynb"
     ):
         fit(
             settings, made.split.assign(mask=""), Photographs({**made.cache, "masks_file": ""}, CPU)
@@ -450,7 +487,5 @@ def test_a_loss_that_is_not_finite_stops_the_run(batch_size, made):
     batch = (
         "batch 2 of 7" if batch_size == 12 else "batch 1 of 1"
     )  # the first that the overflown network answered
-    with pytest.raises(
-        FloatingPointError, match=f"epoch 1, {batch}: the loss is not finite; lower learning_rate"
-    ):
+    with pytest.raises(FloatingPointError, match=f"epoch 1, {batch}.*not finite.*learning_rate"):
         fit(settings, made.split, made.photographs(), report=quiet)
