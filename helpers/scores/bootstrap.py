@@ -15,7 +15,7 @@ import pandas as pd
 from scipy import sparse
 
 DRAWS = 2000  # bootstrap samples behind an interval
-HELD = 2**21  # weights that are held at once, 16 MiB: what bounds the memory
+HELD = 2**20  # weights that are held at once, 8 MiB: what bounds the memory
 LIMITS = (2.5, 97.5)  # percentiles of a 95% interval
 
 
