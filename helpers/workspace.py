@@ -190,7 +190,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Yields a path beside `path`, of the writer's own, that is renamed onto it when the block ends
     well: its bytes are on the disk by then, so that a power cut leaves the old file or the new.
-    What a killed process of this machine left of the same file is deleted.
+    What killed processes of this machine left in the folder is deleted.
 
     Raises:
         CannotWrite: the disk is full or may not be written.
@@ -200,7 +200,7 @@ def replacing(path: Path) -> Iterator[Path]:
     beside = path.with_name(f".{path.stem}.{machine}.{os.getpid()}.{token}{path.suffix}")
     with saying_what_to_do(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(path, machine)
+        remove_leftovers(path.parent, machine)
         try:
             yield beside
             with beside.open("r+b") as written:
@@ -210,12 +210,10 @@ def replacing(path: Path) -> Iterator[Path]:
             beside.unlink(missing_ok=True)
 
 
-def remove_leftovers(path: Path, machine: str) -> None:
-    """Delete what killed processes of this machine left of `path`; others may still be writing."""
-    left = re.compile(
-        rf"\.{re.escape(path.stem)}\.{re.escape(machine)}\.(\d+)\.\w+{re.escape(path.suffix)}"
-    )
-    for file in path.parent.iterdir():
+def remove_leftovers(folder: Path, machine: str) -> None:
+    """Delete what killed processes of this machine were writing in a folder; others may yet end."""
+    left = re.compile(rf"\..+\.{re.escape(machine)}\.(\d+)\.[0-9a-f]{{6}}(\.\w+)?")
+    for file in folder.iterdir():
         writer = left.fullmatch(file.name)
         if writer and not psutil.pid_exists(int(writer[1])):
             file.unlink(missing_ok=True)

@@ -5,6 +5,7 @@ lie in.
 import os
 import signal
 import subprocess
+import zlib
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -26,6 +27,15 @@ def commit_all(folder: Path) -> None:
     git = ["git", "-c", "user.name=t", "-c", "user.email=t@localhost", "-C", str(folder)]
     for words in (["init", "-q", "-b", "main"], ["add", "."], ["commit", "-q", "-m", "all"]):
         subprocess.run([*git, *words], check=True)
+
+
+def checksums(photographs: Path, masks: Path | None) -> dict[str, dict[str, str]]:
+    """`checksums` of dataset.json, of all files in these folders."""
+    sums = {"photographs": {}, "masks": {}}
+    for kind, folder in (("photographs", photographs), ("masks", masks)):
+        for path in sorted(folder.iterdir()) if folder else ():
+            sums[kind][path.name] = f"{zlib.crc32(path.read_bytes()):08x}"
+    return sums
 
 
 @pytest.fixture(scope="session")
@@ -85,6 +95,7 @@ def photographs(folders, tmp_path) -> dict:
         "sha256": "0" * 64,
         "bytes": sum(path.stat().st_size for path in images.iterdir()),
         "colour_order_by_source": {"S": {"order": "bgr"}, "T": {"order": "rgb"}},
+        "checksums": checksums(images, masks),
     }
 
 
@@ -105,15 +116,18 @@ def made(tmp_path_factory) -> SimpleNamespace:
 
     folder = tmp_path_factory.mktemp("made")
     make_sample(folder / "raw", count=60, side=64)
+    images = folder / "raw" / "512x512-dataset-melanoma" / "512x512-dataset-melanoma"
+    masks = folder / "raw" / "masks"
     dataset = {
         "dataset": "sample",
         "csv": str(folder / "raw" / "marking.csv"),
         "ids": "",
         "sha256": "",
         "bytes": 0,
-        "folder": str(folder / "raw" / "512x512-dataset-melanoma" / "512x512-dataset-melanoma"),
-        "masks_folder": str(folder / "raw" / "masks"),
+        "folder": str(images),
+        "masks_folder": str(masks),
         "colour_order_by_source": {f"CLINIC_{letter}": {"order": "bgr"} for letter in "ABC"},
+        "checksums": checksums(images, masks),
     }
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ATTENTION_DATA", str(folder / "data"))
@@ -143,7 +157,6 @@ def made(tmp_path_factory) -> SimpleNamespace:
 @pytest.fixture(scope="session")
 def fitted(made):
     """What `train.fit` gives after two epochs at 32 pixels with the default recipe."""
-
     from helpers.training.loop import fit
     from helpers.training.settings import Settings
 

@@ -180,11 +180,11 @@ def test_what_a_killed_process_left_is_deleted_and_nothing_else(tmp_path):
         left.name.replace(
             machine, "another-machine"
         ): "on a shared disk, whose processes we cannot see",
-        left.name.replace("table", "other"): "of another file",
         ".table.mine.csv": "a reader's own",
     }
     for name, whose in others.items():
         (tmp_path / name).write_text(whose)
+    (tmp_path / left.name.replace("table", "other")).write_text("of another file, dead as well")
     with workspace.replacing(path) as beside:
         beside.write_text("whole")
     assert {file.name for file in tmp_path.iterdir()} == {"table.csv", *others}

@@ -1,4 +1,4 @@
-"""Zips, unpacked safely: into a new folder, whole or not at all, and with a list of what they held."""
+"""Zips, unpacked safely: into a new folder, whole or not at all, with a list of their content."""
 
 import errno
 import hashlib
@@ -15,10 +15,19 @@ from tqdm.auto import tqdm
 from helpers import workspace
 
 GROWTH = 100  # times its size: what no archive of photographs unpacks to, and a zip bomb does
+# what zipfile raises for damage, and RuntimeError for an encrypted member
+DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, UnicodeDecodeError, RuntimeError)
 
 
 def open_folder(place: str, parameter: str) -> Path:
-    """A folder as it is, or the folder under data/raw/ into which a zip was unpacked (once for one content)."""
+    """A folder as it is, or the folder under data/raw/ into which a zip was unpacked.
+
+    A zip is unpacked once for one content.
+
+    Raises:
+        FileNotFoundError: there is neither; it names the parameter.
+        ValueError, OSError: as `unpack`.
+    """
     path = workspace.resolve(place)
     if path.is_dir():
         return path
@@ -36,102 +45,129 @@ def open_folder(place: str, parameter: str) -> Path:
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpack a zip into a new folder, whole or not at all, and list its members in `manifest.csv`.
+    """Unpack a zip into a new folder, whole or not at all, and list its members beside it.
 
-    Raises ValueError for a damaged zip, one that would grow beyond reason, or a member that leaves the folder, links or
-    stands twice (in another case of letters too: not every disk tells them apart); OSError where the disk is full.
+    Raises:
+        ValueError: the zip is damaged, would grow beyond reason, or has a member that leaves the
+            folder, links, or stands twice (in letters of another case, too: not every disk tells
+            them apart).
+        OSError: the disk is full.
     """
     beside = folder.with_name(f".{folder.name}.unpacking")
     shutil.rmtree(beside, ignore_errors=True)
     try:
-        with zipfile.ZipFile(archive) as zipped, workspace.saying_what_to_do(folder):
+        with workspace.saying_what_to_do(folder):
             beside.mkdir(parents=True)
-            members = zipped.infolist()
-            refuse_names(archive, members)
-            needed, free = (
-                sum(member.file_size for member in members),
-                shutil.disk_usage(beside).free,
-            )
-            if needed > GROWTH * max(archive.stat().st_size, 1_000_000):
-                raise ValueError(
-                    f"{archive} is refused: its {archive.stat().st_size / 1e6:.1f} MB would become "
-                    f"{needed / 1e6:,.0f} MB, more than {GROWTH} times as much, as no photographs do"
-                )
-            if needed > 0.95 * free:
-                raise OSError(
-                    f"{archive} needs {needed / 1e9:.1f} GB in {folder.parent}, where {free / 1e9:.1f} GB "
-                    "are free: make room, or set ATTENTION_DATA to a folder on a larger disk"
-                )
-            for member in tqdm(members, desc="unpacking", disable=workspace.headless()):
-                zipped.extract(member, beside)  # checks its CRC
-            manifest = [
-                (one.filename, one.file_size, f"{one.CRC:08x}")
-                for one in members
-                if not one.is_dir()
-            ]
-            pd.DataFrame(manifest, columns=["member", "bytes", "crc32"]).to_csv(
-                beside / "manifest.csv", index=False
-            )
+            with zipfile.ZipFile(archive) as zipped:
+                members = zipped.infolist()
+                refuse_names(archive, members)
+                refuse_size(archive, members, beside)
+                for member in tqdm(members, desc="unpacking", disable=workspace.headless()):
+                    zipped.extract(member, beside)  # checks its CRC
+            write_manifest(manifest_of(folder), members)
             beside.rename(folder)
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        EOFError,
-        UnicodeDecodeError,
-        RuntimeError,
-    ) as error:  # Runtime: encrypted
+    except DAMAGE as error:
         raise ValueError(f"{archive} cannot be unpacked ({error}); download it again") from error
     except OSError as error:
-        if (
-            error.errno == errno.EINVAL
-        ):  # a directory that points to a place before the file's first byte
-            raise ValueError(
-                f"{archive} cannot be unpacked (its directory is damaged); download it again"
-            ) from error
-        raise
+        if error.errno != errno.EINVAL:
+            raise
+        # its directory points to a place before the file's first byte
+        raise ValueError(
+            f"{archive} cannot be unpacked (its directory is damaged); download it again"
+        ) from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 
 
+def refuse_size(archive: Path, members: list[zipfile.ZipInfo], folder: Path) -> None:
+    """Raises ValueError for what grows as no photographs do, OSError where there is no room."""
+    needed = sum(member.file_size for member in members)
+    packed = archive.stat().st_size
+    if needed > GROWTH * max(packed, 1_000_000):
+        raise ValueError(
+            f"{archive} is refused: its {packed / 1e6:.1f} MB would become {needed / 1e6:,.0f} MB, "
+            f"more than {GROWTH} times as much, as no photographs do"
+        )
+    free = shutil.disk_usage(folder).free
+    if needed > 0.95 * free:
+        raise OSError(
+            f"{archive} needs {needed / 1e9:.1f} GB in {folder.parent}, where {free / 1e9:.1f} GB "
+            "are free: make room, or set ATTENTION_DATA to a folder on a larger disk"
+        )
+
+
 def refuse_names(archive: Path, members: list[zipfile.ZipInfo]) -> None:
-    """Raises ValueError where a member would leave the folder, or would not be the same file on every disk."""
-    seen, files, folders = set(), set(), set()
+    """Raises ValueError where members would not be the same files, in the folder, on every disk."""
+    seen = set()
+    files = set()
+    folders = set()
     for member in members:
         path = PurePosixPath(member.filename.replace("\\", "/"))
-        name = unicodedata.normalize("NFC", str(path)).casefold()
-        outside = path.is_absolute() or ".." in path.parts or ":" in member.filename
-        long = len(member.filename.encode()) > 1000 or any(
-            len(part.encode()) > 255 for part in path.parts
-        )
-        what = (
-            "leaves the folder or links"
-            if outside or stat.S_ISLNK(member.external_attr >> 16)
-            else "has a name too long for a disk"
-            if long
-            else "has no name"
-            if not path.parts
-            else "stands twice (names that differ in case alone count as one)"
-            if name in seen
-            else ""
-        )
-        if what:
-            raise ValueError(f"{archive} is refused: its member {member.filename[:99]!r} {what}")
+        name = PurePosixPath(unicodedata.normalize("NFC", str(path)).casefold())
+        wrong = flaw(member, path)
+        if not wrong and name in seen:
+            wrong = "stands twice (names that differ in case alone count as one)"
+        if wrong:
+            raise ValueError(f"{archive} is refused: its member {member.filename[:99]!r} {wrong}")
         seen.add(name)
-        folders.update(PurePosixPath(name).parents)
+        folders.update(name.parents)
         if not member.is_dir():
-            files.add(PurePosixPath(name))
+            files.add(name)
     for name in files & folders:
         raise ValueError(f"{archive} is refused: its member {str(name)!r} is a file and a folder")
 
 
-def checksums(folder: Path) -> dict[Path, int]:
-    """CRC-32 of each file that was unpacked into `folder`, below data/raw/, by path; none for any other folder."""
+def flaw(member: zipfile.ZipInfo, path: PurePosixPath) -> str:
+    """Why a member, whose path in the folder this is, cannot be unpacked as it says, or ""."""
+    if path.is_absolute() or ".." in path.parts or ":" in member.filename:
+        return "leaves the folder or links"
+    if stat.S_ISLNK(member.external_attr >> 16):
+        return "leaves the folder or links"
+    if len(member.filename.encode()) > 1000:
+        return "has a name too long for a disk"
+    if any(len(part.encode()) > 255 for part in path.parts):
+        return "has a name too long for a disk"
+    if not path.parts:
+        return "has no name"
+    return ""
+
+
+def manifest_of(folder: Path) -> Path:
+    """Where the list of what was unpacked into a folder lies: beside it, out of their way."""
+    return folder.with_name(f"{folder.name}.manifest.csv")
+
+
+def write_manifest(path: Path, members: list[zipfile.ZipInfo]) -> None:
+    """List the files of a zip: member, bytes, crc32 (eight hexadecimal digits)."""
+    files = [member for member in members if not member.is_dir()]
+    table = pd.DataFrame(
+        {
+            "member": [member.filename for member in files],
+            "bytes": [member.file_size for member in files],
+            "crc32": [f"{member.CRC:08x}" for member in files],
+        }
+    )
+    with workspace.replacing(path) as beside:
+        table.to_csv(beside, index=False)
+
+
+def find_manifest(folder: Path) -> Path | None:
+    """The list of the archive that a folder, or one above it below data/raw/, came from."""
     raw = workspace.data_folder() / "raw"
     for place in (folder, *folder.parents):
-        if place.is_relative_to(raw) and (place / "manifest.csv").is_file():
-            table = pd.read_csv(place / "manifest.csv", dtype=str, keep_default_na=False)
-            return {
-                place / name: int(crc, 16)
-                for name, crc in zip(table["member"], table["crc32"], strict=True)
-            }
-    return {}
+        if place.is_relative_to(raw) and manifest_of(place).is_file():
+            return manifest_of(place)
+    return None
+
+
+def checksums(folder: Path) -> dict[Path, int]:
+    """CRC-32 of each file that was unpacked into `folder`, by path; none for any other folder."""
+    manifest = find_manifest(folder)
+    if manifest is None:
+        return {}
+    table = pd.read_csv(manifest, dtype=str, keep_default_na=False)
+    place = manifest.with_name(manifest.name.removesuffix(".manifest.csv"))
+    sums = {}
+    for name, crc in zip(table["member"], table["crc32"], strict=True):
+        sums[place / name] = int(crc, 16)
+    return sums

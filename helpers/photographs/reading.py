@@ -1,4 +1,8 @@
-"""The one reader of a photograph or mask: judged by its header, decoded, squashed to a square."""
+"""The one reader of a photograph or mask: judged by its header, decoded, squashed to a square.
+
+Whatever asks for pixels asks here, so that there is one set of limits and one sentence for each
+thing that can be wrong.
+"""
 
 import io
 import os
@@ -6,6 +10,7 @@ import stat
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -14,108 +19,179 @@ from tqdm.auto import tqdm
 
 from helpers import workspace
 
-LEAST, MOST = (
-    16,
-    80_000_000,
-)  # pixels a side of a photograph, and in all: what is larger is not decoded
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP")  # whatever the file's name says
+LEAST = 16  # pixels a side
+MOST = 80_000_000  # pixels in all: what is larger is not decoded
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")  # whatever the file's name says
+ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")  # in letters of any case
 REDUCED = {
     1: cv2.IMREAD_COLOR,
     2: cv2.IMREAD_REDUCED_COLOR_2,
     4: cv2.IMREAD_REDUCED_COLOR_4,
     8: cv2.IMREAD_REDUCED_COLOR_8,
 }
-CHUNK = 64  # rows that one core decodes, writes and sums up at a time; what bounds the memory: a chunk a core
+CHUNK = 64  # files that one core reads at a time: a job for each would cost more than a small file
 
 
-def load(path: Path, *, side: int | None = None, crc: int | None = None) -> np.ndarray:
-    """A photograph as OpenCV decodes it, uint8 [H, W, 3], upright where its EXIF says how the camera was held.
+class Header(NamedTuple):
+    """What a file says of itself before a pixel is decoded."""
 
-    side: what it will be squashed to; where the photograph is at least twice, four or eight times as large, the decoder
-    halves it as often itself, which saves most of the time. crc: of the bytes that were unpacked, None where that is
-    not known. Raises ValueError, that names the file and what is wrong with it: missing, empty, changed, damaged, cut
-    short, no photograph, too small or too large.
+    width: int  # pixels
+    height: int
+    mode: str  # Pillow's word for the kind of pixels: "RGB", "L", "CMYK", "I;16" ...
+
+
+class Inspected(NamedTuple):
+    """What reading every byte of many files has shown, by file name."""
+
+    checksums: dict[str, str]  # CRC-32 of the files that can be used, as eight hexadecimal digits
+    unusable: dict[str, str]  # why each of the others cannot be
+
+
+def read_photograph(
+    path: Path, *, at_least: int | None = None, crc: int | None = None
+) -> np.ndarray:
+    """A photograph as a standard decoder gives it, upright as its EXIF says.
+
+    Not in true colours: where a source stores red and blue exchanged, so are they here.
+
+    Args:
+        path: the file.
+        at_least: the smallest side that is needed, in pixels. A JPEG is decoded at 1/2, 1/4 or 1/8
+            of its size where both sides stay at least as long; None decodes all pixels.
+        crc: the CRC-32 that its bytes must have; None: not known.
+
+    Returns:
+        uint8 [H, W, 3], red first.
+
+    Raises:
+        ValueError: the file's name and what is wrong with it: missing, empty, changed, damaged, cut
+            short, animated, no photograph, too small or too large.
     """
+    return decode(path, read_bytes(path, crc), at_least)
 
-    def refuse(why: str) -> ValueError:
-        return ValueError(f"{path} cannot be decoded: {why}")
 
+def square(path: Path, side: int, *, swapped: bool, crc: int | None = None) -> np.ndarray:
+    """A photograph squashed to a square in true colours: uint8 [side, side, 3], red first.
+
+    Args:
+        path: the file.
+        side: of the square, in pixels.
+        swapped: whether the file holds red and blue exchanged.
+        crc: as in `read_photograph`, which says what is raised.
+    """
+    pixels = read_photograph(path, at_least=side, crc=crc)
+    pixels = cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA)
+    return pixels[..., ::-1] if swapped else pixels
+
+
+def read_mask(path: Path, side: int, *, crc: int | None = None) -> np.ndarray:
+    """A lesion mask squashed as its photograph was: uint8 [side, side], 0 to 255.
+
+    Its size need not be the photograph's; lesion is what is not black.
+
+    Raises:
+        ValueError: as `read_photograph`, and for a mask that is all black.
+    """
+    lesion = read_photograph(path, crc=crc).max(axis=2) > 0  # [H, W]
+    if not lesion.any():
+        raise ValueError(f"{path} marks nothing: every pixel is 0")
+    lesion = lesion.astype(np.uint8) * 255
+    return cv2.resize(lesion, (side, side), interpolation=cv2.INTER_AREA)
+
+
+def inspect(paths: list[Path], expected: dict[Path, int], *, masks: bool = False) -> Inspected:
+    """Read and decode every one of these files, on all cores.
+
+    Args:
+        paths: files with different names.
+        expected: CRC-32 by path, of those where it is known.
+        masks: whether they are masks, which must mark something.
+    """
+    checksums, unusable = {}, {}
+
+    def look(start: int) -> None:
+        for path in paths[start : start + CHUNK]:
+            try:
+                content = read_bytes(path, expected.get(path))
+                if masks and not decode(path, content, None).any():
+                    raise ValueError(f"{path} marks nothing: every pixel is 0")
+                if not masks:
+                    decode(path, content, 1)
+                checksums[path.name] = f"{zlib.crc32(content):08x}"
+            except ValueError as error:
+                unusable[path.name] = str(error)
+            bar.update()
+
+    what = "checking masks" if masks else "checking"
+    bar = tqdm(desc=what, total=len(paths), disable=workspace.headless())
+    with bar, ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(look, range(0, len(paths), CHUNK)))
+    names = [path.name for path in paths]  # threads end in any order
+    return Inspected(
+        {name: checksums[name] for name in names if name in checksums},
+        {name: unusable[name] for name in names if name in unusable},
+    )
+
+
+def refusal(path: Path, why: str) -> ValueError:
+    return ValueError(f"{path} cannot be decoded: {why}")
+
+
+def read_bytes(path: Path, crc: int | None = None) -> bytes:
+    """All bytes of a file, which must have this CRC-32 if one is given. Raises ValueError."""
     try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for, a device read without end
-            raise refuse("it is a folder, a pipe or a device, not a file")
-        if found.st_size > 3 * MOST:
-            raise refuse(f"{found.st_size:,} bytes, more than {MOST:,} pixels take")
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for, a device has no end
+            raise refusal(path, "it is a folder, a pipe or a device, not a file")
+        if status.st_size > 3 * MOST:
+            raise refusal(path, f"{status.st_size:,} bytes, more than {MOST:,} pixels take")
         content = path.read_bytes()
     except OSError as error:
-        raise refuse(error.strerror or "it cannot be read") from error
+        raise refusal(path, error.strerror or "it cannot be read") from error
     if crc is not None and zlib.crc32(content) != crc:
-        raise refuse("its bytes are not those that were unpacked")
+        raise refusal(path, f"its bytes have changed: their CRC-32 is not {crc:08x}")
+    return content
+
+
+def judge(path: Path, content: bytes) -> Header:
+    """What the bytes of a file say of themselves; no pixel is decoded. Raises ValueError."""
+    if not content:
+        raise refusal(path, "it is empty")
     try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as header:  # no pixel is decoded
-            width, height = header.size
-            moves = header.format != "MPO" and getattr(
-                header, "is_animated", False
-            )  # MPO: a telephone's JPEG
-            ends = (
-                header.format != "JPEG" or content.find(b"\xff\xd9", header.fp.tell()) > 0
-            )  # zeros decode too
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            header = Header(*image.size, image.mode)
+            # MPO is a telephone's JPEG with a second picture in it
+            animated = image.format != "MPO" and getattr(image, "is_animated", False)
+            # zeros in place of a JPEG's end decode, too
+            ends = image.format != "JPEG" or content.find(b"\xff\xd9", image.fp.tell()) > 0
     except Image.DecompressionBombError as error:
-        raise refuse(f"its header says more than {MOST:,} pixels") from error
+        raise refusal(path, f"its header says more than {MOST:,} pixels") from error
     except (OSError, SyntaxError, ValueError) as error:
-        why = "it is empty" if not content else "it is no photograph, or its header is damaged"
-        raise refuse(why) from error
-    if moves:
-        raise refuse("it is animated")
-    if min(width, height) < LEAST or width * height > MOST:
-        raise refuse(f"{width} x {height} pixels; expected {LEAST} a side to {MOST:,} in all")
-    times = next((times for times in (8, 4, 2) if side and min(width, height) >= times * side), 1)
-    pixels = cv2.imdecode(np.frombuffer(content, np.uint8), REDUCED[times])  # [H, W, 3], blue first
-    if pixels is None or not ends:
-        raise refuse("it is damaged or cut short")
-    return pixels
+        known = ", ".join(FORMATS)
+        raise refusal(
+            path,
+            f"it is no photograph of a kind known here ({known}), or its header is damaged; a HEIC "
+            "of a telephone has to be exported as JPEG first",
+        ) from error
+    if animated:
+        raise refusal(path, "it is animated; save one picture of it")
+    if min(header[:2]) < LEAST or header.width * header.height > MOST:
+        size = f"{header.width} x {header.height} pixels"
+        raise refusal(path, f"{size}; expected {LEAST} a side to {MOST:,} in all")
+    if not ends:
+        raise refusal(path, "it is damaged or cut short")
+    return header
 
 
-def decode(path: Path, side: int, swapped: bool) -> np.ndarray:
-    """A photograph as a uint8 square [side, side, 3], red first. Raises ValueError as `load` does."""
-    pixels = cv2.resize(load(path, side=side), (side, side), interpolation=cv2.INTER_AREA)
-    return pixels if swapped else pixels[..., ::-1]
-
-
-def find_unusable(paths: list[Path], sums: dict[Path, int]) -> dict[str, str]:
-    """Why each photograph that cannot be used cannot, by file name without ending; all are decoded, on all cores.
-
-    sums: CRC-32 by path, of those where it is known.
-    """
-
-    def inspect(start: int) -> dict[str, str]:
-        found = {}
-        for path in paths[
-            start : start + CHUNK
-        ]:  # a job for each would cost more than to decode a small photograph
-            try:
-                load(path, side=1, crc=sums.get(path))
-            except ValueError as error:
-                found[path.stem] = str(error)
-            bar.update()
-        return found
-
-    with (
-        tqdm(desc="checking", total=len(paths), disable=workspace.headless()) as bar,
-        ThreadPoolExecutor(os.cpu_count()) as pool,
-    ):
-        jobs = pool.map(inspect, range(0, len(paths), CHUNK))
-        return {name: why for found in jobs for name, why in found.items()}
-
-
-def decode_mask(path: Path | None, side: int) -> np.ndarray:
-    """A lesion mask squashed as its photograph was: uint8 [side, side], 0 to 255; zeros where there is none.
-
-    Its size need not be the photograph's; lesion is what is not black. Raises ValueError as `load`, and for all black.
-    """
-    if path is None:
-        return np.zeros((side, side), np.uint8)
-    mask = load(path).max(axis=2)  # [H, W]
-    if not mask.any():
-        raise ValueError(f"{path} marks nothing: every pixel is 0")
-    return cv2.resize((mask > 0).astype(np.uint8) * 255, (side, side), interpolation=cv2.INTER_AREA)
+def decode(path: Path, content: bytes, at_least: int | None) -> np.ndarray:
+    """The pixels in the bytes of a file, as `read_photograph` returns them. Raises ValueError."""
+    header = judge(path, content)
+    times = 1
+    if at_least:
+        for factor in (2, 4, 8):
+            if min(header[:2]) >= factor * at_least:
+                times = factor
+    pixels = cv2.imdecode(np.frombuffer(content, np.uint8), REDUCED[times])  # blue first
+    if pixels is None:
+        raise refusal(path, "it is damaged or cut short")
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)

@@ -1,9 +1,11 @@
-"""The built-in sample: drawn photographs in the Kaggle layout, so that the whole series runs offline in minutes.
+"""The built-in sample: drawn photographs in the Kaggle layout, so that the whole series runs
+offline in minutes.
 
-Teaching material: no patient, no clinic, no medical simulation. A photograph is skin, a lesion, and what lies over them
-(hair, rulers, gel bubbles, dark corners). Given its source, the label depends only on the lesion, on three signs of the
-ABCD rule (Stolz et al., 1994: asymmetry, border, colours), so it is known where the evidence lies. The real set's
-traps are here: sources of different look and melanoma rate, repeated patients and lesions, twins, red and blue swapped.
+Teaching material: no patient, no clinic, no medical simulation. A photograph is skin, a lesion, and
+what lies over them (hair, rulers, gel bubbles, dark corners). Given its source, the label depends
+only on the lesion, on three signs of the ABCD rule (Stolz et al., 1994: asymmetry, border,
+colours), so it is known where the evidence lies. The real set's traps are here: sources of
+different look and melanoma rate, repeated patients and lesions, twins, red and blue swapped.
 """
 
 import os
@@ -15,6 +17,9 @@ import cv2
 import numpy as np
 import pandas as pd
 
+from helpers import workspace
+
+VERSION = 1  # of the drawings; raised when the same seed draws other photographs
 COLUMNS = [
     "patient_id",
     "image_id",
@@ -31,7 +36,8 @@ SITES = {
     "head/neck": 0.1,
     "palms/soles": 0.03,
 }
-SOURCES = {  # share of the photographs, melanoma rate; then the look: colour of the light, chance of each extra
+# share of the photographs, melanoma rate; then the look: colour of the light, chance of each extra
+SOURCES = {
     "CLINIC_A": {
         "share": 0.42,
         "rate": 0.12,
@@ -71,54 +77,83 @@ MELANIN, BLOOD = (
 )  # what they absorb of red, green, blue
 
 
+def sample_folder(seed: int) -> Path:
+    """Where the sample of a seed lies: other drawings have another name."""
+    return workspace.data_folder() / "raw" / f"sample-v{VERSION}-{seed}"
+
+
 def make_sample(
     folder: Path, *, seed: int = 42, count: int = 600, side: int = 128, lesions: bool = True
 ) -> pd.DataFrame:
-    """Draw `count` photographs of `side` pixels with masks into a new folder: whole, or not at all.
+    """Draw photographs with masks into a new folder: whole, or not at all.
 
-    Leaves `marking.csv`, the photographs (JPEG, red and blue swapped) and `masks/<image_id>_segmentation.png` (0, 255).
-    The same arguments give the same bytes. lesions=False paints skin in the lesions' place and leaves all else, masks
-    too, as it is: what a network still finds there is not in the lesion. Returns the table. Raises ValueError for fewer
-    than 40 photographs or 32 pixels, FileExistsError where `folder` exists.
+    Leaves `marking.csv`, the photographs (JPEG, red and blue exchanged) and
+    `masks/<image_id>_segmentation.png` (0 and 255). The same arguments give the same bytes. A
+    second process that makes the same folder waits, and finds it made.
+
+    Args:
+        folder: where to; it must not exist.
+        seed: draws everything.
+        count: how many photographs, 40 or more.
+        side: of each, in pixels, 32 or more.
+        lesions: False paints skin in the lesions' place and leaves all else, masks too, as it is:
+            what a network still finds there is not in the lesion.
+
+    Returns:
+        The table, as in `marking.csv`.
+
+    Raises:
+        ValueError: too few photographs or pixels.
+        FileExistsError: `folder` exists.
     """
     if count < 40 or side < 32:
         raise ValueError(
             f"a sample has at least 40 photographs of 32 pixels, not {count} of {side}"
         )
-    if folder.exists():
-        raise FileExistsError(f"{folder} exists; delete it to make the sample again")
+    beside = folder.with_name(f".{folder.name}.making")
+    with workspace.locked(folder):
+        if folder.exists():
+            raise FileExistsError(f"{folder} exists; delete it to make the sample again")
+        shutil.rmtree(beside, ignore_errors=True)  # what a killed process left
+        try:
+            rows = write_sample(beside, seed, count, side, lesions)
+            beside.rename(folder)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+    return rows
+
+
+def write_sample(folder: Path, seed: int, count: int, side: int, lesions: bool) -> pd.DataFrame:
+    """Draw on all cores and write everything that `make_sample` leaves; returns the table."""
+    photographs = folder / "512x512-dataset-melanoma" / "512x512-dataset-melanoma"
+    masks = folder / "masks"
+    photographs.mkdir(parents=True)
+    masks.mkdir()
     rows = plan(seed, count)
-    beside = folder.with_name(f".{folder.name}.{os.getpid()}")
-    photographs = beside / "512x512-dataset-melanoma" / "512x512-dataset-melanoma"
 
     def write(row) -> None:
         photograph, mask = draw(row, seed=seed, side=side, lesion=lesions)
-        quality = [cv2.IMWRITE_JPEG_QUALITY, 80 if row.image_id.endswith("_downsampled") else 93]
-        # OpenCV takes blue first; given red first, it stores the two swapped, as in the Kaggle set
-        (photographs / f"{row.image_id}.jpg").write_bytes(
-            cv2.imencode(".jpg", photograph, quality)[1]
-        )
-        (beside / "masks" / f"{row.image_id}_segmentation.png").write_bytes(
-            cv2.imencode(".png", mask)[1]
-        )
+        quality = 80 if row.image_id.endswith("_downsampled") else 93
+        # OpenCV takes blue first; given red first, it stores the two exchanged, as in the Kaggle
+        # set
+        _, jpeg = cv2.imencode(".jpg", photograph, [cv2.IMWRITE_JPEG_QUALITY, quality])
+        (photographs / f"{row.image_id}.jpg").write_bytes(jpeg)
+        _, png = cv2.imencode(".png", mask)
+        (masks / f"{row.image_id}_segmentation.png").write_bytes(png)
 
-    try:
-        photographs.mkdir(parents=True)
-        (beside / "masks").mkdir()
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            list(pool.map(write, rows.itertuples(index=False)))
-        rows[COLUMNS].to_csv(beside / "marking.csv", index=False)
-        beside.rename(folder)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(write, rows.itertuples(index=False)))
+    rows[COLUMNS].to_csv(folder / "marking.csv", index=False)
     return rows[COLUMNS]
 
 
 def plan(seed: int, count: int) -> pd.DataFrame:
-    """The rows of `marking.csv` with the numbers of their subject, lesion and photograph, which seed the drawing.
+    """The rows of `marking.csv` with the numbers of their subject, lesion and photograph, which
+    seed the drawing.
 
-    CLINIC_A: `patient_id` is the patient, with several lesions. CLINIC_B: it is the lesion, often photographed twice,
-    or missing. CLINIC_C: it is missing. Twins hold melanomas at the rate of the source they go to.
+    CLINIC_A: `patient_id` is the patient, with several lesions. CLINIC_B: it is the lesion, often
+    photographed twice, or missing. CLINIC_C: it is missing. Twins hold melanomas at the rate of the
+    source they go to.
     """
     rng = np.random.default_rng(seed)
     twins = round(TWINS * count)
@@ -176,7 +211,8 @@ def plan(seed: int, count: int) -> pd.DataFrame:
 def draw(row, *, seed: int, side: int, lesion: bool = True) -> tuple[np.ndarray, np.ndarray]:
     """One photograph, uint8 [side, side, 3], red first, and its mask, uint8 [side, side], 0 or 255.
 
-    row: a row of `plan`. lesion=False draws the same photograph without the lesion; the mask is the same.
+    row: a row of `plan`. lesion=False draws the same photograph without the lesion; the mask is the
+    same.
     """
     look = SOURCES[row.look]
     streams = enumerate(
@@ -208,7 +244,9 @@ def draw(row, *, seed: int, side: int, lesion: bool = True) -> tuple[np.ndarray,
 
 
 def noise(rng: np.random.Generator, side: int, cells: int) -> np.ndarray:
-    """Smooth random hills [side, side], about `cells` across, with mean 0 and a deviation of about 1."""
+    """Smooth random hills [side, side], about `cells` across, with mean 0 and a deviation of about
+    1.
+    """
     return cv2.resize(
         rng.standard_normal((cells, cells), np.float32), (side, side), interpolation=cv2.INTER_CUBIC
     )
@@ -232,7 +270,9 @@ def blend(pixels: np.ndarray, share: np.ndarray, colour) -> np.ndarray:
 
 
 def draw_skin(rng: np.random.Generator, tone: np.ndarray, side: int) -> np.ndarray:
-    """Skin [side, side, 3]: the tone [3], darker and redder in places, with fine texture and freckles."""
+    """Skin [side, side, 3]: the tone [3], darker and redder in places, with fine texture and
+    freckles.
+    """
     melanin = (
         0.04 * noise(rng, side, 4)
         + 0.02 * noise(rng, side, 14)
@@ -250,10 +290,11 @@ def draw_skin(rng: np.random.Generator, tone: np.ndarray, side: int) -> np.ndarr
 
 
 def draw_lesion(rng: np.random.Generator, target: int, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """A lesion of radius 1 in a square from -2 to 2: the share of light it leaves [S, S, 3], and its cover [S, S].
+    """A lesion of radius 1 in a square from -2 to 2: the share of light it leaves [S, S, 3], and
+    its cover [S, S].
 
-    `target` enters here and nowhere else: through how asymmetric, ragged and many-coloured the lesion is. The signs of
-    the two classes overlap; the area is the same for all.
+    `target` enters here and nowhere else: through how asymmetric, ragged and many-coloured the
+    lesion is. The signs of the two classes overlap; the area is the same for all.
     """
     severity = rng.beta(6, 2.5) if target else rng.beta(2.5, 6)
     asymmetry, border, colours = (severity + rng.normal(0, 0.08, 3)).clip(0, 1)
@@ -275,9 +316,9 @@ def draw_lesion(rng: np.random.Generator, target: int, side: int) -> tuple[np.nd
     slope = (x * np.cos(lean) + y * np.sin(lean)) * asymmetry
     pigment = (pigment + 0.35 * slope).clip(0.2, None)
     amounts = np.zeros((4, side, side))  # black, red, blue and white, where the lesion has them
-    for colour in np.r_[rng.permutation(2), 2 + rng.permutation(2)][
-        : max(0, round(5 * colours - 1))
-    ]:
+    order = np.r_[rng.permutation(2), 2 + rng.permutation(2)]
+    how_many = max(0, round(5 * colours - 1))
+    for colour in order[:how_many]:
         amounts[colour] = step(
             noise(rng, side, 8) + 0.4 * noise(rng, side, 20) + rng.uniform(-1, 1) * slope - 0.1, 0.7
         )
@@ -292,7 +333,9 @@ def draw_lesion(rng: np.random.Generator, target: int, side: int) -> tuple[np.nd
 
 
 def draw_structure(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """More pigment [S, S] along a warped honeycomb (a pigment network) or in dots (globules), or neither."""
+    """More pigment [S, S] along a warped honeycomb (a pigment network) or in dots (globules), or
+    neither.
+    """
     side, kind, cells = len(x), rng.integers(0, 3), rng.uniform(20, 28)
     x, y = x + 0.12 * noise(rng, side, 10), y + 0.12 * noise(rng, side, 10)
     waves = sum(
@@ -304,10 +347,13 @@ def draw_structure(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np
 
 
 def draw_over(rng: np.random.Generator, pixels: np.ndarray, look: dict, hairs: int) -> np.ndarray:
-    """What lies over skin and lesion: gel bubbles, hair, a ruler; then light, dark corners and the camera's noise."""
+    """What lies over skin and lesion: gel bubbles, hair, a ruler; then light, dark corners and the
+    camera's noise.
+    """
     side, (x, y) = len(pixels), grid(len(pixels))
     has = {extra: rng.random() < look[extra] for extra in ("bubbles", "ruler", "dark", "round")}
-    for _ in range(has["bubbles"] * rng.integers(2, 12)):
+    bubbles = rng.integers(2, 12)  # drawn in any case: what follows is the same with and without
+    for _ in range(bubbles if has["bubbles"] else 0):
         away = np.hypot(x - rng.uniform(-1, 1), y - rng.uniform(-1, 1)) / rng.uniform(0.03, 0.11)
         pixels = blend(
             pixels, 0.3 * np.exp(-(((away - 1) / 0.2) ** 2)) + 0.06 * (away < 1), (1, 1, 1)
@@ -331,7 +377,7 @@ def draw_over(rng: np.random.Generator, pixels: np.ndarray, look: dict, hairs: i
 
 
 def draw_hairs(rng: np.random.Generator, side: int, count: int) -> np.ndarray:
-    """How much hair covers each pixel [side, side], 0 to 1: curved strokes that mostly run one way."""
+    """How much hair covers each pixel [side, side], 0 to 1: curved strokes, mostly one way."""
     comb, along = rng.uniform(0, 2 * np.pi), np.linspace(0, 1, 24)
     strokes = []
     for _ in range(count):
@@ -346,7 +392,9 @@ def draw_hairs(rng: np.random.Generator, side: int, count: int) -> np.ndarray:
 
 
 def draw_ruler(rng: np.random.Generator, side: int) -> np.ndarray:
-    """How much of a ruler's ticks covers each pixel [side, side], 0 to 1: along one edge, every fifth tick longer."""
+    """How much of a ruler's ticks covers each pixel [side, side], 0 to 1: along one edge, every
+    fifth tick longer.
+    """
     gap, edge, lean = rng.uniform(0.03, 0.08), rng.uniform(0.04, 0.14), rng.normal(0, 0.06)
     at = np.arange(rng.uniform(0, 0.3), rng.uniform(0.7, 1), gap)  # [N]
     start = edge + lean * at
@@ -357,7 +405,9 @@ def draw_ruler(rng: np.random.Generator, side: int) -> np.ndarray:
 
 
 def draw_strokes(strokes: list, side: int) -> np.ndarray:
-    """Lines (points [N, 2] and width, in sides) drawn four times larger, so that they can be thinner than a pixel."""
+    """Lines (points [N, 2] and width, in sides) drawn four times larger, so that they can be
+    thinner than a pixel.
+    """
     canvas = np.zeros((4 * side, 4 * side), np.uint8)
     for points, width in strokes:
         points = (

@@ -1,22 +1,30 @@
-"""Find the data set of notebook 01 and check it: the sample, one from Kaggle, or a folder or zip in the Kaggle layout.
+"""Find the data set of notebook 01 and check it: the sample, Kaggle's, or a folder or zip.
 
-Layout: `marking.csv` and, somewhere beside or below it, `<image_id>.jpg`; the Kaggle set keeps its photographs in
-`512x512-dataset-melanoma/512x512-dataset-melanoma/`, and unlabelled ones, unused here, in `512x512-test/`.
+Layout: `marking.csv` and, somewhere beside or below it in one folder, `<image_id>.jpg`; the Kaggle
+set keeps its photographs in `512x512-dataset-melanoma/512x512-dataset-melanoma/`, and unlabelled
+ones, unused here, in `512x512-test/`.
 """
 
+import contextlib
 import hashlib
+import os
+from collections.abc import Iterable
 from pathlib import Path
 
-import cv2
+import pandas as pd
 
 from helpers import workspace
 from helpers.photographs import archives, reading
 from helpers.photographs.kaggle import KAGGLE_DATASET, fetch
-from helpers.photographs.sample import make_sample
+from helpers.photographs.sample import make_sample, sample_folder
 from helpers.photographs.split import mask_names
-from helpers.photographs.table import read_csv, read_marking
+from helpers.photographs.table import read_csv, read_marking, tidy
 
-LICENCES = "ISIC 2019 and 2020 photographs: CC BY-NC 4.0; ISIC 2017 and 2018 (Task 1): CC-0; see data/README.md"
+LICENCE_OF_SAMPLE = "made by helpers/photographs/sample.py: no photograph of a patient"
+LICENCES = (
+    "ISIC 2019 and 2020 photographs: CC BY-NC 4.0; ISIC 2017 and 2018 (Task 1): CC-0; "
+    "see data/README.md"
+)
 
 
 def find_dataset(
@@ -28,130 +36,224 @@ def find_dataset(
     split_seed: int = 42,
     unusable: float = 0.0,
 ) -> dict:
-    """The data set that `dataset` names, made, fetched or unpacked where it must be, checked and described.
+    """The data set that `dataset` names: made, fetched or unpacked if need be, and checked.
 
-    dataset: "sample" (made under data/raw/ from `split_seed`), "kaggle" (`kaggle_dataset`, as `fetch` takes it), or a
-    folder (used in place) or zip (unpacked under data/raw/). masks: a folder or zip of `<image_id>_segmentation.png`,
-    "kaggle:owner/name", "auto" (a folder `masks` beside the table, if there) or "". ids: a csv with a column `image_id`
-    of the photographs to keep, or "". unusable: the share of photographs that may be missing or damaged; those are left
-    out and listed. Returns the content of `dataset.json`. Raises ValueError, FileNotFoundError or KaggleFailed that
-    says what was found and what to do.
+    Every byte of every photograph and mask that its rows name is read, and decoded.
+
+    Args:
+        dataset: "sample" (made under data/raw/ from `split_seed`), "kaggle" (`kaggle_dataset`, as
+            `fetch` takes it), or a folder (used in place) or zip (unpacked under data/raw/).
+        kaggle_dataset: "owner/name" or "owner/name/version".
+        masks: a folder or zip of `<image_id>_segmentation.png`, "kaggle:owner/name", "auto" (a
+            folder `masks` beside the table, if there) or "".
+        ids: a csv with a column `image_id` of the photographs to keep, or "".
+        split_seed: draws the sample.
+        unusable: the share of photographs that may be missing or damaged; they are left out and
+            listed.
+
+    Returns:
+        The content of `dataset.json`.
+
+    Raises:
+        ValueError, FileNotFoundError, KaggleFailed: what was found, and what to do.
     """
     if dataset == "sample":
-        folder = workspace.data_folder() / "raw" / f"sample-{split_seed}"
+        folder = sample_folder(split_seed)
         if not folder.exists():
-            make_sample(folder, seed=split_seed)
+            with contextlib.suppress(FileExistsError):  # another process has just made it
+                make_sample(folder, seed=split_seed)
     elif dataset == "kaggle":
         folder = fetch(kaggle_dataset)
     else:
         folder = archives.open_folder(dataset, "dataset")
-    table_path = one_of(
-        filter(Path.is_file, folder.rglob("marking.csv")), f"a marking.csv in {folder}"
-    )
+    tables = [path for path in folder.rglob("marking.csv") if path.is_file()]
+    table_path = only(tables, f"a marking.csv in {folder}")
     table = read_marking(table_path)
-    names = set(table["image_id"])
     if ids:
-        listed = set(read_csv(workspace.resolve(ids), ["image_id"])["image_id"].dropna())
-        unknown = listed - names
-        if unknown or not listed:
-            raise ValueError(
-                f"ids: {ids} needs a column image_id with ids of {table_path}; it has {len(listed)}, "
-                f"{len(unknown)} of them unknown{', such as ' + str(unknown.pop()) if unknown else ''}"
-            )
-        table = table[table["image_id"].isin(listed)]
-    photographs = one_of(
-        {path.parent for path in table_path.parent.rglob("*.jpg") if path.stem in names},
-        f"one folder in {table_path.parent} with the photographs of its rows, <image_id>.jpg",
-    )
-    sizes = {path.stem: path.stat().st_size for path in photographs.glob("*.jpg") if path.is_file()}
-    sums = archives.checksums(photographs)
-    left_out = reading.find_unusable(
-        [photographs / f"{name}.jpg" for name in table["image_id"]], sums
-    )
-    if len(left_out) > unusable * len(table):
-        raise ValueError(
-            f"{len(left_out)} of {len(table)} photographs of {table_path} cannot be used; `unusable` "
-            f"allows {unusable:.1%}. The first: {next(iter(left_out.values()))}. Unpack the archive again "
-            "(what lies under data/raw/ comes again once its folder is deleted), list those to keep with "
-            "`ids`, or raise `unusable`"
-        )
+        table = keep_listed(table, ids, table_path)
+    photographs, files = find_photographs(table["image_id"], table_path.parent)
+    inspected = check_photographs(table, photographs, files, unusable)
+    left_out = {}
+    for image_id in table["image_id"]:
+        name = files.get(image_id, f"{image_id}.jpg")
+        if name in inspected.unusable:
+            left_out[image_id] = inspected.unusable[name]
     table = table[~table["image_id"].isin(left_out)]
-    masks_folder = find_masks(masks, table_path.parent)
-    masked = (
-        int((mask_names(table["image_id"], masks_folder) != "").sum()) if masks_folder else None
-    )
-    if masked == 0:
-        raise ValueError(
-            f"masks: no mask in {masks_folder} has the image id of one of the {len(table)} photographs; "
-            "name other masks, or set `masks` to ''"
-        )
-    orders = {
-        source: colour_order([photographs / f"{name}.jpg" for name in rows["image_id"]])
-        for source, rows in table.groupby("source")
-    }
+    masks_folder, mask_sums = check_masks(table, masks, table_path.parent)
+    orders = {}
+    for source, rows in table.groupby("source"):
+        orders[source] = colour_order([photographs / files[name] for name in rows["image_id"]])
     return {
         "dataset": dataset,
         "kaggle_dataset": kaggle_dataset if dataset == "kaggle" else "",
         "folder": str(photographs),
         "masks_folder": str(masks_folder or ""),
-        "masks": masked or 0,
+        "masks": len(mask_names_used(table, masks_folder)),
         "csv": str(table_path),
         "ids": str(workspace.resolve(ids)) if ids else "",
         "sha256": hashlib.sha256(table_path.read_bytes()).hexdigest(),
         "rows": len(table),
-        "images": len(sizes),
-        "bytes": sum(sizes[name] for name in table["image_id"]),
-        "checked_against_archive": bool(sums),
+        "images": len(files),
+        "bytes": sum((photographs / name).stat().st_size for name in inspected.checksums),
+        "checked_against_archive": bool(archives.checksums(photographs)),
         "unusable": left_out,
         "colour_order": orders[table["source"].mode()[0]]["order"],
         "colour_order_by_source": orders,
-        "licence": "made by helpers/sample.py: no photograph of a patient"
-        if dataset == "sample"
-        else LICENCES,
+        "checksums": {"photographs": inspected.checksums, "masks": mask_sums},
+        "licence": LICENCE_OF_SAMPLE if dataset == "sample" else LICENCES,
     }
 
 
-def one_of(found, what: str) -> Path:
+def keep_listed(table: pd.DataFrame, ids: str, table_path: Path) -> pd.DataFrame:
+    """The rows of the photographs that a list names. Raises ValueError for ids that are unknown."""
+    listed = set(read_csv(workspace.resolve(ids), ["image_id"])["image_id"].dropna())
+    unknown = sorted(listed - set(table["image_id"]))
+    if unknown or not listed:
+        such = f", such as {unknown[0]}" if unknown else ""
+        raise ValueError(
+            f"ids: {ids} needs a column image_id with ids of {table_path}; it has {len(listed)}, "
+            f"{len(unknown)} of them unknown{such}"
+        )
+    return table[table["image_id"].isin(listed)]
+
+
+def find_photographs(image_ids: Iterable[str], folder: Path) -> tuple[Path, dict[str, str]]:
+    """The one folder at or below `folder` that holds the photographs, and their names in it.
+
+    Returns:
+        The folder, and the file name of every photograph there by image id, with a row or without.
+
+    Raises:
+        ValueError: no folder has any, or several have, or one photograph is there as two files.
+    """
+    wanted = set(image_ids)
+    found: dict[Path, dict[str, str]] = {}
+    seen = set()
+    for place, below, names in os.walk(folder, followlinks=True):
+        if os.path.realpath(place) in seen:  # links may lead round in a circle
+            below.clear()
+            continue
+        seen.add(os.path.realpath(place))
+        files: dict[str, str] = {}
+        for name in sorted(names):
+            stem, ending = os.path.splitext(name)
+            if ending.lower() not in reading.ENDINGS or name.startswith("."):
+                continue
+            image_id = tidy(stem)
+            if image_id in wanted and image_id in files:
+                raise ValueError(
+                    f"{place} holds {image_id} twice, as {files[image_id]} and {name}: keep one"
+                )
+            files[image_id] = name
+        if wanted & files.keys():
+            found[Path(place)] = files
+    photographs = only(
+        found, f"one folder in {folder} with the photographs of its rows, <image_id>.jpg"
+    )
+    return photographs, found[photographs]
+
+
+def check_photographs(
+    table: pd.DataFrame, photographs: Path, files: dict[str, str], unusable: float
+) -> reading.Inspected:
+    """Read every photograph of the table. Raises ValueError where too many cannot be used."""
+    names = [files.get(image_id, f"{image_id}.jpg") for image_id in table["image_id"]]
+    expected = archives.checksums(photographs)
+    inspected = reading.inspect([photographs / name for name in names], expected)
+    bad = list(inspected.unusable.values())
+    if len(bad) > unusable * len(table) or len(bad) == len(table):
+        raise ValueError(
+            f"{len(bad)} of {len(table)} photographs cannot be used; `unusable` allows "
+            f"{unusable:.1%}, and one must be left. The first: {bad[0]}. Unpack the archive again "
+            "(what lies under data/raw/ comes again once its folder is deleted), list those to "
+            "keep with `ids`, or raise `unusable`"
+        )
+    return inspected
+
+
+def mask_names_used(table: pd.DataFrame, folder: Path | None) -> list[str]:
+    """The file names of the masks that the photographs of a table have, one for each that has."""
+    if folder is None:
+        return []
+    return [name for name in mask_names(table["image_id"], folder) if name]
+
+
+def check_masks(
+    table: pd.DataFrame, masks: str, beside: Path
+) -> tuple[Path | None, dict[str, str]]:
+    """Find the masks and read them all.
+
+    Returns:
+        Their folder (None without masks), and the CRC-32 of each that is used by its file name.
+
+    Raises:
+        ValueError: no photograph of the table has one, or some cannot be used.
+    """
+    folder = find_masks(masks, beside)
+    if folder is None:
+        return None, {}
+    names = sorted(set(mask_names_used(table, folder)))
+    if not names:
+        raise ValueError(
+            f"masks: no mask in {folder} has the image id of one of the {len(table)} photographs; "
+            "name other masks, or set `masks` to ''"
+        )
+    paths = [folder / name for name in names]
+    inspected = reading.inspect(paths, archives.checksums(folder), masks=True)
+    bad = list(inspected.unusable.values())
+    if bad:
+        raise ValueError(
+            f"{len(bad)} of {len(names)} masks in {folder} cannot be used, the first: {bad[0]}. "
+            "Replace or delete them (a photograph needs no mask) and run 01_download.ipynb again"
+        )
+    return folder, inspected.checksums
+
+
+def only(found: Iterable[Path], what: str) -> Path:
     """The only member of `found`. Raises ValueError for none or several."""
     found = sorted(found)
     if len(found) != 1:
+        examples = " (" + ", ".join(map(str, found[:2])) + ")" if found else ""
         raise ValueError(
-            f"expected {what}, found {len(found)}{': ' if found else ''}{', '.join(map(str, found[:2]))}; "
-            "name the folder or zip of one data set, laid out as data/README.md describes"
+            f"expected {what}, found {len(found)}{examples}; name the folder or zip of one data "
+            "set, laid out as data/README.md describes"
         )
     return found[0]
 
 
-def find_masks(masks: str, folder: Path) -> Path | None:
-    """The folder of `<image_id>_segmentation.png`, or None."""
-    if masks in ("", "auto"):
-        return folder / "masks" if masks and (folder / "masks").is_dir() else None
-    name = masks.removeprefix("kaggle:")
-    place = archives.open_folder(masks, "masks") if name == masks else fetch(name)
-    return one_of(
-        {path.parent for path in place.rglob("[!.]*_segmentation.png")},
-        f"a folder of masks (<image_id>_segmentation.png) in {masks}",
-    )
+def find_masks(masks: str, beside: Path) -> Path | None:
+    """The folder of `<image_id>_segmentation.png` that the parameter `masks` names, or None."""
+    if masks == "":
+        return None
+    if masks == "auto":
+        return beside / "masks" if (beside / "masks").is_dir() else None
+    if masks.startswith("kaggle:"):
+        place = fetch(masks.removeprefix("kaggle:"))
+    else:
+        place = archives.open_folder(masks, "masks")
+    folders = {path.parent for path in place.rglob("[!.]*_segmentation.png")}
+    return only(folders, f"a folder of masks (<image_id>_segmentation.png) in {masks}")
 
 
 def colour_order(paths: list[Path], *, photographs: int = 100) -> dict:
-    """What the channels of these JPEGs are, measured: skin is redder than blue, so the larger mean is red's.
+    """What the channels of these photographs are, measured: skin is redder than blue.
 
-    At most `photographs` evenly chosen files are decoded by OpenCV and put in the order that a standard decoder gives.
-    Returns {"order": "rgb" or "bgr", "share": how many are redder in that order, "photographs": how many were read}.
+    So the channel of the larger mean is red's.
+
+    Args:
+        paths: of one source.
+        photographs: how many of them are read at most, evenly chosen.
+
+    Returns:
+        order: "rgb", or "bgr" where red and blue are stored exchanged; share: how many are redder
+        in that order; photographs: how many were read.
     """
-    redder = []
-    for path in paths[:: -(-len(paths) // photographs)]:
-        pixels = cv2.imread(str(path), cv2.IMREAD_REDUCED_COLOR_4)  # [H, W, 3], blue first
-        if pixels is None:
-            raise ValueError(
-                f"{path} cannot be decoded as a JPEG: unpack or download the data set again"
-            )
-        blue, _, red = pixels.mean(axis=(0, 1))
-        redder.append(bool(red > blue))
-    share = sum(redder) / len(redder)
-    return {
-        "order": "rgb" if share >= 0.5 else "bgr",
-        "share": max(share, 1 - share),
-        "photographs": len(redder),
-    }
+    step = max(1, -(-len(paths) // photographs))
+    chosen = paths[::step]
+    redder = 0
+    for path in chosen:
+        red, _, blue = reading.read_photograph(path, at_least=64).mean(axis=(0, 1))
+        redder += int(red > blue)
+    share = redder / len(chosen)
+    order = "rgb" if share >= 0.5 else "bgr"
+    return {"order": order, "share": max(share, 1 - share), "photographs": len(chosen)}

@@ -1,13 +1,10 @@
-"""The pixel cache, against Pillow and OpenCV; cut off, killed, damaged, without room, and built by two at once."""
+"""The pixel cache, against Pillow and OpenCV; killed, without room, made by two, never stale."""
 
-import io
 import json
 import os
 import shutil
 import subprocess
 import sys
-import time
-import zlib
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,10 +20,11 @@ from helpers.photographs import reading
 from helpers.photographs.cache import build_cache, cache_side, open_cache
 from helpers.photographs.split import make_split
 from helpers.training.batches import Photographs
+from tests.conftest import checksums
 
 
 def block_means(pixels: np.ndarray, side: int) -> np.ndarray:
-    """[H, W, ...] -> [side, side, ...]: the mean of each block of H/side rows and W/side columns."""
+    """[H, W, ...] -> [side, side, ...]: the mean of each block of H/side by W/side pixels."""
     H, W = pixels.shape[:2]
     return (
         pixels.reshape(side, H // side, side, W // side, -1)
@@ -104,9 +102,6 @@ def test_the_key_follows_what_goes_in(photographs, monkeypatch):
         (photographs, reordered, 28),
         (swapped, split, 28),
         ({**photographs, "sha256": "1" * 64}, split, 28),
-        ({**photographs, "folder": "elsewhere"}, split, 28),
-        ({**photographs, "masks_folder": "elsewhere"}, split, 28),
-        ({**photographs, "bytes": 1}, split, 28),
     ]
     keys = [build_cache(*call[:2], image_size=call[2])["key"] for call in calls]
     assert len(set(keys)) == len(calls)
@@ -120,238 +115,101 @@ def test_the_key_follows_what_goes_in(photographs, monkeypatch):
 def test_a_second_call_decodes_nothing(photographs, monkeypatch):
     split = make_split(photographs)
     first = build_cache(photographs, split, image_size=28)
-    monkeypatch.setattr(module, "decode", None)
-    monkeypatch.setattr(module, "decode_mask", None)
+    monkeypatch.setattr(module, "square", None)
+    monkeypatch.setattr(module, "read_mask", None)
     assert build_cache(photographs, split, image_size=28) == first
 
 
-@pytest.mark.parametrize("times", [1, 2, 4, 8])
-def test_a_large_photograph_is_decoded_smaller_and_looks_the_same(times, tmp_path):
-    rng = np.random.default_rng(0)
-    colours = Image.fromarray(rng.integers(90, 170, (12, 12, 3)).astype(np.uint8))
-    colours.resize((32 * times, 32 * times), Image.Resampling.BICUBIC).save(
-        tmp_path / "a.jpg", quality=95
-    )
-    assert reading.load(tmp_path / "a.jpg", side=32).shape == (32, 32, 3)
-    assert (
-        reading.load(tmp_path / "a.jpg", side=33).shape == (64, 64, 3) if times > 1 else (32, 32, 3)
-    )
-    whole = cv2.imread(str(tmp_path / "a.jpg"))[..., ::-1].astype(float)
-    difference = np.abs(reading.decode(tmp_path / "a.jpg", 32, False) - block_means(whole, 32))
-    assert difference.mean() < 2 and difference.max() <= 16
+def stop_after(photographs: int, error, monkeypatch) -> None:
+    """One core, eight rows at a time; the reader is stopped at this photograph."""
+    calls = []
+    real = reading.square
 
+    def stopped(path, *arguments, **options):
+        calls.append(path)
+        if len(calls) == photographs:
+            raise error("stopped")
+        return real(path, *arguments, **options)
 
-def write_each_kind(folder: Path) -> dict[str, Path]:
-    """Real files, good and bad, all named .jpg: by what they are."""
-    rng = np.random.default_rng(0)
-    colours = Image.fromarray(rng.integers(0, 256, (6, 8, 3)).astype(np.uint8))
-    photograph = colours.resize((64, 48), Image.Resampling.BICUBIC)
-    held = Image.Exif()
-    held[0x0112] = 6  # turned by a quarter
-    buffer = io.BytesIO()
-    photograph.save(buffer, "JPEG", quality=95)
-    jpeg = buffer.getvalue()
-    found = {
-        name: folder / f"{name.replace(' ', '_')}.jpg"
-        for name in (
-            "colour",
-            "grey",
-            "CMYK",
-            "16-bit PNG",
-            "turned",
-            "missing",
-            "empty",
-            "text",
-            "html",
-            "cut at the end",
-            "cut in the middle",
-            "header alone",
-            "1 pixel",
-            "20000 x 20000",
-            "a folder",
-        )
-    }
-    photograph.save(found["colour"], "JPEG", quality=95)
-    photograph.convert("L").save(found["grey"], "JPEG")
-    photograph.convert("CMYK").save(found["CMYK"], "JPEG", quality=95)
-    Image.fromarray(rng.integers(0, 65536, (48, 64)).astype(np.uint16)).save(
-        found["16-bit PNG"], "PNG"
-    )
-    photograph.save(found["turned"], "JPEG", exif=held)
-    found["empty"].write_bytes(b"")
-    found["text"].write_text("benign")
-    found["html"].write_text("<!DOCTYPE html><html></html>")
-    found["cut at the end"].write_bytes(jpeg[:-200])
-    found["cut in the middle"].write_bytes(jpeg[: len(jpeg) // 2])
-    found["header alone"].write_bytes(jpeg[:20])
-    Image.new("RGB", (1, 1)).save(found["1 pixel"], "JPEG")
-    Image.new("1", (20000, 20000)).save(found["20000 x 20000"], "PNG")
-    found["a folder"].mkdir()
-    return found
-
-
-def test_each_kind_of_file_is_read_or_refused_with_a_reason(tmp_path):
-    files = write_each_kind(tmp_path)
-    reasons = reading.find_unusable(list(files.values()), {})
-    said = {
-        name: reasons.get(path.stem, "").rpartition("cannot be decoded: ")[2]
-        for name, path in files.items()
-    }
-    broken = "it is no photograph, or its header is damaged"
-    assert said == {
-        "colour": "",
-        "grey": "",
-        "CMYK": "",
-        "16-bit PNG": "",
-        "turned": "",
-        "missing": "No such file or directory",
-        "empty": "it is empty",
-        "text": broken,
-        "html": broken,
-        "cut at the end": "it is damaged or cut short",
-        "cut in the middle": "it is damaged or cut short",
-        "header alone": broken,
-        "1 pixel": "1 x 1 pixels; expected 16 a side to 80,000,000 in all",
-        "20000 x 20000": "its header says more than 80,000,000 pixels",
-        "a folder": "it is a folder, a pipe or a device, not a file",
-    }
-    colour = np.asarray(Image.open(files["colour"])).astype(int)
-    assert np.abs(reading.load(files["colour"])[..., ::-1] - colour).max() <= 3
-    assert np.abs(reading.load(files["CMYK"])[..., ::-1] - colour).mean() < 5
-    assert np.ptp(reading.load(files["grey"]), axis=2).max() == 0
-    assert reading.load(files["16-bit PNG"]).dtype == np.uint8
-    assert reading.load(files["turned"]).shape == (64, 48, 3), "upright, as a viewer shows it"
-
-
-def test_a_checksum_tells_a_changed_byte_that_still_decodes(photographs):
-    paths = [Path(photographs["folder"]) / f"X_{row}.jpg" for row in range(4)]
-    sums = {path: zlib.crc32(path.read_bytes()) for path in paths[:3]}
-    for path in paths[1:]:
-        content = bytearray(path.read_bytes())
-        content[-10] ^= 1
-        path.write_bytes(content)
-    found = reading.find_unusable(paths, sums)
-    assert list(found) == ["X_1", "X_2"], "of the last nobody knows what it was"
-    assert all(why.endswith("its bytes are not those that were unpacked") for why in found.values())
-
-
-def chunked(monkeypatch, rows: int) -> None:
-    """So many rows a chunk, on one core: 40 photographs become several chunks, made one after another."""
-    monkeypatch.setattr(module, "CHUNK", rows)
+    monkeypatch.setattr(module, "CHUNK", 8)
     monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(module, "square", stopped)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
-def test_an_interrupted_build_goes_on_where_it_stopped(error, photographs, monkeypatch):
-    chunked(monkeypatch, 8)
-    split, real, calls = make_split(photographs), reading.decode, []
-
-    def interrupted(path, *arguments):
-        calls.append(path)
-        if len(calls) == 20:
-            raise error("stopped")
-        return real(path, *arguments)
-
+def test_a_stopped_build_leaves_nothing_and_starts_again(error, photographs, monkeypatch):
+    split = make_split(photographs)
     with monkeypatch.context() as patch:
-        patch.setattr(module, "decode", interrupted)
+        stop_after(20, error, patch)
         with pytest.raises(error):
             build_cache(photographs, split, image_size=28)
-    folder = workspace.data_folder() / "cache"
-    assert not list(folder.glob("*.npy")), "half a cache must not look like one"
-    [journal] = folder.glob("*.crc")
-    made = {int(line.split()[0]) for line in journal.read_text().splitlines()}
-    assert {0, 1} <= made < {0, 1, 2, 3, 4}
-    again = []
-    monkeypatch.setattr(
-        module, "decode", lambda path, *rest: again.append(path) or real(path, *rest)
-    )
+    assert not list((workspace.data_folder() / "cache").glob("*.npy"))
+    assert [path.name[-5:] for path in (workspace.data_folder() / "cache").iterdir()] == [".lock"]
     cache = build_cache(photographs, split, image_size=28)
-    assert [path.stem for path in again] == [
-        f"X_{row}" for row in range(40) if row // 8 not in made
-    ]
     for row, path in enumerate(split["path"]):
-        direct = real(Path(photographs["folder"]) / path, 32, split["source"][row] == "S")
+        swapped = split["source"][row] == "S"
+        direct = reading.square(Path(photographs["folder"]) / path, 32, swapped=swapped)
         assert np.array_equal(np.load(cache["file"])[row], direct)
-    assert not list(folder.glob("*.part"))
 
 
-KILLED = """
-import sys, time
-from helpers.photographs import cache as pixel_cache
-real = pixel_cache.decode
-pixel_cache.CHUNK = 2
-pixel_cache.decode = lambda *arguments: time.sleep(0.1) or real(*arguments)
-from helpers import preprocess
-import json
-import os
-import shutil
+SLOW = """
+import json, sys, time
+from helpers.photographs import cache
+from helpers.photographs.split import make_split
+real = cache.square
+def slow(*arguments, **options):
+    time.sleep(0.1)
+    print("decoded", flush=True)
+    return real(*arguments, **options)
+cache.CHUNK = 2
+cache.square = slow
 dataset = json.load(open(sys.argv[1]))
-print("ready", flush=True)
-pixel_cache.build_cache(dataset, make_split(dataset), image_size=28)
+cache.build_cache(dataset, make_split(dataset), image_size=28)
 """
 
 
-def test_a_killed_build_goes_on(photographs, tmp_path, monkeypatch):
-    """kill -9 in the middle; what the next process decodes is what the journal lacks."""
-    monkeypatch.setattr(module, "CHUNK", 2)
+def test_a_killed_build_leaves_no_cache_and_the_next_is_whole(photographs, tmp_path):
+    """kill -9 in the middle: what is on the disk has another name, and goes with the next build."""
     (tmp_path / "dataset.json").write_text(json.dumps(photographs))
+    command = [sys.executable, "-c", SLOW, str(tmp_path / "dataset.json")]
     with subprocess.Popen(
-        [sys.executable, "-c", KILLED, str(tmp_path / "dataset.json")],
-        stdout=subprocess.PIPE,
-        cwd=workspace.PROJECT,
-        text=True,
+        command, stdout=subprocess.PIPE, cwd=workspace.PROJECT, text=True
     ) as process:
-        assert process.stdout.readline() == "ready\n"
-        folder = workspace.data_folder() / "cache"
-        while not any(len(path.read_text().splitlines()) >= 4 for path in folder.glob("*.crc")):
-            assert process.poll() is None
-            time.sleep(0.01)
+        for _ in range(5):
+            assert process.stdout.readline() == "decoded\n"
         process.kill()
-    [journal] = folder.glob("*.crc")
-    written = len(journal.read_text().splitlines())
-    real, calls = reading.decode, []
-    monkeypatch.setattr(module, "decode", lambda *arguments: calls.append(1) or real(*arguments))
+    folder = workspace.data_folder() / "cache"
+    assert not list(folder.glob("[!.]*.npy")) and len(list(folder.glob(".*.npy"))) == 1
     cache = build_cache(photographs, make_split(photographs), image_size=28)
-    assert 4 <= written < 20 and len(calls) == 40 - 2 * written
     assert open_cache(cache["file"]).any(axis=(1, 2, 3)).all()
+    assert not list(folder.glob(".*.npy"))
 
 
-@pytest.mark.parametrize("damage", ["flip a byte", "cut off", "no checksums", "another file"])
-def test_damage_is_found_and_repaired(damage, photographs, monkeypatch):
-    chunked(monkeypatch, 8)
+@pytest.mark.parametrize("damage", ["cut off", "another file", "gone", "of another type"])
+def test_what_is_no_whole_cache_is_told_and_made_again(damage, photographs):
     split = make_split(photographs)
     cache = build_cache(photographs, split, image_size=28)
     file = Path(cache["file"])
     sound = file.read_bytes()
-    if damage == "flip a byte":
-        file.write_bytes(sound[:-5000] + bytes([sound[-5000] ^ 1]) + sound[-4999:])
-    elif damage == "cut off":
+    if damage == "cut off":
         file.write_bytes(sound[:-5000])
-    elif damage == "no checksums":
-        file.with_suffix(".crc").unlink()
-    else:
+    elif damage == "another file":
         file.write_bytes(b"not a cache")
-    with pytest.raises(
-        ValueError, match=r"run 02_preprocess.ipynb again|Run 02_preprocess.ipynb again"
-    ):
+    elif damage == "gone":
+        file.unlink()
+    else:
+        np.save(file, np.zeros(3))
+    with pytest.raises(ValueError, match="02_preprocess.ipynb"):
         Photographs(cache, torch.device("cpu"))
-    real, calls = reading.decode, []
-    monkeypatch.setattr(module, "decode", lambda *arguments: calls.append(1) or real(*arguments))
     assert build_cache(photographs, split, image_size=28) == cache
     assert file.read_bytes() == sound
-    assert len(calls) == (8 if damage == "flip a byte" else 40), (
-        "only what is damaged is decoded again"
-    )
     assert len(Photographs(cache, torch.device("cpu"))) == 40
 
 
 def test_a_disk_without_room_is_named_before_anything_is_written(photographs, monkeypatch):
-    monkeypatch.setattr(
-        shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000)
-    )  # a mock: no quota
-    with pytest.raises(
-        OSError, match=r"the cache of photographs takes 0.00 GB.*set ATTENTION_DATA"
-    ):
+    """A mock says that the disk is full: there is no quota here."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
+    with pytest.raises(OSError, match="ATTENTION_DATA"):
         build_cache(photographs, make_split(photographs), image_size=28)
     assert not list((workspace.data_folder() / "cache").glob("[!.]*"))
 
@@ -359,30 +217,76 @@ def test_a_disk_without_room_is_named_before_anything_is_written(photographs, mo
 def test_two_processes_build_one_cache(photographs, tmp_path):
     """The second waits and decodes nothing: both end well, and the file is whole."""
     (tmp_path / "dataset.json").write_text(json.dumps(photographs))
-    command = [sys.executable, "-c", KILLED, str(tmp_path / "dataset.json")]
-    both = [
-        subprocess.Popen(command, cwd=workspace.PROJECT, stdout=subprocess.DEVNULL)
-        for _ in range(2)
-    ]
-    assert [process.wait(timeout=60) for process in both] == [0, 0]
+    command = [sys.executable, "-c", SLOW, str(tmp_path / "dataset.json")]
+    both = []
+    for _ in range(2):
+        both.append(
+            subprocess.Popen(command, cwd=workspace.PROJECT, stdout=subprocess.PIPE, text=True)
+        )
+    printed = [process.communicate(timeout=60)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert sum(text.count("decoded\n") for text in printed) == 40, "each once"
     [file] = (workspace.data_folder() / "cache").glob("*[0-9a-f].npy")
-    sums = file.with_suffix(".crc").read_text().splitlines()
-    assert sorted(int(line.split()[0]) for line in sums) == list(range(20)), (
-        "each chunk was written once"
-    )
+    assert open_cache(str(file)).any(axis=(1, 2, 3)).all()
 
 
-def test_a_damaged_photograph_or_mask_is_named(photographs):
+def inspected(dataset: dict) -> dict:
+    """The data set as 01 describes it now: the sums of its files are taken again."""
+    return {
+        **dataset,
+        "checksums": checksums(Path(dataset["folder"]), Path(dataset["masks_folder"])),
+    }
+
+
+def redraw_masks(dataset: dict) -> None:
+    for path in Path(dataset["masks_folder"]).iterdir():
+        with Image.open(path) as mask:
+            size = mask.size
+        Image.new("L", size, 255).save(path)
+
+
+def exchange_two(dataset: dict) -> None:
+    first = Path(dataset["folder"]) / "X_0.jpg"
+    second = Path(dataset["folder"]) / "X_3.jpg"
+    content = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    second.write_bytes(content)
+
+
+def encode_again(dataset: dict) -> None:
+    path = Path(dataset["folder"]) / "X_7.jpg"
+    with Image.open(path) as photograph:
+        pixels = np.asarray(photograph)
+    Image.fromarray(pixels).save(path, quality=60)
+
+
+@pytest.mark.parametrize("change", [redraw_masks, exchange_two, encode_again])
+def test_changed_content_never_meets_an_old_cache(change, photographs):
+    """The sizes of two exchanged files add up to the same, and masks have the same names."""
     split = make_split(photographs)
-    name = f"{photographs['masks_folder']}/X_4_segmentation.png"
-    with open(name, "wb") as file:
-        file.write(b"not a picture")
-    with pytest.raises(ValueError, match="X_4_segmentation.png cannot be decoded"):
-        build_cache(photographs, split, image_size=28)
-    with open(f"{photographs['folder']}/X_7.jpg", "wb") as file:
-        file.write(b"not a picture")
-    with pytest.raises(ValueError, match="X_7.jpg cannot be decoded"):
+    before = build_cache(photographs, split, image_size=28)
+    change(photographs)
+    with pytest.raises(ValueError, match="01_download"):  # as long as 01 has not looked again
         build_cache(photographs, split, image_size=32)
+    after = build_cache(inspected(photographs), split, image_size=28)
+    assert after["key"] != before["key"]
+    key = "masks_file" if change is redraw_masks else "file"
+    assert (np.load(after[key]) != np.load(before[key])).any()
+
+
+def test_a_moved_data_set_meets_its_cache_again(photographs, tmp_path):
+    split = make_split(photographs)
+    before = build_cache(photographs, split, image_size=28)
+    shutil.move(photographs["folder"], tmp_path / "elsewhere")
+    moved = {**photographs, "folder": str(tmp_path / "elsewhere")}
+    assert build_cache(moved, split, image_size=28) == before
+
+
+def test_a_data_set_of_an_earlier_edition_is_told_to_run_01(photographs):
+    split = make_split(photographs)
+    del photographs["checksums"]
+    with pytest.raises(ValueError, match="01_download.ipynb"):
+        build_cache(photographs, split, image_size=28)
 
 
 @pytest.mark.parametrize("image_size, side", [(64, 73), (96, 109), (224, 256)])
