@@ -1,6 +1,8 @@
-"""Training in two processes on the CPU (gloo), started by torchrun: equal to one process's, whole, and never a hang."""
+"""Training in two processes on the CPU (gloo), started by torchrun.
 
-import dataclasses
+It equals one process's, is whole, and never hangs.
+"""
+
 import json
 import os
 import subprocess
@@ -33,33 +35,43 @@ SMALL = {
     "mask_weight_pool4": 0.2,
 }
 
-# what each process runs: sys.argv holds the cache, the split, the settings, whether batch norm is frozen, and a file
+# what each process runs: sys.argv holds the cache, the split, the settings, whether batch norm is
+# frozen, whether an extra loss is added, and a file
 WORKER = """
 import json, sys
 import numpy as np, pandas as pd, torch
 from torch import nn
-from helpers.training import loop as train, processes as distributed
+from helpers.training import loop, processes
 from helpers.training.settings import Settings
 from helpers.training.batches import Photographs
 from helpers.model import AttnVGG
 
-cache, settings, frozen = json.loads(sys.argv[1]), Settings(**json.loads(sys.argv[3])), sys.argv[4] == "frozen"
+cache, settings = json.loads(sys.argv[1]), Settings(**json.loads(sys.argv[3]))
 split = pd.read_csv(sys.argv[2], keep_default_na=False)
-if frozen:
+if "frozen" in sys.argv[4]:
     nn.BatchNorm2d.train = lambda self, mode=True: nn.Module.train(self, False)
-with distributed.started("cpu") as device:
+extra = None
+if "extra" in sys.argv[4]:
+    extra = lambda output, batch: output.logits.square().sum() / batch.size
+with processes.started("cpu") as device:
     photographs = Photographs(cache, device)
     seen, stream = [], photographs.stream
-    photographs.stream = lambda batches: seen.append(np.concatenate(batches).tolist()) or stream(batches)
+    def watched(batches):
+        seen.append(np.concatenate(batches).tolist())
+        return stream(batches)
+    photographs.stream = watched
     torch.manual_seed(0)
     network = AttnVGG(attention=settings.attention)
-    val = np.flatnonzero(train.used_rows(split)["split"] == "val")
+    val = np.flatnonzero(loop.used_rows(split)["split"] == "val")
     config = {"view": 1.0, "image_size": settings.image_size, "mean": (0, 0, 0), "std": (1, 1, 1)}
-    own = distributed.share(np.arange(len(val)))
-    logits = distributed.gather(train.predict(network, photographs, val[own], config, torch.float32), own, len(val))
-    fitted = train.fit(settings, split, photographs, report=str)
-    torch.save({"logits": logits, "state": fitted.network.state_dict(), "history": fitted.history.to_dict("list"),
-                "seen": seen}, f"{sys.argv[5]}.{distributed.place()[0]}")
+    own = processes.share(len(val))
+    logits = torch.zeros(len(val))
+    logits[own] = loop.predict(network, photographs, val[own], config, torch.float32)
+    logits = processes.total(logits)
+    fitted = loop.fit(settings, split, photographs, report=str, extra_loss=extra)
+    left = {"logits": logits, "state": fitted.network.state_dict(), "seen": seen}
+    left["history"] = fitted.history.to_dict("list")
+    torch.save(left, f"{sys.argv[5]}.{processes.place()[0]}")
 """
 
 
@@ -103,7 +115,7 @@ def frozen(made, tmp_path_factory) -> tuple[list[dict], list[dict]]:
 
 
 def furthest(one: dict, other: dict) -> float:
-    """The largest difference between two state dictionaries, as a share of the tensor's largest value."""
+    """The largest difference of two states, as a share of the tensor's largest value."""
     assert one.keys() == other.keys()
     return max(
         ((one[name] - other[name]).abs().max() / one[name].abs().max().clamp(min=1)).item()
@@ -127,6 +139,16 @@ def test_training_with_frozen_batch_norm_equals_one_processs(frozen):
     assert furthest(two[0]["state"], two[1]["state"]) == 0
 
 
+def test_an_extra_loss_in_two_processes_equals_one_processs(made, tmp_path):
+    chosen = {"epochs": 1, "attention": "softmax", "mask_weight_pool3": 0, "mask_weight_pool4": 0}
+    [one], two = (
+        work(made, tmp_path / "extra", "frozen extra", processes=count, **chosen)
+        for count in (1, 2)
+    )
+    for process in two:
+        assert furthest(one["state"], process["state"]) <= 1e-5
+
+
 def test_each_photograph_stands_in_one_share_of_each_epoch(frozen, made):
     [one], two = frozen
     melanomas = made.used.loc[made.train, "target"].to_numpy() == 1
@@ -140,14 +162,17 @@ def test_each_photograph_stands_in_one_share_of_each_epoch(frozen, made):
 
 
 class Halves(nn.Module):
-    """One process that takes the statistics of a batch's two shares apart, as two without SyncBatchNorm do."""
+    """One process that takes the statistics of a batch's two shares apart.
+
+    That is what two do without SyncBatchNorm.
+    """
 
     def __init__(self, network: nn.Module):
         super().__init__()
         self.network = network
 
     def forward(self, images: torch.Tensor):
-        sizes = [len(one) for one in np.array_split(np.arange(len(images)), 2)]
+        sizes = [len(images) // 2, len(images) - len(images) // 2]
         first, second = images.split(sizes)
         other = {
             name: buffer.clone() for name, buffer in self.network.named_buffers()
@@ -161,7 +186,7 @@ def test_training_with_live_batch_norm_equals_one_process_with_shares_apart(
 ):
     two = work(made, tmp_path / "live", "live", processes=2)
     monkeypatch.setenv("ATTENTION_HEADLESS", "1")
-    monkeypatch.setattr(processes, "replicate", lambda network: (network, Halves(network)))
+    monkeypatch.setattr(processes, "replicate", Halves)
     one = fit(Settings(**SMALL, device="cpu"), made.split, made.photographs(), report=str)
     for process in two:
         assert furthest(one.network.state_dict(), process["state"]) <= 1e-5
@@ -172,15 +197,16 @@ def test_training_with_live_batch_norm_equals_one_process_with_shares_apart(
 
 DYING = """
 import os, signal, sys
-from helpers.training import loop as train, processes as distributed
-real = train.roc_auc_score
+from helpers.runs import train
+from helpers.training import loop, processes
+real = loop.roc_auc_score
 calls = []
 def dies(*arguments):
     calls.append(1)
-    if distributed.place()[0] == 1 and len(calls) == 3:  # in the second epoch
+    if processes.place()[0] == 1 and len(calls) == 3:  # in the second epoch
         os.kill(os.getpid(), signal.SIGKILL)
     return real(*arguments)
-train.roc_auc_score = dies
+loop.roc_auc_score = dies
 sys.exit(train.main(sys.argv[1:]))
 """
 
@@ -248,41 +274,39 @@ def test_a_dead_process_ends_the_job_and_the_next_start_goes_on(made, folders, t
 
 
 def test_alone_a_share_is_the_whole_and_nothing_changes():
-    items, network = np.arange(7), nn.Linear(2, 1)
-    assert processes.place() == (0, 1) and processes.share(items).tolist() == items.tolist()
-    assert processes.weight(7, 7) == 1.0 and processes.weight(0, 0) == 0.0
-    assert processes.replicate(network) == (network, network)
-    assert processes.gather(torch.tensor([2.0, 1.0]), np.array([1, 0]), 2).tolist() == [1.0, 2.0]
-    processes.same(3, "nothing to compare")
+    network = nn.Linear(2, 1)
+    assert processes.place() == (0, 1) and processes.first()
+    assert processes.share(7) == slice(0, 7) and processes.share(0) == slice(0, 0)
+    assert processes.replicate(network) is network
+    values = torch.tensor([2.0, 1.0])
+    assert processes.total(values) is values
+    processes.agree(3, "nothing to compare")
     processes.copy_buffers(network)
+    processes.wait()
     with processes.started("cpu") as device:
         assert device == torch.device("cpu") and processes.place() == (0, 1)
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    processes.seed_dropout(5)
+    assert torch.equal(torch.rand(3), expected)
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 8])
-def test_shares_are_neighbours_of_nearly_one_size(count, monkeypatch):
+@pytest.mark.parametrize("processes_here", [1, 2, 3, 8])
+@pytest.mark.parametrize("count", [8, 13, 64])
+def test_shares_are_neighbours_of_nearly_one_size(processes_here, count, monkeypatch):
     shares = []
-    for number in range(count):
-        monkeypatch.setattr(processes, "place", lambda number=number: (number, count))
-        shares.append(processes.share(np.arange(13)))
-    assert (
-        np.concatenate(shares).tolist() == list(range(13))
-        and np.ptp([len(one) for one in shares]) <= 1
-    )
-    means = [one.mean() * processes.weight(len(one), 13) for one in shares]
-    assert np.mean(means) == pytest.approx(6.0), "averaged over processes: the mean over the batch"
+    for number in range(processes_here):
+        monkeypatch.setattr(processes, "place", lambda number=number: (number, processes_here))
+        shares.append(np.arange(count)[processes.share(count)])
+    assert np.concatenate(shares).tolist() == list(range(count))
+    assert np.ptp([len(share) for share in shares]) <= 1
 
 
 def test_more_processes_than_photographs_in_a_batch_are_refused(made, monkeypatch):
     monkeypatch.setattr(processes, "place", lambda: (0, 13))
-    with pytest.raises(
-        ValueError, match="a batch of 10 has not one photograph for each of 13 processes"
-    ):
-        fit(
-            dataclasses.replace(Settings(), image_size=32, batch_size=12),
-            made.split,
-            made.photographs(),
-        )
+    settings = Settings(image_size=32, batch_size=12)
+    with pytest.raises(ValueError, match="10 .*13 processes.*batch_size"):
+        fit(settings, made.split, made.photographs())
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="the GPUs of two processes need a GPU")
