@@ -1,12 +1,13 @@
-"""One photograph at a time, for notebook 05: a file of the reader's own, and an explorer with a slider.
+"""One photograph at a time, for notebook 05: a file of the reader's own, and an explorer with a
+slider.
 
-A file is judged before anything is decoded, and refused with a sentence where the network could not read it rightly.
-The explorer puts PNG bytes into a plain image widget, which JupyterLab and Colab (ipywidgets 7) have alike; `still`
-shows the same pictures where there are no widgets. Layers: a map's name -> maps [N, 1, h, w] in their own scale, unit.
+A file is judged before anything is decoded, and refused with a sentence where the network could not
+read it rightly. The explorer puts PNG bytes into a plain image widget, which JupyterLab and Colab
+(ipywidgets 7) have alike; `still` shows the same pictures where there are no widgets. Layers: a
+map's name -> maps [N, 1, h, w] in their own scale, unit.
 """
 
 import io
-import warnings
 from pathlib import Path
 
 import cv2
@@ -15,103 +16,78 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from helpers.model import Output
+from helpers.photographs import reading
 from helpers.pictures.maps import grid_figure, min_max, overlay, own_scale, upsample
 from helpers.pictures.style import COLOUR_MAP
 from helpers.training.augment import plain, transform
 from helpers.training.batches import Photographs
 
-FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
-MODES = (
-    "RGB",
-    "RGBA",
-    "P",
-    "PA",
-    "L",
-    "LA",
-    "1",
-)  # 8 bits a channel; Pillow reads 16-bit colour as 8
-SMALLEST = 32  # pixels a side, the least that a network of this kind takes in
+# Pillow's words for 8 bits a channel, in colours that mean what those of the training photographs
+# do
+MODES = ("RGB", "RGBA", "P", "PA", "L", "LA", "1")
 SHOWN = 384  # width of the explorer's picture on the page, in pixels
 
 
-def read_photograph(path: Path) -> np.ndarray:
-    """The pixels of a colour photograph, uint8 [H, W, 3], red first, upright as its EXIF says (as OpenCV does in 02).
+def own_photograph(path: Path) -> np.ndarray:
+    """A colour photograph of the reader's own, upright as its EXIF says.
 
-    Raises FileNotFoundError, or ValueError that says what is wrong: no image, damaged, too small, more pixels than
-    Pillow takes for harmless (counted in the header, nothing is decoded), animated, grey, see-through, CMYK, 16 or 32
-    bits grey.
+    Args:
+        path: the file that the parameter `photograph` names.
+
+    Returns:
+        uint8 [H, W, 3], red first.
+
+    Raises:
+        FileNotFoundError: there is nothing.
+        ValueError: what `reading.read_photograph` refuses; and pixels that the network could not
+            read rightly: CMYK, 16 or 32 bits grey, see-through, grey.
     """
     if not path.exists():
         raise FileNotFoundError(
             f"photograph: there is nothing at {path}; name an image file, or '' for an example"
         )
-    if not path.is_file() or path.stat().st_size == 0:
-        raise ValueError(
-            f"photograph: {path} is {'empty' if path.is_file() else 'not a file'}; name an image file"
-        )
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as opened:
-                moves = opened.format != "MPO" and getattr(
-                    opened, "is_animated", False
-                )  # MPO: a telephone's JPEG
-                image = ImageOps.exif_transpose(opened)
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        content = reading.read_bytes(path)
+        header = reading.judge(path, content)
+        pixels = reading.decode(path, content, None)
+    except ValueError as error:
+        raise ValueError(f"photograph: {error}") from error
+    if header.mode not in MODES:
         raise ValueError(
-            f"photograph: {path.name} says it has more than {Image.MAX_IMAGE_PIXELS / 1e6:.0f} million "
-            "pixels; save it smaller, 2000 pixels a side are plenty"
-        ) from error
-    except UnidentifiedImageError as error:
-        raise ValueError(
-            f"photograph: {path.name} is no image of a kind known here ({', '.join(FORMATS)}); a HEIC of "
-            "a telephone has to be exported as JPEG first"
-        ) from error
-    except PermissionError as error:
-        raise ValueError(
-            f"photograph: {path.name} cannot be read ({error.strerror}); name one of your own"
-        ) from error
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-    ) as error:  # what Pillow raises for damage, format by format
-        raise ValueError(
-            f"photograph: {path.name} is damaged or cut off ({error}); copy it again"
-        ) from error
-    if moves:
-        raise ValueError(f"photograph: {path.name} is animated; save one picture of it")
-    if image.mode not in MODES:
-        raise ValueError(
-            f"photograph: {path.name} has pixels of kind {image.mode}, which cannot be turned into the "
-            "colours of the training photographs faithfully; export it as RGB with 8 bits a channel"
+            f"photograph: {path.name} has pixels of kind {header.mode}, which cannot be turned "
+            "into the colours of the training photographs faithfully; export it as RGB with 8 bits "
+            "a channel"
         )
-    if min(image.size) < SMALLEST:
+    if see_through(content):
         raise ValueError(
-            f"photograph: {path.name} has {image.width} x {image.height} pixels, expected {SMALLEST} or "
-            "more a side"
+            f"photograph: {path.name} is see-through in places, which no photograph is; save it as "
+            "JPEG"
         )
-    pixels = np.array(image.convert("RGBA"))  # [H, W, 4]
-    if pixels[..., 3].min() < 255:
+    if (pixels == pixels[..., :1]).all():
         raise ValueError(
-            f"photograph: {path.name} is see-through in places, which no photograph is; save it as JPEG"
+            f"photograph: {path.name} is grey; the network was trained on colours, take one in "
+            "colour"
         )
-    if (pixels[..., :2] == pixels[..., 1:3]).all():
-        raise ValueError(
-            f"photograph: {path.name} is grey; the network was trained on colours, take one in colour"
-        )
-    return pixels[..., :3]
+    return pixels
+
+
+def see_through(content: bytes) -> bool:
+    """Whether an image has pixels that are not wholly opaque."""
+    pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels.ndim < 3 or pixels.shape[2] < 4:
+        return False
+    return bool((pixels[..., 3] < np.iinfo(pixels.dtype).max).any())
 
 
 def as_seen(pixels: np.ndarray, side: int, config: dict, device: torch.device) -> Tensor:
     """What the network of `config` sees of a photograph [H, W, 3]: normalised [1, 3, S, S].
 
-    Squashed to the square of `side` pixels that the cache keeps (`side` of cache.json), as the training photographs
-    were, and then brought to the network's size as these are in evaluation.
+    Squashed to the square of `side` pixels that the cache keeps (`side` of cache.json), as the
+    training photographs were, and then brought to the network's size as these are in evaluation.
     """
     square = torch.from_numpy(cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA))[
         None
@@ -126,9 +102,11 @@ def as_seen(pixels: np.ndarray, side: int, config: dict, device: torch.device) -
 
 
 def colour_rank(pixels: np.ndarray, photographs: Photographs, rows: np.ndarray) -> float:
-    """How unusual the mean colour of a photograph [H, W, 3] is: the share of these rows that lie nearer to the middle.
+    """How unusual the mean colour of a photograph [H, W, 3] is: the share of these rows that lie
+    nearer to the middle.
 
-    0 (the most usual) to 1; distances are Mahalanobis's, over at most some 500 of the rows' mean colours.
+    0 (the most usual) to 1; distances are Mahalanobis's, over at most some 500 of the rows' mean
+    colours.
     """
     rows = rows[:: max(1, len(rows) // 500)]
     parts = [
@@ -143,7 +121,7 @@ def colour_rank(pixels: np.ndarray, photographs: Photographs, rows: np.ndarray) 
     return float((distances[:-1] < distances[-1]).mean())
 
 
-def reading(
+def caveats(
     probability: float,
     config: dict,
     *,
@@ -152,10 +130,11 @@ def reading(
     prevalence: float,
     drawn: bool,
 ) -> str:
-    """The figure for a photograph of `shape` [H, W, 3] and, never apart from it, what a reader must know about it.
+    """The figure for a photograph of `shape` [H, W, 3] and, never apart from it, what a reader must
+    know about it.
 
-    rank: of `colour_rank`. prevalence: the share of melanomas where the probability was calibrated. drawn: the network
-    has been trained on drawings.
+    rank: of `colour_rank`. prevalence: the share of melanomas where the probability was calibrated.
+    drawn: the network has been trained on drawings.
     """
     called = "at or above" if probability >= config["threshold"] else "below"
     lines = [
@@ -180,7 +159,9 @@ def reading(
 
 
 def layers_of(output: Output, cam: Tensor, attention: str) -> dict[str, tuple[Tensor, str]]:
-    """The layers of photographs: the attention maps of the network's output, where it has any, and Grad-CAM."""
+    """The layers of photographs: the attention maps of the network's output, where it has any, and
+    Grad-CAM.
+    """
     maps = {
         "pool-3": (output.pool3_map, attention),
         "pool-4": (output.pool4_map, attention),
@@ -207,7 +188,8 @@ def still(
     opacities: tuple[float, ...] = (0.0, 0.4, 0.7, 1.0),
     panel: float = 1.45,
 ) -> Figure:
-    """What the explorer shows of a photograph [H, W, 3] and map `number` of each layer: a column for each opacity.
+    """What the explorer shows of a photograph [H, W, 3] and map `number` of each layer: a column
+    for each opacity.
 
     A row has one colour bar in the map's own units.
     """
@@ -238,9 +220,11 @@ def png(picture: np.ndarray) -> bytes:
 def explore(
     photographs: np.ndarray, titles: list[str], layers: dict[str, tuple[Tensor, str]]
 ) -> widgets.VBox:
-    """Photographs [N, H, W, 3] under their maps, with a menu of photographs, one of maps, and a slider of opacity.
+    """Photographs [N, H, W, 3] under their maps, with a menu of photographs, one of maps, and a
+    slider of opacity.
 
-    Children of the box: the three controls, the picture, a bar of the colours, and what their ends stand for.
+    Children of the box: the three controls, the picture, a bar of the colours, and what their ends
+    stand for.
     """
     which = widgets.Dropdown(
         options=[
