@@ -1,7 +1,8 @@
-"""One photograph under two ids, found in the pixels: for notebook deeper/leaks_and_shortcuts and the `pairs` of 02.
+"""One photograph under two ids, found in the pixels: for deeper/leaks_and_shortcuts and `pairs`.
 
-No id and no list tells of such pairs. A perceptual hash (ImageHash) proposes them, in all eight flips and rotations;
-dermoscopic photographs are all a dark blob on skin, so most proposals are wrong, and the aligned pixels decide.
+No id and no list tells of such pairs. A perceptual hash (ImageHash) proposes them, in all eight
+flips and rotations; dermoscopic photographs are all a dark blob on skin, so most proposals are
+wrong, and the aligned pixels decide.
 """
 
 import os
@@ -17,6 +18,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from helpers import workspace
+from helpers.photographs.reading import read_photograph
 
 SIDE = 64  # of the grey thumbnails that are hashed and compared
 BITS = 256  # of a hash, 16 x 16 coefficients: with 64 bits any two blobs look alike
@@ -26,130 +28,176 @@ OVERLAP = 0.85  # share of the first photograph that the second, once aligned, m
 
 
 def find_lookalikes(
-    paths: Sequence[Path], ids: Sequence[str], *, distance: int = DISTANCE
+    paths: Sequence[Path],
+    ids: Sequence[str],
+    *,
+    distance: int = DISTANCE,
 ) -> pd.DataFrame:
-    """Pairs of photographs whose hashes differ in at most `distance` of 256 bits, best first: a row each.
+    """Pairs of photographs that may be one, best first: a row each.
 
-    Columns: first, second (of `ids`, in their order), distance, orientation (0 to 7: `orient` of the second that shows
-    it as the first), correlation (`correlate`, -1 to 1), same (correlation above SAME: to be merged; the rest only to
-    be looked at). 60,487 photographs take some five minutes on two cores and 0.4 GB: thumbnails are kept, every pair is
-    compared, no table of all pairs is made. Raises ValueError for a file that is no photograph, an id that stands
-    twice, or a `distance` outside 0 to 128.
+    60,487 photographs take some five minutes on two cores and 0.4 GB: thumbnails are kept, every
+    pair is compared, no table of all pairs is made.
+
+    Args:
+        paths: of the photographs, N.
+        ids: theirs, N different ones.
+        distance: how many of 256 bits of their hashes may differ, 0 to 128.
+
+    Returns:
+        first, second (of `ids`, in their order), distance, orientation (0 to 7: `orient` of the
+        second that shows it as the first), correlation (`correlate`, -1 to 1), same (correlation
+        above SAME: to be merged; the rest only to be looked at).
+
+    Raises:
+        ValueError: a file is no photograph, an id stands twice, or `distance` is out of range.
     """
-    paths, ids = list(paths), list(ids)
+    paths = list(paths)
+    ids = list(ids)
     if len(paths) != len(ids) or len(set(ids)) < len(ids):
         raise ValueError(
-            f"expected an id of its own for each path; {len(paths)} paths, {len(set(ids))} different ids"
+            f"expected an id of its own for each path; {len(paths)} paths, {len(set(ids))} "
+            "different ids"
         )
     if not 0 <= distance <= 128:
         raise ValueError(f"distance is 0 to 128 bits of {BITS}, not {distance}")
-    thumbnails, hashes = (
-        np.empty((len(paths), SIDE, SIDE), np.uint8),
-        np.empty((len(paths), 8, BITS // 64), np.uint64),
-    )
+    thumbnails, hashes = read_all(paths)
+    rows = []
+    for first, second, orientation, bits in near(hashes, distance):
+        turned = orient(thumbnails[second], orientation)
+        correlation = correlate(thumbnails[first], turned)
+        same = correlation > SAME
+        rows.append((ids[first], ids[second], bits, orientation, correlation, same))
+    columns = ["first", "second", "distance", "orientation", "correlation", "same"]
+    pairs = pd.DataFrame(rows, columns=columns)
+    pairs = pairs.astype({"distance": int, "orientation": int, "correlation": float, "same": bool})
+    pairs = pairs.sort_values(["correlation", "distance"], ascending=[False, True], kind="stable")
+    # each pair in its best orientation
+    return pairs.drop_duplicates(["first", "second"]).reset_index(drop=True)
+
+
+def read_all(paths: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
+    """The thumbnails [N, SIDE, SIDE] and hashes [N, 8, 4] of photographs, read on all cores."""
+    N = len(paths)
+    thumbnails = np.empty((N, SIDE, SIDE), np.uint8)
+    hashes = np.empty((N, 8, BITS // 64), np.uint64)
 
     def read(row: int) -> None:
         thumbnails[row] = thumbnail(paths[row])
         hashes[row] = hash_all(thumbnails[row])
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(
-            tqdm(
-                pool.map(read, range(len(paths))),
-                desc="hash",
-                total=len(paths),
-                disable=workspace.headless(),
-            )
-        )
-    rows = []
-    for first, second, orientation, apart in near(hashes, distance):
-        correlation = correlate(thumbnails[first], orient(thumbnails[second], orientation))
-        rows.append((ids[first], ids[second], apart, orientation, correlation, correlation > SAME))
-    found = pd.DataFrame(
-        rows, columns=["first", "second", "distance", "orientation", "correlation", "same"]
-    )
-    found = found.astype({"distance": int, "orientation": int, "correlation": float, "same": bool})
-    found = found.sort_values(["correlation", "distance"], ascending=[False, True], kind="stable")
-    return found.drop_duplicates(["first", "second"]).reset_index(
-        drop=True
-    )  # each pair in its best orientation
+        done = pool.map(read, range(N))
+        for _ in tqdm(done, desc="hash", total=N, disable=workspace.headless()):
+            pass
+    return thumbnails, hashes
 
 
 def thumbnail(path: Path) -> np.ndarray:
-    """A photograph in grey, uint8 [SIDE, SIDE]. JPEG is decoded at a quarter of its side where that is enough."""
-    pixels = cv2.imread(str(path), cv2.IMREAD_REDUCED_GRAYSCALE_4)  # [H/4, W/4]
-    if pixels is not None and min(pixels.shape) < SIDE:
-        pixels = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)  # [H, W]
-    if pixels is None:
-        raise ValueError(f"{path} cannot be decoded: it is missing, damaged or not a photograph")
-    return cv2.resize(pixels, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+    """A photograph in grey, uint8 [SIDE, SIDE].
+
+    Raises:
+        ValueError: it is missing, damaged or no photograph.
+    """
+    pixels = read_photograph(path, at_least=SIDE)  # [H, W, 3]
+    grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)  # [H, W]
+    return cv2.resize(grey, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
 
 
 def orient(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """[H, W, ...] turned left by `orientation % 4` quarters; from 4 on, left and right are exchanged first."""
-    return np.ascontiguousarray(
-        np.rot90(pixels[:, ::-1] if orientation >= 4 else pixels, orientation % 4)
-    )
+    """One of the eight flips and rotations of a picture.
+
+    Args:
+        pixels: [H, W, ...].
+        orientation: 0 to 7; from 4 on, left and right are exchanged first, then it is turned left
+            by `orientation % 4` quarters.
+
+    >>> orient(np.array([[1, 2, 3]]), 1).tolist()
+    [[3], [2], [1]]
+    """
+    if orientation >= 4:
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(np.rot90(pixels, orientation % 4))
 
 
 def hash_all(pixels: np.ndarray) -> np.ndarray:
-    """The perceptual hash of a thumbnail in its eight orientations: uint64 [8, 4], 256 bits each."""
-    side = int(BITS**0.5)
-    bits = [
-        imagehash.phash(Image.fromarray(orient(pixels, number)), hash_size=side).hash
-        for number in range(8)
-    ]
-    return np.packbits(np.reshape(bits, (8, BITS)), axis=1).view(np.uint64)
+    """The perceptual hashes of a thumbnail [H, W] in its eight orientations: uint64 [8, 4]."""
+    bits = []
+    for orientation in range(8):
+        picture = Image.fromarray(orient(pixels, orientation))
+        bits.append(imagehash.phash(picture, hash_size=int(BITS**0.5)).hash.ravel())
+    return np.packbits(bits, axis=1).view(np.uint64)
 
 
 def near(hashes: np.ndarray, distance: int) -> list[tuple[int, int, int, int]]:
-    """(first, second, orientation, bits) wherever hash [first, 0] and [second, orientation], first < second, are near.
+    """The pairs whose hashes differ in at most `distance` bits.
 
-    hashes: uint64 [N, 8, 4]. All N * N / 2 * 8 distances, 64 bits at a time; three words are counted for all and the
-    fourth only where it matters (three hold at most 192 bits, so that a byte is enough).
+    All N * N / 2 * 8 distances, 64 bits at a time; three words are counted for all and the fourth
+    only where it matters (three hold at most 192 bits, so that a byte is enough).
+
+    Args:
+        hashes: uint64 [N, 8, 4].
+        distance: 0 to 128.
+
+    Returns:
+        (first, second, orientation, bits) wherever hash [first, 0] and [second, orientation] are
+        near, first < second.
     """
     words = np.ascontiguousarray(hashes.T)  # [4, 8, N]
-    found = []
+    pairs = []
     for first in tqdm(range(len(hashes) - 1), desc="compare", disable=workspace.headless()):
-        rest, own = words[:, :, first + 1 :], words[:, 0, first]  # [4, 8, n] and [4]
+        own = words[:, 0, first]  # [4]
+        rest = words[:, :, first + 1 :]  # [4, 8, n]
         apart = np.bitwise_count(rest[0] ^ own[0])  # [8, n] uint8
         for word in (1, 2):
             apart += np.bitwise_count(rest[word] ^ own[word])
-        orientation, other = np.nonzero(apart <= distance)
-        last = np.bitwise_count(rest[3, orientation, other] ^ own[3])
-        for o, n, bits in zip(
-            orientation, other, apart[orientation, other].astype(int) + last, strict=True
-        ):
-            if bits <= distance:
-                found.append((first, first + 1 + int(n), int(o), int(bits)))
-    return found
+        orientations, others = np.nonzero(apart <= distance)
+        last = np.bitwise_count(rest[3, orientations, others] ^ own[3])
+        bits = apart[orientations, others].astype(int) + last
+        for place in np.flatnonzero(bits <= distance):
+            second = first + 1 + int(others[place])
+            pairs.append((first, second, int(orientations[place]), int(bits[place])))
+    return pairs
 
 
 def correlate(first: np.ndarray, second: np.ndarray) -> float:
-    """Pearson's correlation of two thumbnails, as they lie or once the second is registered, whichever is larger.
+    """Pearson's correlation of two thumbnails, as they lie or registered, whichever is larger.
 
-    Registered: shifted, stretched and turned a little (an affine map found by OpenCV's `findTransformECC`, Evangelidis
-    and Psarakis, PAMI 2008), since a second id often comes with a slightly different crop; the correlation is that of
-    the pixels that both show, at least OVERLAP of them. A photograph of one colour correlates with nothing: 0.
+    Registered: the second is shifted, stretched and turned a little (an affine map found by
+    OpenCV's `findTransformECC`, Evangelidis and Psarakis, PAMI 2008), since a second id often comes
+    with a slightly different crop; the correlation is that of the pixels that both show, at least
+    OVERLAP of them.
+
+    Args:
+        first, second: uint8 [H, W].
+
+    Returns:
+        -1 to 1; 0 for a photograph of one colour, which correlates with nothing.
     """
     lying = pearson(first.ravel(), second.ravel())
-    size, flags = first.shape[::-1], cv2.WARP_INVERSE_MAP
+    start = np.eye(2, 3, dtype=np.float32)
+    stop = (cv2.TERM_CRITERIA_COUNT + cv2.TERM_CRITERIA_EPS, 30, 1e-3)
     try:
-        stop = (cv2.TERM_CRITERIA_COUNT + cv2.TERM_CRITERIA_EPS, 30, 1e-3)
-        _, warp = cv2.findTransformECC(
-            first, second, np.eye(2, 3, dtype=np.float32), cv2.MOTION_AFFINE, stop
-        )
+        _, warp = cv2.findTransformECC(first, second, start, cv2.MOTION_AFFINE, stop)
     except cv2.error:  # no map was found
         return lying
-    shown = cv2.warpAffine(np.ones_like(second), warp, size, flags=flags | cv2.INTER_NEAREST) > 0
+    size = first.shape[::-1]
+    whole = np.ones_like(second)
+    shown = cv2.warpAffine(whole, warp, size, flags=cv2.WARP_INVERSE_MAP | cv2.INTER_NEAREST) > 0
     if shown.mean() < OVERLAP:
         return lying
-    moved = cv2.warpAffine(second, warp, size, flags=flags | cv2.INTER_LINEAR)
+    moved = cv2.warpAffine(second, warp, size, flags=cv2.WARP_INVERSE_MAP | cv2.INTER_LINEAR)
     return max(lying, pearson(first[shown], moved[shown]))
 
 
 def pearson(first: np.ndarray, second: np.ndarray) -> float:
-    """Correlation of two rows of numbers; 0 where one of them is constant."""
-    first, second = first - first.mean(), second - second.mean()
+    """Correlation of two rows of numbers [N]; 0 where one of them is constant.
+
+    >>> round(pearson(np.array([1, 2, 3]), np.array([2, 4, 7])), 3)
+    0.993
+    """
+    first = first - first.mean()
+    second = second - second.mean()
     norm = np.sqrt((first @ first) * (second @ second))
-    return float(first @ second / norm) if norm > 0 else 0.0
+    if norm == 0:
+        return 0.0
+    return float(first @ second / norm)
