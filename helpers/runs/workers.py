@@ -161,7 +161,7 @@ def start_worker(parent: int, gpus: Sequence[str], locks: str) -> None:
 
 @contextmanager
 def connect(scheduler: str) -> Iterator:
-    """A Dask client whose workers find this package, wherever they were started.
+    """A Dask client whose cluster finds this package, wherever its processes were started.
 
     Raises:
         ConnectionError: no scheduler answers at this address, or Dask is not installed here.
@@ -174,11 +174,13 @@ def connect(scheduler: str) -> Iterator:
     from distributed import Client
 
     try:
-        client = Client(scheduler, timeout=10, set_as_default=False)
+        client = Client(scheduler, timeout=10)
     except (OSError, ValueError) as error:
         raise ConnectionError(f"no Dask scheduler answers at {scheduler}: {error}") from error
     with client:
-        client.register_worker_callbacks(functools.partial(site.addsitedir, workspace.PROJECT))
+        find_package = functools.partial(site.addsitedir, str(workspace.PROJECT))
+        client.run_on_scheduler(find_package)
+        client.register_worker_callbacks(find_package)  # of workers that come later, too
         yield client
 
 
