@@ -1,8 +1,8 @@
-"""The book's Sphinx extension: words for every picture, tidy tables, formulas as MathML, nothing from other hosts.
+"""The book's Sphinx extension: words for every picture, tidy tables, formulas as MathML.
 
-Pictures: the series puts a caption in italics right below the cell that draws them. It becomes the alt text, after the
-title that the cell's code gives the figure; where there is neither, the code's first comment does. A picture without
-words fails the build.
+Pictures: the series puts a caption in italics right below the cell that draws them. It becomes the
+alt text, after the title that the cell's code gives the figure; where there is neither, the code's
+first comment does. A picture without words fails the build. Nothing comes from other hosts.
 """
 
 import re
@@ -37,9 +37,9 @@ def caption_below(cell: nodes.container) -> nodes.paragraph | None:
     node = cell
     while is_cell(node):
         node = node.next_node(descend=False, siblings=True)
-    return (
-        node if isinstance(node, nodes.paragraph) and isinstance(node[0], nodes.emphasis) else None
-    )
+    if isinstance(node, nodes.paragraph) and isinstance(node[0], nodes.emphasis):
+        return node
+    return None
 
 
 def title_in(code: str) -> str:
@@ -57,89 +57,92 @@ def comment_in(code: str) -> str:
 
 
 def describe_images(app: Sphinx, doctree: nodes.document) -> None:
-    """Give each picture alt text; put the words of badges, which lie on other hosts, in their place."""
-    drawn: dict[
-        nodes.Node, list[tuple[nodes.image, str]]
-    ] = {}  # by the caption that they share, or their cell
+    """Give each picture alt text; put the words of badges, which lie on other hosts, in place."""
+    drawn = {}  # pictures with their code, by the caption that they share, or by their cell
     for image in list(doctree.findall(nodes.image)):
         cell = cell_of(image)
         if "://" in image["uri"]:
-            if not image.get("alt"):
-                logger.warning(
-                    "an image of another host, without alt text: %s", image["uri"], location=image
-                )
-            image.parent["classes"].append("badge")
-            image.replace_self(nodes.Text(image.get("alt", "")))
+            put_words(image)
         elif cell is not None:
-            code = "\n".join(
-                block.astext()
-                for block in cell.findall(nodes.literal_block)
-                if block.get("language")
-            )
-            drawn.setdefault(caption_below(cell) or cell, []).append((image, code))
+            below = caption_below(cell) or cell
+            drawn.setdefault(below, []).append((image, code_of(cell)))
         elif not image.get("alt"):
             logger.warning("a picture without alt text: %s", image["uri"], location=image)
     for below, images in drawn.items():
-        caption = ""
-        if isinstance(below, nodes.paragraph):
-            below["classes"].append("picture-caption")
-            caption = below[0].astext()
-        for number, (image, code) in enumerate(images, start=1):
-            words = ". ".join(filter(None, (title_in(code), caption))) or comment_in(code)
-            if not words:
-                logger.warning(
-                    "a figure without a caption (*...*) below it, without a title and a comment",
-                    location=cell_of(image),
-                )
-            part = f"Picture {number} of {len(images)}: " if words and len(images) > 1 else ""
-            image["alt"] = part + " ".join(words.split())
-            if not image["uri"].endswith(".svg"):
-                with Image.open(Path(app.srcdir, image["uri"])) as opened:
-                    image["classes"] += (
-                        ["wide"] if opened.width > 700 else []
-                    )  # scrolls on a phone: else it is tiny
+        describe(below, images)
+        for image, _ in images:
+            widen(image, Path(app.srcdir, image["uri"]))
+
+
+def put_words(image: nodes.image) -> None:
+    """A badge's words in place of the badge."""
+    if not image.get("alt"):
+        words = "an image of another host, without alt text: %s"
+        logger.warning(words, image["uri"], location=image)
+    image.parent["classes"].append("badge")
+    image.replace_self(nodes.Text(image.get("alt", "")))
+
+
+def code_of(cell: nodes.container) -> str:
+    """A cell's code, without its outputs."""
+    blocks = cell.findall(nodes.literal_block)
+    return "\n".join(block.astext() for block in blocks if block.get("language"))
+
+
+def describe(below: nodes.Node, images: list[tuple[nodes.image, str]]) -> None:
+    """Alt text for the pictures that share a caption, or a cell."""
+    caption = ""
+    if isinstance(below, nodes.paragraph):
+        below["classes"].append("picture-caption")
+        caption = below[0].astext()
+    for number, (image, code) in enumerate(images, start=1):
+        words = ". ".join(filter(None, (title_in(code), caption))) or comment_in(code)
+        if not words:
+            lacking = "a figure without a caption (*...*) below it, without a title and a comment"
+            logger.warning(lacking, location=cell_of(image))
+        elif len(images) > 1:
+            words = f"Picture {number} of {len(images)}: {words}"
+        image["alt"] = " ".join(words.split())
+
+
+def widen(image: nodes.image, path: Path) -> None:
+    """Let a wide picture scroll on a phone: else it is tiny there."""
+    if path.suffix != ".svg":
+        with Image.open(path) as opened:
+            if opened.width > 700:
+                image["classes"] += ["wide"]
 
 
 def tidy_tables(app: Sphinx, doctree: nodes.document) -> None:
-    """pandas' tables: say which header belongs to a row and which to a column, keep short cells on one line."""
+    """pandas' tables: which headers are a row's, which a column's; short cells stay whole."""
+    old = re.compile(r"<style.*?</style>| border=\"1\"| style=\"text-align: right;\"", re.DOTALL)
     for raw in list(doctree.findall(nodes.raw)):
-        if 'class="dataframe"' in (html := raw.astext()):
-            html = re.sub(
-                r"<style.*?</style>| border=\"1\"| style=\"text-align: right;\"",
-                "",
-                html,
-                flags=re.DOTALL,
-            )
-            head, _, body = html.partition("</thead>")
-            html = (
-                head.replace("<th>", '<th scope="col">')
-                + "</thead>"
-                + body.replace("<th>", '<th scope="row">')
-            )
-            html = re.sub(r"<td>(?=[^<]{1,24}</td>)", '<td class="short">', html)
+        html = raw.astext()
+        if 'class="dataframe"' in html:
+            head, _, body = old.sub("", html).partition("</thead>")
+            head = head.replace("<th>", '<th scope="col">')
+            body = body.replace("<th>", '<th scope="row">')
+            body = re.sub(r"<td>(?=[^<]{1,24}</td>)", '<td class="short">', body)
+            html = f"{head}</thead>{body}"
             raw.replace_self(nodes.raw("", html, format="html", source=raw.source, line=raw.line))
 
 
 def show_programs(
     app: Sphinx, what: str, name: str, value: object, options: object, lines: list[str]
 ) -> None:
-    """Indented lines of a docstring are commands, as they are in Markdown: tell reStructuredText so."""
+    """Indented lines of a docstring are commands, as in Markdown: tell reStructuredText so."""
     for number in range(len(lines) - 1, 0, -1):
         above = next((line for line in reversed(lines[:number]) if line), "")
-        if (
-            lines[number].startswith("    ")
-            and not lines[number - 1]
-            and not above.startswith("    ")
-        ):
+        opens = lines[number].startswith("    ") and not lines[number - 1]
+        if opens and not above.startswith("    "):
             lines[number:number] = ["::", ""]
 
 
 def mathml(node: nodes.Node, *, block: bool) -> str:
-    """A formula in LaTeX as MathML, which browsers draw and screen readers read without a script."""
+    """A formula in LaTeX as MathML, which browsers draw and screen readers read."""
+    # docutils knows \bigl and \bigr, and not \big
     sized = re.sub(r"\\(big|Big)(?=[(\[])", r"\\\1l", node.astext())
-    sized = re.sub(
-        r"\\(big|Big)(?=[)\]])", r"\\\1r", sized
-    )  # docutils knows \bigl and \bigr, and not \big
+    sized = re.sub(r"\\(big|Big)(?=[)\]])", r"\\\1r", sized)
     try:
         return tex2mathml(sized, as_block=block)
     except MathError as error:

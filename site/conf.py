@@ -1,4 +1,4 @@
-"""Sphinx's settings for the book. `make site`: site/gather.py lays out the sources, then Sphinx reads them."""
+"""Sphinx's settings for the book; `make site` has site/gather.py lay out the sources first."""
 
 import sys
 from pathlib import Path
@@ -18,7 +18,14 @@ project_copyright = "the trainable-attention authors; MIT licence"
 release = version = str(citation["version"])
 language = "en"
 
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinxcontrib.bibtex", "book"]
+# napoleon: docstrings with Args, Returns and Raises; before book, which sees what it makes of them
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinxcontrib.bibtex",
+    "book",
+]
 exclude_patterns = ["README.md"]  # pages quote it
 nitpicky = True
 nitpick_ignore_regex = [

@@ -4,6 +4,7 @@ Needs Sphinx and myst-nb (site/requirements.txt); skips without them. No browser
 """
 
 import base64
+import dataclasses
 import importlib.util
 import re
 import subprocess
@@ -13,6 +14,8 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from helpers.training.settings import Parameters
 
 pytest.importorskip(
     "myst_nb", reason="needs Sphinx and myst-nb: pip install -r site/requirements.txt"
@@ -31,22 +34,18 @@ DOT = base64.b64encode(
     )
 ).decode()
 TABLE = (
-    '<style scoped>\n</style>\n<table border="1" class="dataframe"><thead><tr><th></th><th>AUC</th></tr></thead>'
-    "<tbody><tr><th>test</th><td>0.88 (0.79-0.95)</td></tr></tbody></table>"
+    '<style scoped>\n</style>\n<table border="1" class="dataframe"><thead><tr><th></th><th>AUC</th>'
+    "</tr></thead><tbody><tr><th>test</th><td>0.88 (0.79-0.95)</td></tr></tbody></table>"
 )
-
-
-def load(name: str):
-    """A module of site/, which is no package."""
-    spec = importlib.util.spec_from_file_location(f"site_{name}", SITE / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
 def gather():
-    return load("gather")
+    """site/gather.py: site/ is no package."""
+    spec = importlib.util.spec_from_file_location("site_gather", SITE / "gather.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def picture(code: str = "draw()", count: int = 1):
@@ -60,7 +59,7 @@ def picture(code: str = "draw()", count: int = 1):
 
 @pytest.fixture
 def build(tmp_path):
-    """Build a notebook of these cells as `make site` does; returns exit status, the page, and what Sphinx said."""
+    """Build a notebook of these cells as `make site` does: exit status, page, Sphinx's words."""
 
     def build(*cells):
         source = tmp_path / "source"
@@ -168,7 +167,11 @@ def test_tables_have_headers_of_rows_and_columns(build):
 
 def test_sections_and_tables_are_found_below_their_heading(gather):
     text = "top\n# A\none\n```\n# a comment\n```\n## B\ntwo\n"
-    assert gather.sections(text) == {"": "top\n", "A": "one\n```\n# a comment\n```\n", "B": "two\n"}
+    assert gather.stored.sections(text) == {
+        "": "top\n",
+        "A": "one\n```\n# a comment\n```\n",
+        "B": "two\n",
+    }
     cell = new_code_cell("table", outputs=[new_output("display_data", data={"text/html": TABLE})])
     notebook = new_notebook(
         cells=[
@@ -181,7 +184,7 @@ def test_sections_and_tables_are_found_below_their_heading(gather):
         ]
     )
     (table,) = gather.tables(notebook, "Second")
-    assert gather.frame(table) == {"test": {"AUC": "0.88 (0.79-0.95)"}}
+    assert gather.stored.frame(table) == {"test": {"AUC": "0.88 (0.79-0.95)"}}
     with pytest.raises(SystemExit, match="no table is stored below the heading 'First'"):
         gather.tables(notebook, "First")
 
@@ -202,25 +205,37 @@ def test_links_to_what_is_no_page_lead_into_the_repository_and_pictures_are_copi
     assert [path.name for path in tmp_path.rglob("*.png")] == ["attention_malignant.png"]
 
 
-def test_a_forgotten_module_and_a_forgotten_paper_stop_the_build(gather):
-    pages = {
-        "api.md": "".join(
-            f".. automodule:: helpers.{path.stem}\n"
-            for path in (SITE.parent / "helpers").glob("[a-z]*.py")
-        )
-    }
-    paper = {
-        "07": new_notebook(
-            cells=[new_markdown_cell("[Ours](https://arxiv.org/abs/2611.00001), 2026.")]
-        )
-    }
-    gather.check(pages, paper, "eprint = {2611.00001},")
-    with pytest.raises(SystemExit, match="07 refers to 2611.00001"):
-        gather.check(pages, paper, "eprint = {1706.03762},")
-    with pytest.raises(SystemExit, match=r"helpers/loss.py is on no page"):
-        gather.check(
-            {"api.md": pages["api.md"].replace("helpers.loss\n", "\n")}, paper, "{2611.00001}"
-        )
+def test_a_paper_without_a_reference_stops_the_build(gather):
+    cell = new_markdown_cell("[Ours](https://arxiv.org/abs/2611.00001), 2026.")
+    notebooks = {"07": new_notebook(cells=[cell])}
+    gather.check_papers(notebooks, "eprint = {2611.00001},")
+    with pytest.raises(SystemExit, match="07 .*2611.00001"):
+        gather.check_papers(notebooks, "eprint = {1706.03762},")
+
+
+def test_every_module_has_a_place_on_a_page_and_a_forgotten_room_stops_the_build(
+    gather, monkeypatch
+):
+    text = "".join(gather.api_pages().values())
+    named = re.findall(r"automodule:: helpers\.(\S+)\n   :members:", text)
+    expected = set()
+    for path in (SITE.parent / "helpers").rglob("[a-z]*.py"):
+        expected.add(".".join(path.relative_to(SITE.parent / "helpers").with_suffix("").parts))
+    assert len(named) == len(set(named)) and set(named) == expected - set(gather.COMMANDS)
+    without = {page: title for page, title in gather.API.items() if page != "scores"}
+    monkeypatch.setattr(gather, "API", without)
+    with pytest.raises(SystemExit, match="helpers/scores"):
+        gather.api_pages()
+
+
+def test_the_table_of_parameters_is_that_of_the_code(gather):
+    lines = gather.parameters().splitlines()
+    names = [line.split("`")[1] for line in lines[2:]]
+    assert names == [field.name for field in dataclasses.fields(Parameters)]
+    assert all(line.count("|") - line.count("\\|") == 5 for line in lines)
+    row = next(line for line in lines if line.startswith("| `image_size`"))
+    assert "`96`" in row and "32" in row
+    assert "<image_id>" not in gather.parameters()  # it would be read as HTML
 
 
 def test_the_story_is_the_same_each_time_and_its_words_hold_its_figures(gather, tmp_path):
@@ -235,5 +250,5 @@ def test_the_story_is_the_same_each_time_and_its_words_hold_its_figures(gather, 
     )
     (table,) = gather.tables(notebooks[names[2]], "Measure")
     for row in ("attention pool-3", "attention pool-4", "Grad-CAM", "centre", "uniform (chance)"):
-        value, low, high = re.findall(r"\d\.\d\d", gather.frame(table)[row]["energy"])
+        value, low, high = re.findall(r"\d\.\d\d", gather.stored.frame(table)[row]["energy"])
         assert f"{value} ({low} to {high})" in said
