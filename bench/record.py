@@ -4,6 +4,7 @@ One json a program: its figures, the command, the commit, the machine, the seeds
 the weights and the date. Tables lie beside it as csv. `publish.py` puts them where they are read.
 """
 
+import dataclasses
 import hashlib
 import os
 import platform
@@ -96,7 +97,7 @@ def parameters_of(pairs: Sequence[tuple[str, str]], **defaults: object) -> Param
     Raises:
         ValueError: a name is unknown or a value out of range.
     """
-    known = parameters.known_parameters(parameters.NOTEBOOKS)
+    known = [field.name for field in dataclasses.fields(Parameters)]
     given = parameters.read_parameters("", pairs, known)
     return Parameters(**defaults | given)
 
