@@ -8,13 +8,13 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pandas as pd
 from sklearn.ensemble import HistGradientBoostingClassifier
 from tqdm.auto import tqdm
 
 from helpers import workspace
+from helpers.photographs.reading import read_photograph
 from helpers.photographs.table import read_marking
 
 METADATA = ["source", "sex", "age_approx", "anatom_site_general_challenge"]
@@ -133,12 +133,10 @@ def colours(path: Path, swapped: bool) -> np.ndarray:
         [6], the means first.
 
     Raises:
-        ValueError: the file is not a photograph.
+        ValueError: as `read_photograph`: the file's name and why it cannot be decoded.
     """
-    pixels = cv2.imread(str(path), cv2.IMREAD_REDUCED_COLOR_8)  # [H/8, W/8, 3], blue first
-    if pixels is None:
-        raise ValueError(f"{path} cannot be decoded: it is damaged or not a photograph")
-    if not swapped:
+    pixels = read_photograph(path, at_least=1)  # [H/8, W/8, 3]
+    if swapped:
         pixels = pixels[..., ::-1]
     pixels = pixels.reshape(-1, 3)
     return np.concatenate([pixels.mean(axis=0), pixels.std(axis=0)])

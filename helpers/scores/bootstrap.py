@@ -239,10 +239,10 @@ def all_pairs(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
 
 def average_precision(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
     """Mean precision over the melanomas, each at its own score: [D], from [T, D] each."""
-    found = positive.cumsum(axis=0)
-    called = found + negative.cumsum(axis=0)
-    precision = np.divide(found, called, out=np.zeros_like(called), where=called > 0)
-    return ratio((positive * precision).sum(axis=0), found[-1])
+    recalled = positive.cumsum(axis=0)
+    called = recalled + negative.cumsum(axis=0)
+    precision = np.divide(recalled, called, out=np.zeros_like(called), where=called > 0)
+    return ratio((positive * precision).sum(axis=0), recalled[-1])
 
 
 def within(table: pd.DataFrame, score: str = "logit") -> Callable:
