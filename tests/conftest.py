@@ -3,8 +3,10 @@ lie in.
 """
 
 import os
+import shutil
 import signal
 import subprocess
+import zipfile
 import zlib
 from pathlib import Path
 from types import SimpleNamespace
@@ -36,6 +38,45 @@ def checksums(photographs: Path, masks: Path | None) -> dict[str, dict[str, str]
         for path in sorted(folder.iterdir()) if folder else ():
             sums[kind][path.name] = f"{zlib.crc32(path.read_bytes()):08x}"
     return sums
+
+
+def zip_of(path: Path, members: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w") as zipped:
+        for name, content in members.items():
+            zipped.writestr(name, content)
+    return path
+
+
+def files(folder: Path) -> set[str]:
+    return {
+        str(path.relative_to(folder))
+        for path in folder.rglob("*")
+        if path.is_file() and path.suffix != ".lock"
+    }
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory) -> Path:
+    """A folder in the Kaggle layout: 40 drawn photographs with masks, and an unlabelled one."""
+    folder = tmp_path_factory.mktemp("tiny") / "set"
+    from helpers.photographs.sample import make_sample
+
+    make_sample(folder, count=40, side=32)
+    other = folder / "512x512-test" / "512x512-test"
+    other.mkdir(parents=True)
+    shutil.copy(next(folder.rglob("*.jpg")), other / "ISIC_9999999.jpg")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_zip(tiny) -> Path:
+    """The same as a zip of some 3 MiB, since the client keeps nothing of its first MiB when that is
+    cut.
+    """
+    archive = Path(shutil.make_archive(tiny.with_name("tiny"), "zip", tiny))
+    with zipfile.ZipFile(archive, "a") as zipped:
+        zipped.writestr("512x512-test/noise.bin", np.random.default_rng(0).bytes(3 << 20))
+    return archive
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,5 @@
-"""Random damage to photographs and tables: each case ends in a ValueError of ours, or in pixels or a table.
+"""Random damage to photographs and tables: each case ends in a ValueError of ours, or in pixels or
+a table.
 
 The cases run in a child process, each under a time limit: a crash or a hang is reported with the case's number, and
 `python tests/faults/test_fuzz.py SEED FIRST COUNT FOLDER` runs it alone. ATTENTION_FUZZ_SEED chooses another seed.
@@ -56,7 +57,9 @@ def damage(content: bytes, kind: str, rng: np.random.Generator) -> bytes:
 
 
 def damage_text(content: bytes, kind: str, rng: np.random.Generator) -> bytes:
-    """A table damaged as hands and spreadsheets do it, a line or cell at a time; every second one as `damage` does."""
+    """A table damaged as hands and spreadsheets do it, a line or cell at a time; every second one
+    as `damage` does.
+    """
     if rng.random() < 0.5:
         return damage(content, kind, rng)
     lines = content.split(b"\n")
@@ -80,7 +83,9 @@ def damage_text(content: bytes, kind: str, rng: np.random.Generator) -> bytes:
 
 
 def sources(folder: Path) -> tuple[list[bytes], bytes, str]:
-    """Photographs to damage, a table, and what the photographs are: real where there are any, else drawn."""
+    """Photographs to damage, a table, and what the photographs are: real where there are any, else
+    drawn.
+    """
     from helpers.photographs.sample import make_sample
 
     data = (
@@ -104,7 +109,9 @@ def sources(folder: Path) -> tuple[list[bytes], bytes, str]:
 
 
 def photograph_case(content: bytes, changed: bytes, kind: str, path: Path) -> str:
-    """How `load` and `read_photograph` end: "refused" or "decoded"; anything but that and ValueError is raised."""
+    """How `load` and `read_photograph` end: "refused" or "decoded"; anything but that and
+    ValueError is raised.
+    """
 
     from helpers.photographs import reading
     from helpers.pictures import explorer
@@ -112,9 +119,9 @@ def photograph_case(content: bytes, changed: bytes, kind: str, path: Path) -> st
     path.write_bytes(changed)
     ended = []
     for read in (
-        lambda: reading.load(path, side=1),
-        lambda: reading.load(path),
-        lambda: explorer.read_photograph(path),
+        lambda: reading.read_photograph(path, at_least=1),
+        lambda: reading.read_photograph(path),
+        lambda: explorer.own_photograph(path),
     ):
         try:
             pixels = read()
@@ -129,8 +136,8 @@ def photograph_case(content: bytes, changed: bytes, kind: str, path: Path) -> st
     if changed == content:
         return "unchanged"
     assert kind != "cut" or ended == 3 * ["refused"], f"cut to {len(changed)} bytes and {ended}"
-    with pytest.raises(ValueError, match="not those that were unpacked"):
-        reading.load(path, side=1, crc=zlib.crc32(content))
+    with pytest.raises(ValueError, match="CRC-32"):
+        reading.read_photograph(path, at_least=1, crc=zlib.crc32(content))
     return ended[0]
 
 
@@ -180,7 +187,9 @@ def run_cases(seed: int, first: int, count: int, folder: Path) -> None:
 
 
 def fuzz(first: int, count: int, folder: Path) -> Counter:
-    """Run cases in a child; how many of each kind ended how. Fails with the number of a case that did not end well."""
+    """Run cases in a child; how many of each kind ended how. Fails with the number of a case that
+    did not end well.
+    """
     done = subprocess.run(
         [sys.executable, __file__, *map(str, (SEED, first, count, folder))],
         capture_output=True,
@@ -235,8 +244,8 @@ def test_a_crash_a_hang_and_a_foreign_error_are_reported_with_the_case(
     child = tmp_path / "child.py"
     child.write_text(
         f"import sys; sys.path[:0] = [{str(PROJECT)!r}, {str(Path(__file__).parent)!r}]\n"
-        "import test_fuzz\nfrom helpers.photographs import reading as pixel_cache\ntest_fuzz.LIMIT = 1\n"
-        f"def load(*arguments, **named):\n    {fault}\npixel_cache.load = load\n"
+        "import test_fuzz\nfrom helpers.photographs import reading\ntest_fuzz.LIMIT = 1\n"
+        f"def read(*arguments, **named):\n    {fault}\nreading.read_photograph = read\n"
         "test_fuzz.run_cases(*map(int, sys.argv[1:4]), test_fuzz.Path(sys.argv[4]))\n"
     )
     monkeypatch.setitem(globals(), "__file__", str(child))

@@ -22,52 +22,15 @@ from helpers.photographs import archives, reading, sample, sources
 from helpers.photographs.sample import make_sample
 from helpers.photographs.split import read_table
 from helpers.photographs.table import read_marking
-from tests.conftest import checksums
+from tests.conftest import checksums, files, zip_of
 
 MIB = 1 << 20  # Kaggle's client writes in pieces of so many bytes
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory) -> Path:
-    """A folder in the Kaggle layout: 40 drawn photographs with masks, and an unlabelled one."""
-    folder = tmp_path_factory.mktemp("tiny") / "set"
-    make_sample(folder, count=40, side=32)
-    other = folder / "512x512-test" / "512x512-test"
-    other.mkdir(parents=True)
-    shutil.copy(next(folder.rglob("*.jpg")), other / "ISIC_9999999.jpg")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def tiny_zip(tiny) -> Path:
-    """The same as a zip of some 3 MiB, since the client keeps nothing of its first MiB when that is
-    cut.
-    """
-    archive = Path(shutil.make_archive(tiny.with_name("tiny"), "zip", tiny))
-    with zipfile.ZipFile(archive, "a") as zipped:
-        zipped.writestr("512x512-test/noise.bin", np.random.default_rng(0).bytes(3 * MIB))
-    return archive
 
 
 @pytest.fixture
 def copy(tiny, tmp_path) -> Path:
     """A copy of the folder, to spoil."""
     return Path(shutil.copytree(tiny, tmp_path / "copy"))
-
-
-def zip_of(path: Path, members: dict[str, bytes]) -> Path:
-    with zipfile.ZipFile(path, "w") as zipped:
-        for name, content in members.items():
-            zipped.writestr(name, content)
-    return path
-
-
-def files(folder: Path) -> set[str]:
-    return {
-        str(path.relative_to(folder))
-        for path in folder.rglob("*")
-        if path.is_file() and path.suffix != ".lock"
-    }
 
 
 # a folder, a zip, the sample
