@@ -1,4 +1,4 @@
-"""A real chromium for the tests of the book and of JupyterLab: Debian's, driven by selenium, closed to other hosts."""
+"""A real chromium for the tests of the book and of JupyterLab: Debian's, driven by selenium."""
 
 import json
 import shutil
@@ -71,7 +71,7 @@ class Browser:
 
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory):
-    """A new chromium. Skips, with the reason, where chromium, its driver or selenium are not there."""
+    """A new chromium. Skips, with the reason, where it, its driver or selenium are not there."""
     webdriver = pytest.importorskip(
         "selenium.webdriver", reason="needs selenium: pip install -r site/requirements.txt"
     )

@@ -1,7 +1,8 @@
 """The built book in a real browser, each page as wide as a phone and as a desk.
 
-Needs `make site`, Debian's chromium and chromium-driver, and selenium (site/requirements.txt); skips without them.
-Pictures of some pages are left in the folder that ATTENTION_SCREENSHOTS names, to be looked at.
+Needs `make site`, Debian's chromium and chromium-driver, and selenium (site/requirements.txt);
+skips without them. Pictures of some pages are left in the folder that ATTENTION_SCREENSHOTS names,
+to be looked at.
 """
 
 import os
@@ -54,7 +55,8 @@ def test_a_broken_page_is_noticed(browser, address, tmp_path):
     """The eyes above see: a page with each fault, from a file, is complained about."""
     broken = tmp_path / "broken.html"
     broken.write_text(
-        '<article><h1>One</h1><h3>Three</h3><img src="none.png"><a href="x"></a><table><tr><td>1</table>'
+        '<article><h1>One</h1><h3>Three</h3><img src="none.png"><a href="x"></a>'
+        "<table><tr><td>1</table>"
         '<input><p style="color: #aaa">pale</p><div style="width: 2000px">wide</div></article>'
         '<img src="http://127.0.0.2:9/elsewhere.png" alt="from another host">'
     )

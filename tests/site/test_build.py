@@ -1,4 +1,4 @@
-"""What makes the book: site/gather.py, and the Sphinx extension site/book.py in builds of a page or two.
+"""What makes the book: site/gather.py, and the Sphinx extension site/book.py in builds of a page.
 
 Needs Sphinx and myst-nb (site/requirements.txt); skips without them. No browser.
 """
@@ -193,7 +193,8 @@ def test_links_to_what_is_no_page_lead_into_the_repository_and_pictures_are_copi
     gather, tmp_path
 ):
     text = (
-        "[a](02.ipynb#top) [b](../LICENSE) [c](https://example.org/x) ![d](images/attention_malignant.png) "
+        "[a](02.ipynb#top) [b](../LICENSE) [c](https://example.org/x) "
+        "![d](images/attention_malignant.png) "
         "[e](gone.md) [f](params) [![g](https://example.org/badge)](https://example.org/y)"
     )
     found = gather.relink(

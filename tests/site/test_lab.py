@@ -1,9 +1,10 @@
-"""A real JupyterLab in a real browser: notebooks 03 and 05 are run from its menu, and the explorer's slider is moved.
+"""A real JupyterLab in a real browser: 03 and 05 run from its menu, the explorer's slider moves.
 
-Needs Debian's chromium and chromium-driver, and selenium (site/requirements.txt); skips without them. A small run
-(60 drawn photographs of 64 pixels, one epoch) is made first, in about a minute. The notebooks are copies without their
-outputs, so that a figure on the page was made there and then. JupyterLab is told to keep all cells on the page,
-whether in view or not, and not to ask for news of itself.
+Needs Debian's chromium and chromium-driver, and selenium (site/requirements.txt); skips without
+them. A small run (60 drawn photographs of 64 pixels, one epoch) is made first, in about a minute.
+The notebooks are copies without their outputs, so that a figure on the page was made there and
+then. JupyterLab is told to keep all cells on the page, whether in view or not, and not to ask for
+news of itself.
 """
 
 import json
@@ -35,7 +36,7 @@ return canvas.toDataURL();
 
 @pytest.fixture(scope="module")
 def place(browser, tmp_path_factory) -> tuple[Path, dict[str, str]]:
-    """A copy of the project with bare notebooks 03 and 05, and the environment that holds a small run "sample"."""
+    """A copy of the project with bare 03 and 05, and an environment with a small run "sample"."""
     folder = tmp_path_factory.mktemp("lab")
     shutil.copytree(
         PROJECT / "helpers",
@@ -104,7 +105,7 @@ def place(browser, tmp_path_factory) -> tuple[Path, dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def lab(place):
-    """The address of a JupyterLab on loopback whose kernels are watched: ATTENTION_HEADLESS is not set."""
+    """The address of a JupyterLab on loopback that somebody watches: not ATTENTION_HEADLESS."""
     import socket
 
     folder, environment = place
@@ -151,11 +152,14 @@ def idle(browser) -> bool:
 
 
 def run_all(browser, address: str, name: str) -> float:
-    """Open a notebook and choose Run > Run All Cells; the seconds until the kernel has nothing left to do."""
+    """Open a notebook and choose Run > Run All Cells; the seconds until the kernel is done."""
     browser.width(1280, 1000)
     browser.complaints()
     browser.driver.get(f"{address}/lab/workspaces/test/tree/{name}?token={TOKEN}&reset")
-    prompts = "return [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].map((one) => one.textContent)"
+    prompts = (
+        "return [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')]"
+        ".map((prompt) => prompt.textContent)"
+    )
     browser.until(lambda: browser.script(prompts) and idle(browser), 90)
     assert set(browser.script(prompts)) == {"[ ]:"}, "nothing has run yet"
     started = time.monotonic()
