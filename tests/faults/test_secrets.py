@@ -1,7 +1,8 @@
-"""Credentials that are spoilt, each named in a sentence; and secrets, which stand in no output and in no file.
+"""Spoilt credentials, each named in a sentence; and secrets, which stand in no output and no file.
 
-No credentials, every good kind, mistyped ones, a `kaggle.json` of the wrong shape and the notebook that succeeds with
-one are in tests/test_download.py. A reader who switches on debug logging is shown addresses by urllib3 itself.
+No credentials, every good kind, mistyped ones, a `kaggle.json` of the wrong shape and the notebook
+that succeeds with one are in tests/photographs/test_kaggle.py. A reader who switches on debug
+logging is shown addresses by urllib3 itself.
 """
 # ruff: noqa: F811  (fixtures are imported by name)
 
@@ -13,13 +14,13 @@ import sys
 import urllib.parse
 from pathlib import Path
 
-import limits
 import pytest
-from loopback_kaggle import KEY, OAUTH, SECRETS, TOKEN, USER, LoopbackKaggle
-from test_download import NAME, SLUG, files, forks, notebook, reader, sign_in, tiny, tiny_zip  # noqa: F401
-from test_server import QUICK, cut, gone, of_length, says, stall
 
 from helpers import workspace
+from tests.faults import limits
+from tests.faults.test_server import QUICK, cut, gone, of_length, says, stall
+from tests.kaggle_reader import NAME, SLUG, files, forks, notebook, reader, sign_in, tiny, tiny_zip  # noqa: F401
+from tests.loopback_kaggle import KEY, OAUTH, SECRETS, TOKEN, USER, LoopbackKaggle
 
 KINDS = (
     "KAGGLE_API_TOKEN",
@@ -33,7 +34,7 @@ KINDS = (
     "OAuth, old",
 )
 CREDENTIALS = {"access_token", "access_token.txt", "kaggle.json", "credentials.json"}
-TURNED_DOWN = f"Kaggle did not accept the credentials in {{}}, so {NAME} was not downloaded: they are mistyped"
+TURNED_DOWN = f"credentials in {{}}, so {NAME} was not downloaded"
 
 
 # spoilt credentials
@@ -82,13 +83,13 @@ def test_a_spoilt_file_is_named_with_what_is_wrong(name, content, said, reader, 
 
 
 def test_one_spoilt_file_does_not_hide_a_good_one(reader, tiny_zip):
-    """An empty token is passed over; a folder in its place ends the client, and both places are named."""
+    """An empty token is passed over; a folder in its place ends the client: both are named."""
     sign_in(reader.home, "kaggle.json")
     token = reader.home / ".kaggle" / "access_token"
     token.touch(mode=0o600)
     with LoopbackKaggle(tiny_zip) as server:
         assert (
-            reader.run(server, f"print('at', download.fetch({NAME + '/2'!r}).name)").last
+            reader.run(server, f"print('at', kaggle.fetch({NAME + '/2'!r}).name)").last
             == f"at {SLUG}@2"
         )
         token.unlink()
@@ -122,7 +123,11 @@ def test_a_file_that_the_reader_may_not_read_is_named(kind, folders, tiny_zip, t
     path.chmod(0)
     with LoopbackKaggle(tiny_zip) as server:
         result = subprocess.run(
-            [sys.executable, "-c", f"from helpers import download\ndownload.fetch({NAME!r})"],
+            [
+                sys.executable,
+                "-c",
+                f"from helpers.photographs import kaggle\nkaggle.fetch({NAME!r})",
+            ],
             text=True,
             env={**os.environ, "ATTENTION_HEADLESS": "1", **server.environment(tmp_path)},
             cwd=workspace.PROJECT,
@@ -148,7 +153,7 @@ def test_a_file_that_the_reader_may_not_read_is_named(kind, folders, tiny_zip, t
     ],
 )
 def test_credentials_that_ended_are_told(kind, plan, place, reader, tiny_zip):
-    """At the download; and when the client asks for a new access token, where it deletes its own file."""
+    """At the download; and where the client asks for a new access token and deletes its file."""
     with LoopbackKaggle(tiny_zip, **plan) as server:
         result = reader.run(server, **sign_in(reader.home, kind))
     assert result.status == 1 and TURNED_DOWN.format(place) in result.last
@@ -165,7 +170,7 @@ def test_a_token_longer_than_a_path_is_not_shown(reader, tiny_zip):
 
 
 def forms() -> set[str]:
-    """Each secret as it is, as in a Basic header, in base64 alone, and in an address; and the signed address."""
+    """Each secret plain, as in a Basic header, in base64, in an address; and the signed address."""
     plain = {*SECRETS, *(f"{USER}:{secret}" for secret in SECRETS)}
     coded = {base64.b64encode(secret.encode()).decode().rstrip("=") for secret in plain}
     return {
@@ -201,16 +206,17 @@ import traceback
 def tell(error):
     while error:
         told = traceback.TracebackException.from_exception(error, capture_locals=True)
-        told.stack[:] = [frame for frame in told.stack if frame.filename != '<string>']  # without the test's own
+        # without the test's own
+        told.stack[:] = [frame for frame in told.stack if frame.filename != '<string>']
         print(*told.format(chain=False), repr(error), vars(error))
         error = error.__cause__ or error.__context__
 try:
-    print('at', download.fetch({NAME!r}).name)
+    print('at', kaggle.fetch({NAME!r}).name)
 except Exception as error:
     tell(error)
     raise
 """
-FULL = "sys.path.insert(0, 'tests/faults')\nimport limits\nlimits.full_disk(2 << 20)()\n"
+FULL = "from tests.faults import limits\nlimits.full_disk(2 << 20)()\n"
 FAILURES = {
     "gone": ({"faults": (gone,)}, ""),  # what the client prints then holds the signed address
     "401": ({"status": 401}, ""),
@@ -219,7 +225,7 @@ FAILURES = {
     "429": ({"status": 429, "headers": {"Retry-After": "9"}}, ""),
     "500": ({"status": 500}, ""),
     "cuts": ({"cuts": (5,) * 50}, ""),
-    "stall": ({"faults": (stall,) * 9}, "download.PATIENCE = 0.1\n"),
+    "stall": ({"faults": (stall,) * 9}, "kaggle.PATIENCE = 0.1\n"),
     "over": ({"faults": (cut, says(403))}, ""),
     "trouble": ({"faults": (cut, *[says(500)] * 50)}, ""),
     "length": ({"faults": (of_length(99),)}, ""),
@@ -234,9 +240,10 @@ ALL = [(failure, kind) for failure in FAILURES for kind in KINDS if (failure, ki
     "failure, kind", ROTATED + [pytest.param(*one, marks=pytest.mark.long) for one in ALL]
 )
 def test_no_failure_tells_a_secret(failure, kind, reader, tiny_zip, folders):
-    """Neither in what is shown, nor in a file, nor in an exception, those behind it and the variables of their frames.
+    """Neither in what is shown, nor in a file, nor in an exception or those behind it.
 
-    With progress shown: then the client prints addresses too.
+    The variables of their frames are looked at, too. With progress shown: then the client prints
+    addresses.
     """
     plan, before = FAILURES[failure]
     with LoopbackKaggle(tiny_zip, **plan) as server:
@@ -272,7 +279,7 @@ NOTEBOOKS = [
 def test_the_notebook_tells_no_secret(
     kind, plan, error, notebook, tiny_zip, folders, monkeypatch, capfd
 ):
-    """Through papermill: the executed notebook, dataset.json, everything under data, runs and home, both streams."""
+    """Through papermill: the executed notebook, all of data, runs and home, both streams."""
     for name, value in sign_in(notebook.home, kind).items():
         monkeypatch.setenv(name, value)
     with LoopbackKaggle(tiny_zip, **plan) as server:

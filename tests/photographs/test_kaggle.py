@@ -25,6 +25,12 @@ from tests.kaggle_reader import (  # noqa: F401
 )
 from tests.loopback_kaggle import OAUTH, SECRETS, TOKEN, USER, LoopbackKaggle
 
+LEFT = [
+    f".{SLUG}.lock",
+    SLUG,
+    f"{SLUG}.manifest.csv",
+]  # of a set that was fetched, and nothing else
+
 
 def damage(content: bytes) -> bytes:
     """One byte changed, of a member that is stored as it is: only its CRC tells."""
@@ -112,7 +118,7 @@ def test_a_zip_that_arrived_and_was_not_unpacked_is_not_asked_for_again(arriving
     shutil.copy(tiny_zip, arriving.archive)
     (arriving.folder.with_name(f".{SLUG}.unpacking")).mkdir()
     assert kaggle.fetch(NAME) == arriving.folder
-    assert sorted(os.listdir(arriving.folder.parent)) == [f".{SLUG}.lock", SLUG]
+    assert sorted(os.listdir(arriving.folder.parent)) == LEFT
 
 
 def test_a_zip_stays_where_the_disk_is_full(arriving, tiny_zip, monkeypatch):
@@ -141,7 +147,7 @@ def test_a_zip_left_beside_an_unpacked_set_is_removed(arriving, tiny_zip):
     arriving.archive.parent.mkdir()
     arriving.archive.touch()
     assert kaggle.fetch(NAME) == arriving.folder
-    assert sorted(os.listdir(arriving.folder.parent)) == [f".{SLUG}.lock", SLUG]
+    assert sorted(os.listdir(arriving.folder.parent)) == LEFT
 
 
 def test_versions_lie_side_by_side(arriving, tiny_zip):
@@ -172,8 +178,8 @@ def test_every_kind_of_credentials_fetches_the_set(kind, scheme, reader, tiny_zi
     asked = server.requests[-2]
     assert asked["headers"]["Authorization"].startswith(scheme)
     assert json.loads(asked["body"]) == {"ownerSlug": NAME.split("/")[0], "datasetSlug": SLUG}
-    assert len(files(reader.folder)) == 40 * 2 + 4  # table, unlabelled photograph, noise, manifest
-    assert sorted(os.listdir(reader.folder.parent)) == [f".{SLUG}.lock", SLUG]
+    assert len(files(reader.folder)) == 40 * 2 + 3  # the table, an unlabelled photograph, noise
+    assert sorted(os.listdir(reader.folder.parent)) == LEFT
 
 
 def test_a_second_run_downloads_nothing_and_a_version_is_asked_for(reader, tiny_zip):

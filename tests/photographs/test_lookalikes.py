@@ -95,9 +95,9 @@ def test_the_search_of_sixty_thousand_takes_minutes():
     words = np.random.default_rng(0).integers(
         0, 2**64, (60_487, 8, 4), dtype=np.uint64, endpoint=False
     )
-    start = time.perf_counter()
+    start = time.thread_time()  # whatever else the machine does
     assert lookalikes.near(words[:1000], 64) == []
-    seconds = time.perf_counter() - start
+    seconds = time.thread_time() - start
     pairs_a_second = 1000 * 999 / 2 / seconds
     estimate = 60_487**2 / 2 / pairs_a_second
     print(f"\n{pairs_a_second / 1e6:.0f} million pairs/s: {estimate:.0f} s for 60,487")
