@@ -1,9 +1,10 @@
-"""The three training loops that `speed.py` sets side by side (the tutorial's, a peer's, ours), and their photographs.
+"""The three training loops that `speed.py` sets side by side, and their photographs.
 
-The tutorial's is written out as it is printed, with the names put in that it lacks, and with what each line costs.
-The peer's is what torchvision's own reference training does: workers, pinned memory, mixed precision, no waiting.
-Ours is `helpers`. All train the same `AttnVGG` on the same photographs, with the same turns, flips, batch size and
-learning rate. Colours stay as they are stored, since that changes no speed.
+The tutorial's is written out as it is printed, with the names put in that it lacks, and with what
+each line costs. The peer's is what torchvision's own reference training does: workers, pinned
+memory, mixed precision, no waiting. Ours is `helpers`. All train the same `AttnVGG` on the same
+photographs, with the same turns, flips, batch size and learning rate. Colours stay as they are
+stored, since that changes no speed.
 """
 
 import contextlib
@@ -22,6 +23,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
+import record
 import torch
 from PIL import Image
 from sklearn.metrics import roc_auc_score
@@ -32,7 +34,6 @@ from torchvision import transforms
 from torchvision.ops import sigmoid_focal_loss
 from torchvision.transforms import v2
 
-from helpers import workspace
 from helpers.photographs.cache import build_cache
 from helpers.photographs.sample import make_sample
 from helpers.photographs.split import make_split
@@ -40,11 +41,13 @@ from helpers.training import augment, batches
 from helpers.training.loop import fit
 from helpers.training.settings import RECIPES, Settings
 
-MEAN, STD, RATE = augment.IMAGENET_MEAN, augment.IMAGENET_STD, 1e-4
+MEAN = augment.IMAGENET_MEAN
+STD = augment.IMAGENET_STD
+RATE = 1e-4
 
 
 class TutorialPhotographs(Dataset):
-    """Photographs [3, S, S] and targets, already on the device, as the tutorial's data set gives them."""
+    """Photographs [3, S, S] and targets, already on the device, as the tutorial gives them."""
 
     def __init__(
         self, paths: list[Path], targets: np.ndarray, image_size: int, device: torch.device
@@ -52,13 +55,12 @@ class TutorialPhotographs(Dataset):
         self.paths, self.targets, self.device = paths, targets, device
         self.transform = transforms.Compose(
             [
-                transforms.RandomRotation(
-                    10
-                ),  # turns all 512 x 512 pixels, of which a fifth are kept at 224
+                # turns all 512 x 512 pixels, of which a fifth are kept at 224
+                transforms.RandomRotation(10),
                 transforms.RandomHorizontalFlip(),  # copies them once more
                 transforms.Resize(image_size),  # only here they become few
                 transforms.CenterCrop(image_size),  # cuts nothing off a square: a copy
-                transforms.ToTensor(),  # float32: from here a pixel takes four bytes in place of one
+                transforms.ToTensor(),  # float32: four bytes a pixel in place of one
                 transforms.Normalize(MEAN, STD),
             ]
         )
@@ -69,12 +71,12 @@ class TutorialPhotographs(Dataset):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         image = cv2.imread(str(self.paths[index]))  # decodes the JPEG in full, again in every epoch
         image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)  # a pass over 512 x 512 x 3 bytes
-        image = self.transform(
-            Image.fromarray(image)
-        )  # on one core, while the others and the GPU wait
+        # on one core, while the others and the GPU wait
+        image = self.transform(Image.fromarray(image))
         target = torch.tensor(float(self.targets[index]))
-        # One small transfer a photograph, that Python waits for. Worse: a process that was forked cannot use CUDA, so
-        # this line rules out the loader's workers, and nothing is read while the network trains.
+        # One small transfer a photograph, that Python waits for. Worse: a process that was forked
+        # cannot use CUDA, so this line rules out the loader's workers, and nothing is read while
+        # the network trains.
         return image.to(self.device), target.to(self.device)
 
 
@@ -82,16 +84,14 @@ def tutorial_loader(
     paths: list[Path], targets: np.ndarray, image_size: int, batch_size: int, device: torch.device
 ) -> DataLoader:
     photographs = TutorialPhotographs(paths, targets, image_size, device)
-    return DataLoader(
-        photographs, batch_size=batch_size, shuffle=True
-    )  # no workers, no pinned memory
+    # no workers, no pinned memory
+    return DataLoader(photographs, batch_size=batch_size, shuffle=True)
 
 
 def tutorial_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Focal loss whose "alpha" multiplies both classes alike, so that it only makes the gradient a quarter as large."""
-    crossed = functional.binary_cross_entropy_with_logits(
-        logits, targets, reduction="none"
-    )  # -log p_t
+    """Focal loss whose "alpha" multiplies both classes alike: a gradient a quarter as large."""
+    # -log p_t
+    crossed = functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     return (0.25 * (1 - torch.exp(-crossed)) ** 2 * crossed).mean()
 
 
@@ -108,7 +108,7 @@ def tutorial_step(
 
 
 def tutorial_epoch(network: nn.Module, loader: Iterable, optimiser) -> tuple[float, float]:
-    """The epoch's loss, a mean over batches, and what is printed as the epoch's AUC: that of its last batch."""
+    """The epoch's loss, a mean over batches, and what is printed as its AUC: the last batch's."""
     network.train()
     losses, auc = [], math.nan
     for images, targets in loader:  # the GPU waits until a batch is decoded
@@ -153,7 +153,7 @@ def peer_loader(
         PeerPhotographs(paths, targets, image_size),
         batch_size=batch_size,
         shuffle=True,
-        num_workers=os.cpu_count(),
+        num_workers=record.cores(),
         pin_memory=device.type == "cuda",
         persistent_workers=True,
     )
@@ -177,7 +177,7 @@ def mixed_step(
     precision: torch.dtype,
     loss_of: Callable = sigmoid_focal_loss,
 ) -> Tensor:
-    """The loss of one step in mixed precision. With our loss and optimiser it is also the step of `train.fit`."""
+    """The loss of one step in mixed precision; with our loss and optimiser, the step of `fit`."""
     with torch.autocast(images.device.type, dtype=precision, enabled=precision != torch.float32):
         logits = network(images)[0].squeeze(1)
     loss = loss_of(logits.float(), targets, alpha=-1, gamma=2, reduction="mean")
@@ -204,21 +204,25 @@ def peer_epoch(
             report(f"batch {number}: loss {loss.item():.4f}")  # the only wait
 
 
-def build(dataset: dict, split: pd.DataFrame, image_size: int) -> tuple[dict, float]:
-    """Our cache, built anew on all cores: the content of cache.json, and the seconds that it took."""
-    shutil.rmtree(workspace.data_folder() / "cache", ignore_errors=True)
+def build(dataset: dict, split: pd.DataFrame, image_size: int, place: Path) -> tuple[dict, float]:
+    """Our cache, built anew on all cores: the content of cache.json, and the seconds that it took.
+
+    place: a folder for these caches alone, since what lies there is deleted first. From here on it
+    is this process's data folder, where the cache is looked for.
+    """
+    shutil.rmtree(place, ignore_errors=True)
+    os.environ["ATTENTION_DATA"] = str(place)
     started = time.perf_counter()
-    return build_cache(dataset, split, image_size=image_size), time.perf_counter() - started
+    cache = build_cache(dataset, split, image_size=image_size)
+    return cache, time.perf_counter() - started
 
 
 def our_batches(
     settings: Settings, photographs: batches.Photographs, rows: np.ndarray
 ) -> Iterable[Tensor]:
-    """Our augmented batches of these rows of the cache, as `train.fit` makes them."""
-    generator, augmentation = (
-        torch.Generator().manual_seed(0),
-        RECIPES[settings.recipe].augmentation,
-    )
+    """Our augmented batches of these rows of the cache, as `fit` makes them."""
+    generator = torch.Generator().manual_seed(0)
+    augmentation = RECIPES[settings.recipe].augmentation
     order = rows[torch.randperm(len(rows), generator=generator).numpy()]
     parts = np.array_split(order, math.ceil(len(rows) / settings.batch_size))
     for part, (pixels, _) in zip(parts, photographs.stream(parts), strict=True):
@@ -227,25 +231,28 @@ def our_batches(
 
 
 def our_epoch(settings: Settings, split: pd.DataFrame, photographs: batches.Photographs) -> float:
-    """Seconds of the second epoch of a real `train.fit`, with its two validation photographs and its metrics."""
+    """Seconds of the second epoch of a real `fit`, with its two validation photographs."""
     ends = []
-    fit(settings, split, photographs, report=lambda line: ends.append(time.perf_counter()))
+
+    def note(line: str) -> None:
+        if line.startswith("epoch"):
+            ends.append(time.perf_counter())
+
+    fit(settings, split, photographs, report=note)
     return ends[1] - ends[0]
 
 
 def convolutions(
     backbone: nn.Sequential, images: Tensor, precision: torch.dtype
 ) -> Callable[[], None]:
-    """A step of the 13 convolutions alone, forward and backward, each on random numbers of the size it has there."""
+    """A step of the 13 convolutions alone, both ways, on random numbers of their size."""
     jobs = []
     for layer in backbone.to(precision):
         if isinstance(layer, nn.Conv2d):
-            entering = torch.randn_like(
-                images, dtype=precision, requires_grad=layer.in_channels != 3
-            )
-            jobs.append(
-                (layer, entering, [one for one in (layer.weight, entering) if one.requires_grad])
-            )
+            first = layer.in_channels == 3  # nobody asks for the photographs' gradient
+            entering = torch.randn_like(images, dtype=precision, requires_grad=not first)
+            wanted = [layer.weight] if first else [layer.weight, entering]
+            jobs.append((layer, entering, wanted))
             images = layer(entering).detach()  # for its shape
         elif isinstance(layer, nn.MaxPool2d):
             images = layer(images)
@@ -259,74 +266,73 @@ def convolutions(
 
 
 def make_photographs(folder: Path, count: int) -> None:
-    """`count` photographs of 512 x 512 pixels in the Kaggle layout: the sample's, enlarged, under a sensor's noise.
+    """`count` photographs of 512 x 512 pixels in the Kaggle layout.
 
-    Noise (standard deviation 2.5) and quality (88, the Kaggle set's) match real ones in size and decoding time: of 503,
-    the mean is 36.6 kB (a tenth are below 22, a tenth above 50), and OpenCV took 0.62 ms each on one core; of these,
-    36 kB and 0.61 ms.
+    They are the sample's, enlarged, under a sensor's noise. Noise (standard deviation 2.5) and
+    quality (88, the Kaggle set's) match real ones in size and decoding time.
     """
-    small, large = folder.with_name("small"), folder / "photographs"
+    small = folder.with_name("small")
+    large = folder / "photographs"
     make_sample(small, count=count)
     large.mkdir(parents=True)
 
     def enlarge(path: Path) -> None:
         rng = np.random.default_rng(zlib.crc32(path.stem.encode()))
         pixels = cv2.resize(cv2.imread(str(path)), (512, 512), interpolation=cv2.INTER_CUBIC)
-        noisy = (
-            (pixels + 2.5 * rng.standard_normal((512, 512, 1), dtype=np.float32))
-            .clip(0, 255)
-            .astype(np.uint8)
-        )
-        (large / path.name).write_bytes(
-            cv2.imencode(".jpg", noisy, [cv2.IMWRITE_JPEG_QUALITY, 88])[1]
-        )
+        noise = 2.5 * rng.standard_normal((512, 512, 1), dtype=np.float32)
+        noisy = (pixels + noise).clip(0, 255).astype(np.uint8)
+        _, encoded = cv2.imencode(".jpg", noisy, [cv2.IMWRITE_JPEG_QUALITY, 88])
+        (large / path.name).write_bytes(encoded)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(record.cores()) as pool:
         list(pool.map(enlarge, small.rglob("*.jpg")))
     shutil.copy(small / "marking.csv", folder)
 
 
 def choose(dataset: dict, count: int, batch_size: int, *, epoch: int = 0) -> pd.DataFrame:
-    """`count` rows as a split of their own, row n photograph n of its cache: two in val, whole batches in train.
+    """`count` rows as a split of their own: two in val, whole batches in train.
 
-    epoch: how many these may hold (0: all). The others stand in test: in the cache, where no network sees them. Raises
-    ValueError for less than a batch.
+    Args:
+        dataset: the content of dataset.json.
+        count: of the rows; row n is photograph n of their cache.
+        batch_size: of training.
+        epoch: how many val and train may hold (0: all). The others stand in test: in the cache,
+            where no network sees them.
+
+    Raises:
+        ValueError: that is less than a batch.
     """
     table = make_split(dataset).assign(kept=1, split="test").sample(frac=1, random_state=0)
     first = table.groupby("target").head(2)  # for val and for train
     split = pd.concat([first, table.drop(first.index)])[:count].reset_index(drop=True)
-    whole = ((epoch or len(split)) - 2) // batch_size * batch_size
+    most = epoch or len(split)
+    whole = (most - 2) // batch_size * batch_size
     if not whole:
         raise ValueError(
-            f"{epoch or len(split)} photographs are not a batch of {batch_size} and two: raise --count"
+            f"{most} photographs are not a batch of {batch_size} and two: raise --count"
         )
-    split.loc[val := split.groupby("target").head(1).index, "split"] = "val"
+    val = split.groupby("target").head(1).index
+    split.loc[val, "split"] = "val"
     split.loc[split.index.difference(val)[:whole], "split"] = "train"
     return split
 
 
 def watch(peak: list[int]) -> None:
-    """Keep in `peak` the most bytes that this process and its workers held for themselves; nothing without /proc.
+    """Keep in `peak` the most bytes that this process and its workers held for themselves.
 
-    Left out: pages of mapped files, which the kernel drops when it must, and the batches that workers hand over.
+    Left out: pages of mapped files, which the kernel drops when it must, and the batches that
+    workers hand over. Nothing where there is no /proc.
     """
-
-    def kilobytes(path: str, name: str) -> int:
-        return int(
-            re.search(rf"^{name}:\s+(\d+)", Path(path).read_text(encoding="utf-8"), re.MULTILINE)[1]
-        )
-
     while sys.platform == "linux":
-        workers = [
-            f"/proc/{worker.pid}/smaps_rollup" for worker in multiprocessing.active_children()
-        ]
         with contextlib.suppress(OSError, TypeError):  # a worker that ended meanwhile
-            peak[0] = max(
-                peak[0],
-                1024
-                * (
-                    kilobytes("/proc/self/status", "RssAnon")
-                    + sum(kilobytes(worker, "Private_Dirty") for worker in workers)
-                ),
-            )
+            held = kilobytes("/proc/self/status", "RssAnon")
+            for worker in multiprocessing.active_children():
+                held += kilobytes(f"/proc/{worker.pid}/smaps_rollup", "Private_Dirty")
+            peak[0] = max(peak[0], 1024 * held)
         time.sleep(0.02)
+
+
+def kilobytes(path: str, name: str) -> int:
+    """The number behind a name in a file of /proc."""
+    text = Path(path).read_text(encoding="utf-8")
+    return int(re.search(rf"^{name}:\s+(\d+)", text, re.MULTILINE)[1])

@@ -1,8 +1,6 @@
-"""The benchmark: its loops train one network, and bench.json holds what its readers look for. No speed is tested."""
+"""bench/speed.py: its loops train one network, and leave every figure. No speed is tested."""
 
 import copy
-import json
-import os
 import subprocess
 import sys
 import zipfile
@@ -18,10 +16,11 @@ from helpers import model
 from helpers.training import augment, batches
 from helpers.training.loss import focal_loss
 from helpers.training.settings import Settings
+from tests.bench.conftest import record  # puts bench/ on the path
 from tests.conftest import PROJECT
 
-sys.path.insert(0, str(PROJECT / "bench"))
-import loops  # noqa: E402
+import loops  # isort: skip
+import publish  # isort: skip
 
 COLOUR = (200, 120, 60)
 
@@ -135,7 +134,7 @@ def test_all_three_normalise_alike(flat):
             middle, expected.expand(5, 3), rtol=0, atol=0.03
         )  # JPEG: a step of 1 is 0.017
     given = loops.peer_loader(flat, targets, 64, 2, cpu)
-    assert (given.num_workers, given.persistent_workers) == (os.cpu_count(), True)
+    assert (given.num_workers, given.persistent_workers) == (record.cores(), True)
 
 
 def test_our_batches_hold_each_row_once(tmp_path):
@@ -217,7 +216,7 @@ print(between - before, held() - between)
     sys.platform != "linux", reason="only Linux says what a process holds for itself"
 )
 def test_memory_is_what_a_process_holds_and_not_what_it_maps(tmp_path):
-    """In a process of its own: one that has run for long takes what it freed before, and holds no more."""
+    """In a process of its own: one that ran for long takes what it freed, and holds no more."""
     np.save(tmp_path / "pixels.npy", np.ones(60_000_000, np.uint8))
     done = subprocess.run(
         [sys.executable, "-c", HOLDING, str(PROJECT), str(tmp_path / "pixels.npy")],
@@ -229,56 +228,45 @@ def test_memory_is_what_a_process_holds_and_not_what_it_maps(tmp_path):
     assert abs(mapping) < 20e6 < 50e6 < ballast < 80e6
 
 
-def test_bench_leaves_every_figure(folders):
-    def run(*options: str) -> str:
-        # one core: two threads that spin wait long for each other where other programs run
-        return subprocess.run(
-            [sys.executable, "bench/speed.py", *options],
-            cwd=PROJECT,
-            check=True,
-            text=True,
-            capture_output=True,
-            preexec_fn=one_core,
-        ).stdout
-
-    def one_core() -> None:
-        if hasattr(os, "sched_setaffinity"):
-            os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
-
-    shown = run("--count", "40", "--image-size", "32", "--batch-size", "4", "--rounds", "1")
-    bench = json.loads((folders.runs / "bench.json").read_text(encoding="utf-8"))
-    assert set(bench) == {
-        "format",
-        "cache",
-        "batches",
-        "step",
-        "end_to_end",
-        "share_of_step",
-        "convolutions",
-        "peak_memory",
-        "growth",
-        "rounds",
-        "machine",
-        "parameters",
-        "command",
-        "seconds",
-    }
+def test_every_figure_is_left(run_program):
+    few = ["--count", "40", "--image-size", "32", "--batch-size", "4", "--rounds", "1"]
+    result = run_program("speed", *few)
+    figures = result["figures"]
     for figure in ("cache", "batches", "step", "end_to_end"):
-        row = bench[figure]
+        row = figures[figure]
         assert min(row[name] for name in ("ours", "tutorial", "peer")) > 0
         assert row["ratio"] == pytest.approx(row["ours"] / row["tutorial"])
         assert row["ratio_to_peer"] == pytest.approx(row["ours"] / row["peer"])
-        assert f"{row['ours']:,.1f}" in shown and f"{row['ratio']:.2f}" in shown
-    assert set(bench["machine"]) == {"chip", "cores", "device", "precision", "torch"}
-    assert (bench["parameters"]["image_size"], bench["parameters"]["batch_size"]) == (32, 4)
-    assert [row["photographs"] for row in bench["growth"]] == [10, 20, 40]
-    assert all(row["cache"] > 0 and row["epoch"] > 0 for row in bench["growth"])
+        assert f"{row['ours']:,.1f}" in figures["printed"]
+        assert [len(speeds) for speeds in figures["rounds"][figure].values()][:3] == [1, 1, 1]
+    assert figures["convolutions"] > 0
+    share = figures["end_to_end"]["ours"] / figures["step"]["ours"]
+    assert figures["share_of_step"]["ours"] == pytest.approx(share)
+    assert [row["photographs"] for row in figures["growth"]] == [10, 20, 40]
+    assert all(row["cache"] > 0 and row["epoch"] > 0 for row in figures["growth"])
     if sys.platform == "linux":
-        assert all(1e8 < bench["peak_memory"][name] < 8e9 for name in ("ours", "tutorial", "peer"))
-    assert bench["command"].startswith("python bench/speed.py --count 40")
-    line = run("--project", "2e6")
-    hours = 2e6 / bench["end_to_end"]["ours"] / 3600
-    assert "2,000,000 x 36 x 36 x 3 bytes = 8 GB" in line and f"ours {hours:,.1f} h" in line
+        peaks = [figures["peak_memory"][name] for name in ("ours", "tutorial", "peer")]
+        assert all(1e8 < peak < 8e9 for peak in peaks)
+    assert result["data"]["photographs"] == 40
+    hours = 1e6 / figures["end_to_end"]["ours"] / 3600
+    assert "1,000,000 x 36 x 36 x 3 bytes = 4 GB" in figures["projected"][0]
+    assert f"ours {hours:,.1f} h" in figures["projected"][0]
+    for block in (publish.speed, publish.speed_table, publish.speed_projection):
+        assert block(result)
+    assert figures["printed"] in publish.speed_table(result)
+
+
+def test_building_deletes_no_cache_of_the_readers(photographs, folders, tmp_path):
+    mine = folders.data / "cache" / "mine.npy"
+    mine.parent.mkdir(parents=True)
+    mine.write_bytes(b"mine")
+    split = loops.choose(photographs, 12, 4)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ATTENTION_DATA", str(folders.data))
+        for _ in range(2):
+            cache, seconds = loops.build(photographs, split, 32, tmp_path / "place")
+    assert mine.read_bytes() == b"mine" and seconds > 0
+    assert len(cache["rows"]) == 12 and list((tmp_path / "place").rglob("*.npy"))
 
 
 def test_made_photographs_are_of_the_size_of_real_ones(tmp_path, real_data):
