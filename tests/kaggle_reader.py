@@ -6,54 +6,21 @@ its own: one that forks from a process which has imported the rest, since PyTorc
 
 import json
 import os
-import shutil
 import subprocess
 import sys
-import zipfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import papermill
 import pytest
 
 from helpers import workspace
 from helpers.photographs.kaggle import KAGGLE_DATASET
-from helpers.photographs.sample import make_sample
 from tests.loopback_kaggle import KEY, OAUTH, SECRETS, TOKEN, USER
 
 NAME = KAGGLE_DATASET
 SLUG = NAME.split("/")[1]
-MIB = 1 << 20  # Kaggle's client writes in pieces of so many bytes
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory) -> Path:
-    """A folder in the Kaggle layout: 40 drawn photographs with masks, and one without a label."""
-    folder = tmp_path_factory.mktemp("tiny") / "set"
-    make_sample(folder, count=40, side=32)
-    other = folder / "512x512-test" / "512x512-test"
-    other.mkdir(parents=True)
-    shutil.copy(next(folder.rglob("*.jpg")), other / "ISIC_9999999.jpg")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def tiny_zip(tiny) -> Path:
-    """The same as a zip of some 3 MiB: the client keeps nothing of its first MiB when it is cut."""
-    archive = Path(shutil.make_archive(tiny.with_name("tiny"), "zip", tiny))
-    with zipfile.ZipFile(archive, "a") as zipped:
-        zipped.writestr("512x512-test/noise.bin", np.random.default_rng(0).bytes(3 * MIB))
-    return archive
-
-
-def files(folder: Path) -> set[str]:
-    return {
-        str(path.relative_to(folder))
-        for path in folder.rglob("*")
-        if path.is_file() and path.suffix != ".lock"
-    }
 
 
 FORK = """

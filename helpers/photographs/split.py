@@ -273,11 +273,20 @@ def mask_names(image_ids: pd.Series, folder: Path) -> pd.Series:
 
     `ISIC_x_downsampled` without one of its own has that of `ISIC_x`, the same photograph: ISIC
     offers no other.
+
+    Raises:
+        ValueError: a photograph has two of its own, as names that differ in capitals.
     """
     by_id = {}
     for name in sorted(path.name for path in folder.glob("*")):
         if name.lower().endswith(MASK):
-            by_id[tidy(name[: -len(MASK)])] = name
+            image_id = tidy(name[: -len(MASK)])
+            if image_id in by_id:
+                raise ValueError(
+                    f"{folder} holds the mask of {image_id} twice, as {by_id[image_id]} and {name}:"
+                    " keep one"
+                )
+            by_id[image_id] = name
     names = []
     for image_id in image_ids:
         of_its_twin = by_id.get(image_id.removesuffix(TWIN), "")

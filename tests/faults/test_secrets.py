@@ -19,7 +19,7 @@ import pytest
 from helpers import workspace
 from tests.faults import limits
 from tests.faults.test_server import QUICK, cut, gone, of_length, says, stall
-from tests.kaggle_reader import NAME, SLUG, files, forks, notebook, reader, sign_in, tiny, tiny_zip  # noqa: F401
+from tests.kaggle_reader import NAME, SLUG, forks, notebook, reader, sign_in  # noqa: F401
 from tests.loopback_kaggle import KEY, OAUTH, SECRETS, TOKEN, USER, LoopbackKaggle
 
 KINDS = (

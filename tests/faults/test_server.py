@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from helpers.photographs import kaggle
-from tests.kaggle_reader import NAME, SLUG, files, forks, reader, sign_in, tiny, tiny_zip  # noqa: F401
+from tests.conftest import files
+from tests.kaggle_reader import NAME, SLUG, forks, reader, sign_in  # noqa: F401
 from tests.loopback_kaggle import STALL, LoopbackKaggle
 
 MIB = 1 << 20

@@ -11,20 +11,18 @@ import pytest
 
 from helpers import hosts, workspace
 from helpers.photographs import kaggle, sources
+from tests.conftest import files
 from tests.kaggle_reader import (  # noqa: F401
-    MIB,
     NAME,
     SLUG,
-    files,
     forks,
     notebook,
     reader,
     sign_in,
-    tiny,
-    tiny_zip,
 )
 from tests.loopback_kaggle import OAUTH, SECRETS, TOKEN, USER, LoopbackKaggle
 
+MIB = 1 << 20  # Kaggle's client writes in pieces of so many bytes
 LEFT = [
     f".{SLUG}.lock",
     SLUG,

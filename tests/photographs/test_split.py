@@ -476,6 +476,9 @@ def test_masks_are_named_as_they_are_on_the_disk(tmp_path):
     masks = mask_names(ids, tmp_path)
     assert masks.tolist() == [names[0], names[1], ""] and masks.index.equals(ids.index)
     assert mask_names(ids, tmp_path / "gone").tolist() == ["", "", ""]
+    (tmp_path / "A_segmentation.png").touch()
+    with pytest.raises(ValueError, match="A_Segmentation.PNG and A_segmentation.png"):
+        mask_names(ids, tmp_path)
 
 
 def test_a_twin_takes_the_mask_of_its_photograph_where_it_has_none_of_its_own(tmp_path):
