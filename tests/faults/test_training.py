@@ -1,9 +1,10 @@
-"""What goes wrong while a network trains: numbers, batches, files, the disk, the clock, and processes that are killed.
+"""What goes wrong in training: numbers, batches, files, the disk, the clock, killed processes.
 
 Real processes (`python -m helpers.train`) on sixty drawn photographs, with the limits of limits.py.
 """
 
 import dataclasses
+import errno
 import json
 import os
 import random
@@ -91,9 +92,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_network(train
     before = contents(trained)
     done = ended("run", 2, "-p", "learning_rate", "1e30", "-p", "recipe", "tutorial")
     assert done.code == 1
-    assert re.search(
-        r"epoch 1, batch [12] of \d+: the loss is not finite; lower learning_rate", done.err
-    ), done.err
+    assert re.search(r"epoch 1, batch [12] of \d+.*not finite.*learning_rate", done.err), done.err
     assert contents(trained) == before
 
 
@@ -134,7 +133,7 @@ def test_a_checkpoint_of_another_model_is_refused(fitted, tmp_path):
     ]
     for number, content in enumerate(others):
         checkpoint.save(content, tmp_path / "model.pt")
-        with pytest.raises(ValueError, match="of another model: run 04_train.ipynb again"):
+        with pytest.raises(ValueError, match="model.pt.*04_train.ipynb"):
             checkpoint.load_checkpoint(tmp_path / "model.pt", CPU)
             pytest.fail(f"number {number} was taken")
 
@@ -145,9 +144,7 @@ def test_a_checkpoint_cut_anywhere_is_refused(fitted, tmp_path):
     whole = path.stat().st_size
     for length in sorted((chance.randrange(whole) for _ in range(40)), reverse=True):
         os.truncate(path, length)
-        with pytest.raises(
-            ValueError, match="cannot be read as a checkpoint: run 04_train.ipynb again"
-        ):
+        with pytest.raises(ValueError, match="model.pt.*04_train.ipynb"):
             checkpoint.load_checkpoint(path, CPU)
 
 
@@ -156,7 +153,7 @@ def test_a_network_is_not_shown_a_split_that_it_was_not_trained_on(trained, made
     other = made.split.assign(
         split=made.split["split"].map({"train": "test", "test": "train", "val": "val"})
     )
-    with pytest.raises(ValueError, match="trained on another split"):
+    with pytest.raises(ValueError, match="another split.*04_train.ipynb"):
         checkpoint.load_checkpoint(trained / "model.pt", CPU, split=other)
 
 
@@ -168,11 +165,7 @@ def test_a_full_disk_is_said_and_the_last_results_stay(size, trained):
     before = contents(trained)
     done = ended("run", 1, preexec_fn=limits.full_disk(size))
     assert done.code == 1
-    assert re.search(
-        r"cannot be written: the file may not grow so large. What was there before is as it was. Make "
-        "room, or set ATTENTION_RUNS",
-        done.err,
-    ), done.err
+    assert "cannot be written" in done.err and "ATTENTION_RUNS" in done.err, done.err
     assert contents(trained) == before and not list(trained.glob(".*.pt"))
     assert ended("run", 1).code == 0
     assert contents(trained) != before
@@ -181,12 +174,18 @@ def test_a_full_disk_is_said_and_the_last_results_stay(size, trained):
 def test_a_disk_that_fills_between_the_files_of_a_result_changes_none(
     trained, fitted, made, monkeypatch
 ):
-    """The fault is real (a folder where the last file should go), its moment is chosen by the test."""
     before = contents(trained)
     predictions = predict_held_out(fitted, made.split, made.photographs()).assign(probability=0.1)
     content = {"calibration": {"slope": 2.0, "intercept": 0.0}, "threshold": 0.1}
-    (trained / f".metrics.{os.getpid()}.json").mkdir()
-    with pytest.raises(OSError):
+    real = workspace.as_json
+
+    def full_at_the_last(written: dict) -> str:
+        if written is content:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(written)
+
+    monkeypatch.setattr(workspace, "as_json", full_at_the_last)
+    with pytest.raises(workspace.CannotWrite):
         checkpoint.write_results(trained, fitted, predictions, content)
     assert contents(trained) == before
 
@@ -228,12 +227,14 @@ def test_photographs_and_cache_may_be_read_only(made, folders):
 
 @pytest.mark.long
 def test_a_clock_that_is_set_back_changes_nothing(made, folders, tmp_path):
-    """Files from the future are real; Python's clock is set back by a stand-in, since a test may not set the machine's.
+    """Files from the future are real; Python's clock is set back by a stand-in.
 
-    A PYTHONPATH's sitecustomize.py replaces time.time and time.time_ns, which go back a year at their hundredth call.
+    A PYTHONPATH's sitecustomize.py replaces time.time and time.time_ns, which go back a year at
+    their hundredth call: a test may not set the machine's clock.
     """
     (tmp_path / "sitecustomize.py").write_text(
-        "import itertools, time\ncalls, real, real_ns = itertools.count(), time.time, time.time_ns\n"
+        "import itertools, time\n"
+        "calls, real, real_ns = itertools.count(), time.time, time.time_ns\n"
         "time.time = lambda: real() - 31_536_000 * (next(calls) > 100)\n"
         "time.time_ns = lambda: real_ns() - 31_536_000 * 10**9 * (next(calls) > 100)\n"
     )
@@ -319,8 +320,8 @@ def test_kill_9_at_random_moments_and_equal_predictions(kills, made, folders):
 
 
 def test_no_module_asks_for_the_time_of_day():
-    """What holds beside the test of the clock: durations are taken with perf_counter or monotonic."""
-    for path in (workspace.PROJECT / "helpers").glob("*.py"):
+    """Beside the test of the clock: durations are taken with perf_counter or monotonic."""
+    for path in (workspace.PROJECT / "helpers").rglob("*.py"):
         assert not re.search(
             r"\btime\.time\b|datetime\.now|\bst_mtime\b|getmtime", path.read_text()
         ), path

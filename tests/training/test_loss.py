@@ -1,4 +1,4 @@
-"""Focal loss against torchvision's and cross-entropy, the Dice term against a loop in plain Python."""
+"""Focal loss against torchvision's and cross-entropy, the Dice term against a plain loop."""
 
 import math
 
@@ -119,7 +119,10 @@ def test_values_out_of_range_are_refused(wrong, message):
 
 
 def plain_dice(found: list[list[float]], mask: list[list[float]]) -> float:
-    """`1 - 2 |a m| / (|a| + |m|)` of one map and one mask, the mask averaged over the pixels that each cell touches."""
+    """`1 - 2 |a m| / (|a| + |m|)` of one map and one mask.
+
+    The mask is averaged over the pixels that each cell of the map touches.
+    """
     h, w, H, W = len(found), len(found[0]), len(mask), len(mask[0])
     both = total = 0.0
     for i in range(h):
@@ -194,3 +197,26 @@ def test_the_loss_on_masks_weighs_the_maps_and_leaves_photographs_without_a_mask
     assert mask_loss(maps, masks, torch.zeros(4), (0.5, 2.0)) == 0
     alone = mask_loss([one[:1] for one in maps], masks[:1], torch.ones(1), (0.0, 1.0))
     assert alone.item() == pytest.approx(terms[0][1], abs=1e-5)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_shares_of_a_batch_add_up_to_the_whole(reduction):
+    """Of the sum each share's part adds up, whatever its number of masks; of the mean it does not."""
+    generator = torch.Generator().manual_seed(0)
+    maps = [torch.rand(5, 1, side, side, generator=generator) for side in (4, 2)]
+    masks = torch.rand(5, 1, 8, 8, generator=generator)
+    masked = torch.tensor([1.0, 0.0, 1.0, 1.0, 0.0])
+
+    def of(part: slice) -> torch.Tensor:
+        return mask_loss(
+            [one[part] for one in maps], masks[part], masked[part], (0.5, 2.0), reduction=reduction
+        )
+
+    added = of(slice(0, 2)) + of(slice(2, 5))
+    assert torch.isclose(added, of(slice(0, 5))).item() is (reduction == "sum")
+
+
+def test_mask_loss_refuses_another_reduction():
+    maps = [torch.rand(1, 1, 2, 2)]
+    with pytest.raises(ValueError, match="'none'"):
+        mask_loss(maps, torch.rand(1, 1, 4, 4), torch.ones(1), [1.0], reduction="none")
