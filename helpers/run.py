@@ -1,4 +1,4 @@
-"""`python -m helpers.run`: the series, or a grid of runs. What it does is in `helpers.runs.command`."""
+"""`python -m helpers.run`: the series, or a grid of runs; it is in `helpers.runs.command`."""
 
 import sys
 

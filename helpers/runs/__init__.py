@@ -1,1 +1,1 @@
-"""Many notebooks, many runs: parameters, the series through papermill, grids and their comparison."""
+"""Many notebooks, many runs: parameters, the series through papermill, grids, their comparison."""

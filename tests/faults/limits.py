@@ -1,4 +1,4 @@
-"""What the fault tests do to a process that they start: a disk that is full, memory that ends, rights that root lacks.
+"""What the fault tests do to a process that they start: a full disk, little memory, fewer rights.
 
 Each is a `preexec_fn` of subprocess, real to the process and to nothing else on the machine.
 """
@@ -11,7 +11,7 @@ PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH = 24, 1, 2
 
 
 def full_disk(size: int):
-    """No file grows beyond `size` bytes: what a write meets on a full disk, as EFBIG instead of ENOSPC."""
+    """No file grows beyond `size` bytes: as on a full disk, but for EFBIG in place of ENOSPC."""
 
     def limit() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # the error, not the signal
@@ -26,6 +26,9 @@ def little_memory(size: int):
 
 
 def no_overrides() -> None:
-    """Root loses its right to write where the folder's mode forbids it, from the next exec on. Others have none."""
+    """Root loses its right to write where a folder's mode forbids it, from the next exec on.
+
+    Others have none.
+    """
     for capability in (CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH):
         ctypes.CDLL(None, use_errno=True).prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)

@@ -1,10 +1,11 @@
-"""Does the series carry the whole table? 01 and 02 over 60,487 rows and as many small photographs, through papermill.
+"""Does the series carry the whole table? 01 and 02 over 60,487 rows, through papermill.
 
-    python tests/faults/load.py
+    python -m tests.faults.load
 
-Prints time, peak memory and open files of each notebook's processes, and ends with 1 where one is beyond its bound.
-The photographs are 300 drawn ones of 24 pixels under 60,487 names, so that the rows count, not the pixels.
-Needs the whole table in ATTENTION_TEST_DATA or ../shared/data; without it, it says so and ends with 0.
+Prints time, peak memory and open files of each notebook's processes, and ends with 1 where one is
+beyond its bound. The photographs are 300 drawn ones of 24 pixels under 60,487 names, so that the
+rows count, not the pixels. Needs the whole table in ATTENTION_TEST_DATA or ../shared/data; without
+it, it says so and ends with 0.
 """
 
 import gzip
@@ -14,6 +15,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -22,19 +24,27 @@ import psutil
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 PICTURES = 300
-BOUNDS = {
-    "01": (60, 2.5, 250),
-    "02": (80, 3.0, 250),
-}  # seconds, GB and open files that are too many; on two cores
-# 15 s, 1.6 GB, 96 and 18 s, 1.8 GB, 103 were measured
+
+
+class Taken(NamedTuple):
+    """What a notebook and all that it starts take."""
+
+    seconds: float
+    gigabytes: float  # resident
+    open_files: int
+
+
+# too much, on two cores; 15 s, 1.6 GB, 96 and 18 s, 1.8 GB, 103 were measured
+BOUNDS = {"01": Taken(60, 2.5, 250), "02": Taken(80, 3.0, 250)}
 
 
 def write_folder(folder: Path, table: Path) -> int:
-    """A folder in the Kaggle layout; returns its rows. A photograph is a hard link to one of the drawn ones."""
+    """A folder in the Kaggle layout; returns its rows. Photographs are hard links to drawn ones."""
     photographs = folder / "512x512-dataset-melanoma" / "512x512-dataset-melanoma"
     photographs.mkdir(parents=True)
     (folder / "marking.csv").write_bytes(gzip.decompress(table.read_bytes()))
-    rng, drawn = np.random.default_rng(0), folder.with_name("drawn")
+    rng = np.random.default_rng(0)
+    drawn = folder.with_name("drawn")
     drawn.mkdir()
     for number in range(PICTURES):
         skin = np.full((24, 24, 3), (120, 150, 200)) + rng.normal(0, 20, (24, 24, 3))
@@ -45,91 +55,73 @@ def write_folder(folder: Path, table: Path) -> int:
     return len(names)
 
 
-def watch(process: subprocess.Popen) -> tuple[float, float, int]:
-    """Until it ends: seconds, and the most memory (GB resident) and open files of it and all that it started."""
-    started, memory, files = time.perf_counter(), 0, 0
-    while True:
+def watch(process: subprocess.Popen) -> Taken:
+    """What a process takes until it ends."""
+    started = time.perf_counter()
+    most_memory = most_files = 0
+    while process.poll() is None:
+        memory = files = 0
         try:
-            process.wait(timeout=0.1)
-            return time.perf_counter() - started, memory / 1e9, files
-        except subprocess.TimeoutExpired:
-            found = []
-            for one in (
-                psutil.Process(process.pid),
-                *psutil.Process(process.pid).children(recursive=True),
-            ):
-                try:
-                    found.append(
-                        (one.memory_info().rss, one.num_fds() if hasattr(one, "num_fds") else 0)
-                    )
-                except psutil.Error:  # it has just ended
-                    continue
-            if found:
-                memory, files = (
-                    max(most, sum(one))
-                    for most, one in zip((memory, files), zip(*found, strict=True), strict=True)
-                )
+            parent = psutil.Process(process.pid)
+            for member in (parent, *parent.children(recursive=True)):
+                memory += member.memory_info().rss
+                files += member.num_fds() if hasattr(member, "num_fds") else 0
+        except psutil.Error:  # one of them has just ended
+            pass
+        most_memory = max(most_memory, memory)
+        most_files = max(most_files, files)
+        time.sleep(0.1)
+    return Taken(time.perf_counter() - started, most_memory / 1e9, most_files)
+
+
+def run_notebook(number: str, place: Path) -> tuple[int, Taken, str]:
+    """One notebook through the command: its exit code, what it took, and what it printed."""
+    variables = {"ATTENTION_DATA": str(place / "data"), "ATTENTION_RUNS": str(place / "runs")}
+    command = [sys.executable, "-m", "helpers.run", "--run", "load"]
+    command += ["--dataset", str(place / "set"), "-p", "benign", "0", "-p", "image_size", "32"]
+    with (
+        (place / "printed").open("w+") as printed,
+        subprocess.Popen(
+            [*command, "--only", number],
+            cwd=PROJECT,
+            env={**os.environ, **variables},
+            stdout=printed,
+            stderr=subprocess.STDOUT,
+        ) as process,
+    ):
+        taken = watch(process)
+        printed.seek(0)
+        return process.returncode, taken, printed.read()
 
 
 def main() -> int:
+    """The exit code: 1 where a notebook failed or took too much."""
     data = Path(os.environ.get("ATTENTION_TEST_DATA") or PROJECT.parent / "shared" / "data")
     table = data / "marking-full.csv.gz"
     if not table.is_file():
         print(
-            f"load: nothing was measured, the whole table is not in {data}; ATTENTION_TEST_DATA names another folder"
+            f"load: nothing was measured, the whole table is not in {data}; ATTENTION_TEST_DATA "
+            "names another folder"
         )
         return 0
-    failed = []
-    with tempfile.TemporaryDirectory() as place:
-        place = Path(place)
+    too_much = []
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
         rows = write_folder(place / "set", table)
-        variables = {
-            **os.environ,
-            "ATTENTION_DATA": str(place / "data"),
-            "ATTENTION_RUNS": str(place / "runs"),
-        }
-        command = [
-            sys.executable,
-            "-m",
-            "helpers.run",
-            "--run",
-            "load",
-            "--dataset",
-            str(place / "set"),
-            "-p",
-            "benign",
-            "0",
-            "-p",
-            "image_size",
-            "32",
-            "--only",
-        ]
-        for notebook, bounds in BOUNDS.items():
-            with subprocess.Popen(
-                [*command, notebook],
-                cwd=PROJECT,
-                env=variables,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            ) as process:
-                found = watch(process)
-                output = process.stdout.read()
+        for number, bounds in BOUNDS.items():
+            code, taken, printed = run_notebook(number, place)
             print(
-                f"load: {notebook}, {rows:,} rows: {found[0]:.0f} s, {found[1]:.2f} GB, {found[2]} open files"
+                f"load: {number}, {rows:,} rows: {taken.seconds:.0f} s, {taken.gigabytes:.2f} GB, "
+                f"{taken.open_files} open files"
             )
-            if process.returncode:
-                print(output)
+            if code:
+                print(printed)
                 return 1
-            failed += [
-                f"{notebook}: {one:.2f} {what}, expected less than {bound}"
-                for one, bound, what in zip(
-                    found, bounds, ("seconds", "GB", "open files"), strict=True
-                )
-                if one >= bound
-            ]
-    print("\n".join(failed) or "load: all within bounds")
-    return bool(failed)
+            for what, value, bound in zip(Taken._fields, taken, bounds, strict=True):
+                if value >= bound:
+                    too_much.append(f"{number}: {value:.2f} {what}, expected less than {bound}")
+    print("\n".join(too_much) or "load: all within bounds")
+    return 1 if too_much else 0
 
 
 if __name__ == "__main__":

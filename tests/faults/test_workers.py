@@ -92,7 +92,7 @@ def start_command(notebooks: Path, *arguments: str) -> subprocess.Popen:
     )
 
 
-def wait_for(condition: Callable, seconds: float = 60):
+def wait_for(condition: Callable, seconds: float = 180):
     """What the condition returns once it is true; a failure after so many seconds."""
     end = time.monotonic() + seconds
     while not (value := condition()):
@@ -101,10 +101,11 @@ def wait_for(condition: Callable, seconds: float = 60):
     return value
 
 
-def begun(folders, count: int) -> dict[str, int]:
+def begun(process: subprocess.Popen, folders, count: int) -> dict[str, int]:
     """The process that runs each point that has begun, once there are so many."""
 
     def read() -> dict[str, int]:
+        assert process.poll() is None, process.communicate()
         files = folders.runs.glob("*/begun")
         pids = {file.parent.name: int(file.read_text() or 0) for file in files}
         return pids if len(pids) == count and all(pids.values()) else {}
@@ -120,14 +121,14 @@ def ended(folders) -> Counter:
 
 def test_the_points_of_a_killed_process_are_run_by_others(start, folders):
     process = start("--workers", "2")
-    pids = begun(folders, 2)
+    pids = begun(process, folders, 2)
     victim = psutil.Process(next(iter(pids.values())))
     kernels = victim.children(recursive=True)
     assert kernels and len(set(pids.values())) == 2
     for name in pids:
         (folders.runs / name / "begun").unlink()
     victim.kill()
-    begun(folders, 2)
+    begun(process, folders, 2)
     (folders.runs / "wait").unlink()
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0 and "[3/3]" in out, err
@@ -163,7 +164,7 @@ def test_points_that_always_kill_their_process_fail_with_what_the_system_says(mo
 )
 def test_a_stopped_command_leaves_no_process_and_goes_on(to, start, folders):
     process = start("--workers", "2")
-    begun(folders, 2)
+    begun(process, folders, 2)
     children = psutil.Process(process.pid).children(recursive=True)
     assert any("ipykernel" in " ".join(child.cmdline()) for child in children)
     if to == "terminal":  # Ctrl-C goes to all that the terminal started
@@ -224,7 +225,7 @@ def cluster(tmp_path):
 @pytest.mark.long
 def test_a_killed_worker_of_a_cluster_costs_its_point_only(cluster, start, folders):
     process = start("--scheduler", cluster.address)
-    pids = begun(folders, 2)
+    pids = begun(process, folders, 2)
     assert set(pids.values()) == {worker.pid for worker in cluster.workers}
     (name,) = [name for name, pid in pids.items() if pid == cluster.workers[0].pid]
     kernels = psutil.Process(pids[name]).children()
