@@ -201,7 +201,7 @@ def test_the_loss_on_masks_weighs_the_maps_and_leaves_photographs_without_a_mask
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 def test_shares_of_a_batch_add_up_to_the_whole(reduction):
-    """Of the sum each share's part adds up, whatever its number of masks; of the mean it does not."""
+    """Sums of shares add up, however many masks each has; means do not."""
     generator = torch.Generator().manual_seed(0)
     maps = [torch.rand(5, 1, side, side, generator=generator) for side in (4, 2)]
     masks = torch.rand(5, 1, 8, 8, generator=generator)
