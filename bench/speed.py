@@ -360,8 +360,8 @@ def project(figures: dict, parameters: dict, count: int) -> str:
         hours.append(f"{name} {count / figures['end_to_end'][name] / 3600:,.1f} h")
     return (
         f"{count:,d} photographs: {jpegs:,.0f} GB of JPEGs; a cache of {count:,d} x {side} x "
-        f"{side} x 3 bytes = {cache:,.0f} GB, built in {building:,.2f} h on {CORES} cores; an epoch: "
-        f"{', '.join(hours)}"
+        f"{side} x 3 bytes = {cache:,.0f} GB, built in {building:,.2f} h on {CORES} cores; "
+        f"an epoch: {', '.join(hours)}"
     )
 
 
