@@ -111,14 +111,7 @@ def with_name(run: Run, point: str) -> tuple[str, str]:
 
 
 def visible_gpus() -> list[str]:
-    """The GPUs that CUDA_VISIBLE_DEVICES names, else all; [""] where there are none.
-
-    >>> import os
-    >>> os.environ["CUDA_VISIBLE_DEVICES"] = "5,7"
-    >>> visible_gpus()
-    ['5', '7']
-    >>> del os.environ["CUDA_VISIBLE_DEVICES"]
-    """
+    """The GPUs that CUDA_VISIBLE_DEVICES names, else all; [""] where there are none."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     every = ",".join(map(str, range(torch.cuda.device_count())))
     return (named or every).split(",")
