@@ -176,16 +176,23 @@ def weighted_auc_ap(
     >>> weighted_auc_ap([0, 1, 0, 1], [0.1, 0.2, 0.3, 0.4], weights)
     (array([0.75, 0.5 ]), array([0.83333333, 0.5       ]))
     """
+    statistic = ranking(targets, scores)
+    auc, ap = np.concatenate([statistic(weights[rows]) for rows in blocks(*weights.shape)]).T
+    return auc, ap
+
+
+def ranking(targets: np.ndarray, scores: np.ndarray) -> Callable:
+    """AUC and average precision as a statistic for `resample`, [D, 2]; see `weighted_auc_ap`."""
     count = len(scores)
     melanomas, benign = step_matrices(targets, scores, np.arange(count), count)
-    auc = np.empty(len(weights))
-    ap = np.empty(len(weights))
-    for rows in blocks(*weights.shape):
-        positive = melanomas @ weights[rows].T  # [T, d]
-        negative = benign @ weights[rows].T
-        auc[rows] = ratio(ordered_pairs(positive, negative), all_pairs(positive, negative))
-        ap[rows] = average_precision(positive, negative)
-    return auc, ap
+
+    def statistic(weights: np.ndarray) -> np.ndarray:
+        positive = melanomas @ weights.T  # [T, D]
+        negative = benign @ weights.T
+        auc = ratio(ordered_pairs(positive, negative), all_pairs(positive, negative))
+        return np.column_stack([auc, average_precision(positive, negative)])
+
+    return statistic
 
 
 def step_matrices(
@@ -298,10 +305,6 @@ def auc_difference(first: pd.DataFrame, second: pd.DataFrame) -> dict | None:
     both = first[["group", "target", "logit"]].join(second["logit"].rename("second"), how="inner")
     if both["target"].nunique() < 2:
         return None
-
-    def difference(weights: np.ndarray) -> np.ndarray:
-        auc, _ = weighted_auc_ap(both["target"], both["logit"], weights)
-        other, _ = weighted_auc_ap(both["target"], both["second"], weights)
-        return auc - other
-
-    return interval(difference, both["group"])
+    ours = ranking(both["target"], both["logit"])
+    theirs = ranking(both["target"], both["second"])
+    return interval(lambda weights: ours(weights)[:, 0] - theirs(weights)[:, 0], both["group"])

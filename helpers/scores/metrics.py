@@ -20,7 +20,7 @@ from sklearn.metrics import (
 )
 
 from helpers.photographs.table import check_classes
-from helpers.scores.bootstrap import interval, limits, resample, weighted_auc_ap, within
+from helpers.scores.bootstrap import interval, limits, ranking, resample, within
 
 SENSITIVITY = 0.90  # that the threshold keeps on validation
 ASKED = (0.80, 0.90, 0.95)  # sensitivities, and specificities, of `operating_points`
@@ -54,10 +54,7 @@ def discrimination(
     scores = np.asarray(scores)
     groups = np.asarray(groups)
     check_classes(targets, where)
-    drawn = resample(
-        lambda weights: np.column_stack(weighted_auc_ap(targets, scores, weights)), groups
-    )
-    (auc_low, ap_low), (auc_high, ap_high) = limits(drawn)
+    (auc_low, ap_low), (auc_high, ap_high) = limits(resample(ranking(targets, scores), groups))
     return {
         "auc": float(roc_auc_score(targets, scores)),
         "auc_low": float(auc_low),
