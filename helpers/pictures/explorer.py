@@ -1,10 +1,9 @@
-"""One photograph at a time, for notebook 05: a file of the reader's own, and an explorer with a
-slider.
+"""One photograph at a time, for notebook 05: a file of the reader's own, an explorer with a slider.
 
-A file is judged before anything is decoded, and refused with a sentence where the network could not
-read it rightly. The explorer puts PNG bytes into a plain image widget, which JupyterLab and Colab
-(ipywidgets 7) have alike; `still` shows the same pictures where there are no widgets. Layers: a
-map's name -> maps [N, 1, h, w] in their own scale, unit.
+A file of the reader's own is refused with a sentence where the network could not see it rightly.
+The explorer puts PNG bytes into a plain image widget, which JupyterLab and Colab (ipywidgets 7)
+have alike; `still` shows the same pictures where there are no widgets. Layers: a map's name -> maps
+[N, 1, h, w] in their own scale, and its unit.
 """
 
 import io
@@ -26,25 +25,27 @@ from helpers.pictures.style import COLOUR_MAP
 from helpers.training.augment import plain, transform
 from helpers.training.batches import Photographs
 
-# Pillow's words for 8 bits a channel, in colours that mean what those of the training photographs
-# do
-MODES = ("RGB", "RGBA", "P", "PA", "L", "LA", "1")
+# Pillow's words for pixels that become 8-bit RGB without a guess; 16-bit colour is "RGB" to it
+FAITHFUL = ("RGB", "RGBA", "P", "PA", "L", "LA", "1")
 SHOWN = 384  # width of the explorer's picture on the page, in pixels
 
 
 def own_photograph(path: Path) -> np.ndarray:
-    """A colour photograph of the reader's own, upright as its EXIF says.
+    """A colour photograph of the reader's own, as the network takes photographs in.
+
+    It is read as all others are (`helpers.photographs.reading`); beyond that, its pixels must mean
+    what those of the training photographs mean.
 
     Args:
-        path: the file that the parameter `photograph` names.
+        path: the file, whatever its name.
 
     Returns:
-        uint8 [H, W, 3], red first.
+        uint8 [H, W, 3], red first, upright as its EXIF says.
 
     Raises:
-        FileNotFoundError: there is nothing.
-        ValueError: what `reading.read_photograph` refuses; and pixels that the network could not
-            read rightly: CMYK, 16 or 32 bits grey, see-through, grey.
+        FileNotFoundError: there is no such file.
+        ValueError: no image, damaged, too small or large, animated, CMYK, 16 or 32 bits of grey,
+            see-through, or grey.
     """
     if not path.exists():
         raise FileNotFoundError(
@@ -52,72 +53,86 @@ def own_photograph(path: Path) -> np.ndarray:
         )
     try:
         content = reading.read_bytes(path)
-        header = reading.judge(path, content)
-        pixels = reading.decode(path, content, None)
+        refuse_kind(path, reading.judge(path, content).mode)
+        pixels = reading.read_photograph(path)
+        refuse_see_through(path, content)
+        refuse_grey(path, pixels)
     except ValueError as error:
         raise ValueError(f"photograph: {error}") from error
-    if header.mode not in MODES:
-        raise ValueError(
-            f"photograph: {path.name} has pixels of kind {header.mode}, which cannot be turned "
-            "into the colours of the training photographs faithfully; export it as RGB with 8 bits "
-            "a channel"
-        )
-    if see_through(content):
-        raise ValueError(
-            f"photograph: {path.name} is see-through in places, which no photograph is; save it as "
-            "JPEG"
-        )
-    if (pixels == pixels[..., :1]).all():
-        raise ValueError(
-            f"photograph: {path.name} is grey; the network was trained on colours, take one in "
-            "colour"
-        )
     return pixels
 
 
-def see_through(content: bytes) -> bool:
-    """Whether an image has pixels that are not wholly opaque."""
-    pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
-    if pixels.ndim < 3 or pixels.shape[2] < 4:
-        return False
-    return bool((pixels[..., 3] < np.iinfo(pixels.dtype).max).any())
+def refuse_kind(path: Path, mode: str) -> None:
+    """Raises ValueError where a decoder would have to guess the colours; mode: Pillow's word."""
+    if mode not in FAITHFUL:
+        raise ValueError(
+            f"{path.name} has pixels of kind {mode}, which cannot be turned into the colours of "
+            "the training photographs faithfully; export it as RGB with 8 bits a channel"
+        )
+
+
+def refuse_see_through(path: Path, content: bytes) -> None:
+    """Raises ValueError where a pixel in the bytes of a photograph is not opaque."""
+    stored = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    has_alpha = stored.ndim == 3 and stored.shape[2] == 4
+    if has_alpha and stored[..., 3].min() < np.iinfo(stored.dtype).max:
+        raise ValueError(
+            f"{path.name} is see-through in places, which no photograph is; save it as JPEG"
+        )
+
+
+def refuse_grey(path: Path, pixels: np.ndarray) -> None:
+    """Raises ValueError where red, green and blue are the same everywhere in [H, W, 3]."""
+    if (pixels[..., :2] == pixels[..., 1:]).all():
+        raise ValueError(
+            f"{path.name} is grey; the network was trained on colours, take one in colour"
+        )
 
 
 def as_seen(pixels: np.ndarray, side: int, config: dict, device: torch.device) -> Tensor:
-    """What the network of `config` sees of a photograph [H, W, 3]: normalised [1, 3, S, S].
+    """What a network sees of a photograph.
 
-    Squashed to the square of `side` pixels that the cache keeps (`side` of cache.json), as the
-    training photographs were, and then brought to the network's size as these are in evaluation.
+    Squashed to the square that the cache keeps, as the training photographs were, and then brought
+    to the network's size as these are in evaluation.
+
+    Args:
+        pixels: uint8 [H, W, 3].
+        side: of the cache's squares in pixels (`side` of cache.json).
+        config: of the network's checkpoint.
+        device: where the network is.
+
+    Returns:
+        Normalised [1, 3, S, S], with S the network's image_size.
     """
-    square = torch.from_numpy(cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA))[
-        None
-    ].to(device)
-    return transform(
-        square,
-        plain(1, config["view"]),
-        config["image_size"],
-        mean=config["mean"],
-        std=config["std"],
-    )
+    squashed = cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA)
+    square = torch.from_numpy(squashed)[None].to(device)  # [1, side, side, 3]
+    draws = plain(1, config["view"])
+    S = config["image_size"]
+    return transform(square, draws, S, mean=config["mean"], std=config["std"])
 
 
 def colour_rank(pixels: np.ndarray, photographs: Photographs, rows: np.ndarray) -> float:
-    """How unusual the mean colour of a photograph [H, W, 3] is: the share of these rows that lie
-    nearer to the middle.
+    """How unusual the mean colour of a photograph is among others.
 
-    0 (the most usual) to 1; distances are Mahalanobis's, over at most some 500 of the rows' mean
-    colours.
+    Args:
+        pixels: uint8 [H, W, 3].
+        photographs: the cache.
+        rows: of the cache, to compare with; at most some 500 of them are.
+
+    Returns:
+        The share of these rows that lie nearer to the middle than the photograph, in Mahalanobis's
+        distance: 0 (the most usual) to 1.
     """
     rows = rows[:: max(1, len(rows) // 500)]
-    parts = [
-        photographs.take(part)[0].float().mean(dim=(1, 2)).cpu()  # [B, 3]
-        for part in np.array_split(rows, -(-len(rows) // 64))
-    ]
-    means = np.concatenate(
-        [*parts, pixels.mean(axis=(0, 1), dtype=float)[None]]
-    )  # [N + 1, 3], the last its own
-    away = means - means[:-1].mean(axis=0)
-    distances = np.einsum("ni,ij,nj->n", away, np.linalg.pinv(np.cov(means[:-1].T)), away)
+    parts = []
+    for start in range(0, len(rows), 64):
+        squares, _ = photographs.take(rows[start : start + 64])  # [B, S, S, 3]
+        parts.append(squares.float().mean(dim=(1, 2)).cpu())
+    means = np.concatenate(parts)  # [N, 3]
+    own = pixels.mean(axis=(0, 1), dtype=float)  # [3]
+    inverse = np.linalg.pinv(np.cov(means.T))
+    away = np.concatenate([means, own[None]]) - means.mean(axis=0)  # [N + 1, 3]
+    distances = np.einsum("ni,ij,nj->n", away, inverse, away)  # [N + 1], squared
     return float((distances[:-1] < distances[-1]).mean())
 
 
@@ -130,52 +145,81 @@ def caveats(
     prevalence: float,
     drawn: bool,
 ) -> str:
-    """The figure for a photograph of `shape` [H, W, 3] and, never apart from it, what a reader must
-    know about it.
+    """The figure for a photograph and, never apart from it, what a reader must know about it.
 
-    rank: of `colour_rank`. prevalence: the share of melanomas where the probability was calibrated.
-    drawn: the network has been trained on drawings.
+    Args:
+        probability: calibrated.
+        config: of the network's checkpoint.
+        shape: [H, W, 3] of the photograph.
+        rank: of `colour_rank`.
+        prevalence: the share of melanomas where the probability was calibrated.
+        drawn: whether the network has been trained on drawings.
+
+    Returns:
+        A line with the figure, and a list of warnings below it.
     """
-    called = "at or above" if probability >= config["threshold"] else "below"
-    lines = [
-        "This is teaching material, not a medical device. Nobody has tested it on patients.",
-        "A low figure is no all-clear. Have a doctor look at a mole that is new, changes, itches or bleeds.",
-        "The network has seen drawings only: on a photograph of skin its figure means nothing."
-        if drawn
-        else "The network knows only photographs such as it was trained on; from another camera they may be far from those.",
-        f"By its mean colour this one is more unusual than {rank:.0%} of the training photographs"
-        + (
-            ": far from what was seen."
-            if rank > 0.95
-            else "; that alone makes it no close relative of theirs."
-        ),
-        f"Its {shape[1]} x {shape[0]} pixels were squashed to a square of {config['image_size']}, as the training "
-        "photographs were: shapes are distorted, detail is lost.",
-        f"The figure is a probability only among photographs of which {prevalence:.0%} show a melanoma. Of moles that "
-        "people worry about, far fewer are one.",
-    ]
-    figure = f"figure for melanoma: {probability:.2f}, {called} this run's threshold of {config['threshold']:.2f}"
-    return "\n".join([figure, *(f"- {line}" for line in lines)])
+    H, W = shape[:2]
+    threshold = config["threshold"]
+    side = config["image_size"]
+    called = "at or above" if probability >= threshold else "below"
+    if drawn:
+        known = (
+            "The network has seen drawings only: on a photograph of skin its figure means nothing."
+        )
+    else:
+        known = (
+            "The network knows only photographs such as it was trained on; from another camera "
+            "they may be far from those."
+        )
+    if rank > 0.95:
+        colour = ": far from what was seen."
+    else:
+        colour = "; that alone makes it no close relative of theirs."
+    return f"""\
+figure for melanoma: {probability:.2f}, {called} this run's threshold of {threshold:.2f}
+- This is teaching material, not a medical device. Nobody has tested it on patients.
+- A low figure is no all-clear. Have a doctor look at a mole that is new, changes, itches or bleeds.
+- {known}
+- By its mean colour this one is more unusual than {rank:.0%} of the training photographs{colour}
+- Its {W} x {H} pixels were squashed to a square of {side}, as the training photographs were: \
+shapes are distorted, detail is lost.
+- The figure is a probability only among photographs of which {prevalence:.0%} show a melanoma. \
+Of moles that people worry about, far fewer are one."""
 
 
 def layers_of(output: Output, cam: Tensor, attention: str) -> dict[str, tuple[Tensor, str]]:
-    """The layers of photographs: the attention maps of the network's output, where it has any, and
-    Grad-CAM.
+    """The layers of photographs: the network's attention maps, where it has any, and Grad-CAM.
+
+    Args:
+        output: of the network.
+        cam: Grad-CAM's maps [N, 1, h, w].
+        attention: of the network, as in `own_scale`.
+
+    Returns:
+        Maps on the CPU in their own scale, and its unit, by name.
     """
-    maps = {
-        "pool-3": (output.pool3_map, attention),
-        "pool-4": (output.pool4_map, attention),
-        "Grad-CAM": (cam, "grad_cam"),
-    }
-    return {
-        name: own_scale(grids.cpu(), kind)
-        for name, (grids, kind) in maps.items()
-        if grids is not None
-    }
+    layers = {}
+    if output.pool3_map is not None:
+        layers["pool-3"] = own_scale(output.pool3_map.cpu(), attention)
+        layers["pool-4"] = own_scale(output.pool4_map.cpu(), attention)
+    layers["Grad-CAM"] = own_scale(cam.cpu(), "grad_cam")
+    return layers
 
 
 def blend(photograph: np.ndarray, grid: Tensor, opacity: float) -> np.ndarray:
-    """A photograph [H, W, 3], 0 to 1, under a map [1, h, w] stretched from min to max: [H, W, 3]."""
+    """A photograph under a map stretched from min to max.
+
+    Args:
+        photograph: [H, W, 3], 0 to 1.
+        grid: the map [1, h, w].
+        opacity: share of the map in the mixture.
+
+    Returns:
+        [H, W, 3], 0 to 1.
+
+    >>> blend(np.ones((8, 8, 3)), torch.rand(1, 2, 2), 0.4).shape
+    (8, 8, 3)
+    """
     large = min_max(upsample(grid[None], photograph.shape[:2]))  # [1, 1, H, W]
     return overlay(photograph[None], large, share=opacity)[0]
 
@@ -188,26 +232,27 @@ def still(
     opacities: tuple[float, ...] = (0.0, 0.4, 0.7, 1.0),
     panel: float = 1.45,
 ) -> Figure:
-    """What the explorer shows of a photograph [H, W, 3] and map `number` of each layer: a column
-    for each opacity.
+    """What the explorer shows of one photograph: a row for each layer, a column for each opacity.
 
     A row has one colour bar in the map's own units.
+
+    Args:
+        photograph: [H, W, 3], 0 to 1.
+        layers: maps and their unit by name.
+        number: the photograph's, among the maps of each layer.
+        opacities: of the maps.
+        panel: a panel's width in inches.
     """
-    rows = {
-        name: np.stack([blend(photograph, grids[number], opacity) for opacity in opacities])
-        for name, (grids, _) in layers.items()
-    }
-    ranges = {
-        name: (grids[number].min().item(), grids[number].max().item())
-        for name, (grids, _) in layers.items()
-    }
-    return grid_figure(
-        rows,
-        [f"opacity {opacity:g}" for opacity in opacities],
-        panel=panel,
-        ranges=ranges,
-        units={name: unit for name, (_, unit) in layers.items()},
-    )
+    rows = {}
+    ranges = {}
+    units = {}
+    for name, (grids, unit) in layers.items():
+        grid = grids[number]
+        rows[name] = np.stack([blend(photograph, grid, opacity) for opacity in opacities])
+        ranges[name] = (grid.min().item(), grid.max().item())
+        units[name] = unit
+    titles = [f"opacity {opacity:g}" for opacity in opacities]
+    return grid_figure(rows, titles, panel=panel, ranges=ranges, units=units)
 
 
 def png(picture: np.ndarray) -> bytes:
@@ -218,36 +263,40 @@ def png(picture: np.ndarray) -> bytes:
 
 
 def explore(
-    photographs: np.ndarray, titles: list[str], layers: dict[str, tuple[Tensor, str]]
+    photographs: np.ndarray,
+    titles: list[str],
+    layers: dict[str, tuple[Tensor, str]],
 ) -> widgets.VBox:
-    """Photographs [N, H, W, 3] under their maps, with a menu of photographs, one of maps, and a
-    slider of opacity.
+    """Photographs under their maps, with menus of photographs and maps and a slider of opacity.
 
-    Children of the box: the three controls, the picture, a bar of the colours, and what their ends
-    stand for.
+    Args:
+        photographs: [N, H, W, 3], 0 to 1.
+        titles: N of them.
+        layers: maps and their unit by name.
+
+    Returns:
+        A box of the three controls, the picture, a bar of the colours, and what their ends stand
+        for.
     """
-    which = widgets.Dropdown(
-        options=[
-            (f"{number + 1}: " + title.replace("\n", ", "), number)
-            for number, title in enumerate(titles)
-        ],
-        description="photograph",
-    )
+    options = []
+    for number, title in enumerate(titles):
+        options.append((f"{number + 1}: " + title.replace("\n", ", "), number))
+    which = widgets.Dropdown(options=options, description="photograph")
     layer = widgets.Dropdown(options=list(layers), description="map")
     opacity = widgets.FloatSlider(0.4, min=0, max=1, step=0.05, description="opacity")
-    picture, caption = widgets.Image(format="png", width=SHOWN), widgets.Label()
-    ramp = np.broadcast_to(
-        plt.get_cmap(COLOUR_MAP)(np.linspace(0, 1, SHOWN))[None, :, :3], (12, SHOWN, 3)
-    )
+    picture = widgets.Image(format="png", width=SHOWN)
+    caption = widgets.Label()
 
     def draw(_: object = None) -> None:
         grids, unit = layers[layer.value]
-        picture.value = png(blend(photographs[which.value], grids[which.value], opacity.value))
-        low, high = grids[which.value].min(), grids[which.value].max()
-        caption.value = f"dark blue {low:.2f}, yellow {high:.3g} ({unit})"
+        grid = grids[which.value]
+        picture.value = png(blend(photographs[which.value], grid, opacity.value))
+        caption.value = f"dark blue {grid.min():.2f}, yellow {grid.max():.3g} ({unit})"
 
     for control in (which, layer, opacity):
         control.observe(draw, names="value")
     draw()
-    bar = widgets.Image(value=png(ramp), format="png", width=SHOWN, height=len(ramp))
-    return widgets.VBox([which, layer, opacity, picture, bar, caption])
+    ramp = plt.get_cmap(COLOUR_MAP)(np.linspace(0, 1, SHOWN))[:, :3]  # [SHOWN, 3]
+    bar = np.broadcast_to(ramp, (12, SHOWN, 3))
+    colours = widgets.Image(value=png(bar), format="png", width=SHOWN, height=len(bar))
+    return widgets.VBox([which, layer, opacity, picture, colours, caption])
