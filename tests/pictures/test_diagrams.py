@@ -1,4 +1,7 @@
-"""helpers/diagrams.py: shapes against arithmetic, files against the contract, and texts that stay in their boxes."""
+"""helpers/pictures/diagrams.py: shapes against arithmetic, files against the contract.
+
+And texts that stay in their boxes.
+"""
 
 import itertools
 import re
@@ -18,7 +21,8 @@ from helpers.runs import parameters
 
 SIZES = [96, 224, (64, 96), (32, 1024)]
 NOISE = 2 * torch.randn(4, 3, generator=torch.Generator().manual_seed(1))
-# the table of the contract: what each notebook takes from others, what it leaves for others (timing.json: for nobody)
+# the contract's table: whether a notebook takes what others left, and what it leaves for others
+# (timing.json: for nobody)
 CONTRACT = {
     "01_download": (False, {"dataset.json"}),
     "02_preprocess": (True, {"split.csv", "cache.json"}),
@@ -27,7 +31,8 @@ CONTRACT = {
     "05_visualize_attention": (True, {"figures/"}),
     "06_audit": (True, {"audit.json", "figures/"}),
 }
-READING = r"open_prepared\(|read_json\(folder|load_checkpoint\(folder|read_split\("  # of a file in the run's folder
+# of a file in the run's folder
+READING = r"open_prepared\(|read_json\(folder|load_checkpoint\(folder|read_split\("
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +149,15 @@ def test_the_network_is_left_as_it_was(networks):
     with pytest.raises(ValueError, match="multiples of 32"):
         diagrams.shapes(network, 50)
     assert network.training and not network.classifier._forward_hooks, "hooks stay after an error"
+
+
+def test_a_frozen_backbone_stays_frozen(networks):
+    """Each module keeps its own mode: batch norm of a frozen backbone would learn otherwise."""
+    network = networks["sigmoid"].train()
+    network.backbone.eval()
+    diagrams.shapes(network, 64)
+    assert network.training and network.attention3.training
+    assert not any(module.training for module in network.backbone.modules())
 
 
 def test_what_cannot_be_drawn_is_refused(networks):
