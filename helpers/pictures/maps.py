@@ -1,7 +1,9 @@
-"""Attention maps as pictures, for notebooks 05 and 06: one palette, maps laid rightly on photographs, their own scale.
+"""Attention maps as pictures, for notebooks 05 and 06: laid rightly on photographs, in own scale.
 
-Photographs are arrays [N, H, W, 3] from 0 to 1, maps are tensors [N, 1, h, w] on the CPU as the network made them.
-Figures are returned, neither shown nor saved; their sizes follow from what they are given.
+A map is smaller than its photograph and has a scale of its own; what is drawn here says so.
+Photographs are arrays [N, H, W, 3] from 0 to 1, maps are tensors [N, 1, h, w] on the CPU as the
+network made them. Figures are returned, neither shown nor saved; their sizes follow from what they
+are given.
 """
 
 import hashlib
@@ -21,6 +23,7 @@ from helpers.model import AttnVGG, Output
 from helpers.pictures.style import COLOUR_MAP, VERMILION
 from helpers.training.batches import Photographs
 
+# by class, and by whether the network calls it melanoma
 VERDICTS = {
     (1, True): "found",
     (1, False): "missed",
@@ -30,95 +33,212 @@ VERDICTS = {
 
 
 def draw_rows(used: pd.DataFrame, split: str, target: int, count: int, seed: int) -> np.ndarray:
-    """Row numbers in `used` of at most `count` photographs of one side and class, drawn by seed, none chosen.
+    """Draw photographs of one side and class by seed; none is chosen.
 
-    Asking for more keeps those drawn before. Raises ValueError for an unknown side.
+    Args:
+        used: a table with the columns split and target.
+        split: the side, "train", "val" or "test".
+        target: the class, 1 for melanoma.
+        count: how many at most; asking for more keeps those drawn before.
+        seed: of the draw.
+
+    Returns:
+        Row numbers in `used`.
+
+    Raises:
+        ValueError: the table has no such side.
+
+    >>> used = pd.DataFrame({"split": ["val", "val", "test"], "target": [0, 0, 1]})
+    >>> sorted(draw_rows(used, "val", 0, 8, seed=1).tolist())
+    [0, 1]
     """
-    if split not in set(used["split"]):
-        raise ValueError(f"split is one of {', '.join(sorted(set(used['split'])))}, not {split!r}")
+    sides = set(used["split"])
+    if split not in sides:
+        raise ValueError(f"split is one of {', '.join(sorted(sides))}, not {split!r}")
     rows = np.flatnonzero((used["split"] == split) & (used["target"] == target))
     return np.random.default_rng(seed).permutation(rows)[:count]
 
 
 def draw_outcomes(
-    table: pd.DataFrame, threshold: float, count: int, seed: int
+    table: pd.DataFrame,
+    threshold: float,
+    count: int,
+    seed: int,
 ) -> dict[str, np.ndarray]:
-    """Row numbers in `table` of at most `count` photographs of each outcome (of VERDICTS), drawn by seed, none chosen.
+    """Draw photographs of each outcome (of VERDICTS) by seed; none is chosen.
 
-    Each photograph's lot follows from the seed and its image_id alone, not from the table's order or the other
-    photographs: runs on one split show the same ones wherever they agree. Columns: image_id, target, probability.
+    Each photograph's lot follows from the seed and its image_id alone, not from the table's order
+    or the other photographs: runs on one split show the same ones wherever they agree.
+
+    Args:
+        table: a row a photograph, with the columns image_id, target and probability.
+        threshold: a probability from here on is called melanoma.
+        count: how many of each outcome at most.
+        seed: of the draw.
+
+    Returns:
+        Row numbers in `table` by outcome.
     """
     lots = [hashlib.sha256(f"{seed} {name}".encode()).digest() for name in table["image_id"]]
-    called, found = (
-        table["probability"] >= threshold,
-        {verdict: [] for verdict in VERDICTS.values()},
-    )
+    outcomes = outcomes_of(table["target"], table["probability"], threshold)
+    rows = {verdict: [] for verdict in VERDICTS.values()}
     for row in sorted(range(len(table)), key=lots.__getitem__):
-        found[VERDICTS[int(table["target"].iloc[row]), bool(called.iloc[row])]].append(row)
-    return {verdict: np.array(rows[:count], int) for verdict, rows in found.items()}
+        rows[outcomes[row]].append(row)
+    return {verdict: np.array(numbers[:count], int) for verdict, numbers in rows.items()}
+
+
+def outcomes_of(targets: np.ndarray, probabilities: np.ndarray, threshold: float) -> list[str]:
+    """What calling `probability >= threshold` melanoma makes of each photograph.
+
+    >>> outcomes_of([1, 1, 0, 0], [0.5, 0.4, 0.5, 0.4], threshold=0.5)
+    ['found', 'missed', 'false alarm', 'cleared']
+    """
+    outcomes = []
+    for target, probability in zip(targets, probabilities, strict=True):
+        outcomes.append(VERDICTS[int(target), bool(probability >= threshold)])
+    return outcomes
+
+
+def headings(targets: np.ndarray, probabilities: np.ndarray, threshold: float) -> list[str]:
+    """A title for each photograph: the truth, the probability, and what the threshold made of it.
+
+    >>> headings([1], [0.25], threshold=0.5)
+    ['melanoma\\np = 0.25\\nmissed']
+    """
+    titles = []
+    outcomes = outcomes_of(targets, probabilities, threshold)
+    for target, probability, outcome in zip(targets, probabilities, outcomes, strict=True):
+        truth = "melanoma" if target else "benign"
+        titles.append(f"{truth}\np = {probability:.2f}\n{outcome}")
+    return titles
 
 
 @torch.no_grad()
 def evaluate(
-    network: AttnVGG, photographs: Photographs, rows: np.ndarray, config: dict, *, batch: int = 64
+    network: AttnVGG,
+    photographs: Photographs,
+    rows: np.ndarray,
+    config: dict,
+    *,
+    batch: int = 64,
 ) -> Output:
-    """Logits and maps of these rows of the cache, in float32 on the CPU; maps are None where the network has none."""
-    parts = [
-        network(photographs.evaluation(rows[start : start + batch], config)[0])
-        for start in range(0, len(rows), batch)
-    ]
-    return Output(
-        *(
-            None if stack[0] is None else torch.cat(stack).cpu()
-            for stack in zip(*parts, strict=True)
-        )
-    )
+    """Logits and maps of these rows of the cache, a batch at a time.
 
+    Args:
+        network: in evaluation mode.
+        photographs: the cache.
+        rows: numbers of its rows, at least one.
+        config: of the network's checkpoint.
+        batch: rows that pass at once.
 
-def headings(targets: np.ndarray, probabilities: np.ndarray, threshold: float) -> list[str]:
-    """The truth, the probability, and what calling `probability >= threshold` melanoma made of it, for each."""
-    return [
-        f"{'melanoma' if target else 'benign'}\np = {value:.2f}\n{VERDICTS[int(target), bool(value >= threshold)]}"
-        for target, value in zip(targets, probabilities, strict=True)
-    ]
+    Returns:
+        Logits [N, classes] and maps [N, 1, h, w] in float32 on the CPU; maps are None where the
+        network has none.
+
+    Raises:
+        ValueError: there are no rows.
+    """
+    if len(rows) == 0:
+        raise ValueError("rows names no photograph, expected at least one")
+    logits = []
+    pool3_maps = []
+    pool4_maps = []
+    for start in range(0, len(rows), batch):
+        images, _ = photographs.evaluation(rows[start : start + batch], config)
+        output = network(images)
+        logits.append(output.logits.cpu())
+        if output.pool3_map is not None:
+            pool3_maps.append(output.pool3_map.cpu())
+            pool4_maps.append(output.pool4_map.cpu())
+    if not pool3_maps:
+        return Output(torch.cat(logits), None, None)
+    return Output(torch.cat(logits), torch.cat(pool3_maps), torch.cat(pool4_maps))
 
 
 def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Maps [N, 1, h, w] enlarged to [N, 1, H, W] with size = (H, W), bilinear: each cell's centre stays where it is."""
+    """Enlarge maps bilinearly so that the centre of each cell stays where it is.
+
+    Args:
+        maps: [N, 1, h, w].
+        size: (H, W).
+
+    Returns:
+        [N, 1, H, W].
+
+    >>> upsample(torch.tensor([[[[0.0, 1.0]]]]), (1, 4))
+    tensor([[[[0.0000, 0.2500, 0.7500, 1.0000]]]])
+    """
     return functional.interpolate(maps, size=tuple(size), mode="bilinear", align_corners=False)
 
 
 def min_max(maps: Tensor) -> Tensor:
-    """Each map [..., h, w] stretched to 0 .. 1. A constant map (equal but for rounding) has no pattern: all zeros."""
-    low, high = maps.amin(dim=(-2, -1), keepdim=True), maps.amax(dim=(-2, -1), keepdim=True)
+    """Each map [..., h, w] stretched to 0 .. 1.
+
+    A constant map (equal but for rounding) has no pattern: all zeros.
+
+    >>> min_max(torch.tensor([[2.0, 3.0, 6.0]]))
+    tensor([[0.0000, 0.2500, 1.0000]])
+    """
+    low = maps.amin(dim=(-2, -1), keepdim=True)
+    high = maps.amax(dim=(-2, -1), keepdim=True)
     flat = high - low <= 1e-6 * torch.maximum(high.abs(), low.abs())
-    return torch.where(flat, 0.0, (maps - low) / torch.where(flat, 1.0, high - low))
+    span = torch.where(flat, 1.0, high - low)
+    return torch.where(flat, 0.0, (maps - low) / span)
 
 
 def own_scale(maps: Tensor, attention: str) -> tuple[Tensor, str]:
-    """Maps and their unit: a "softmax" map times its number of positions (1: a flat map), a "sigmoid" map as is.
+    """Maps [N, 1, h, w] in a scale that can be read, and its unit.
 
-    "grad_cam": as is too, what a cell adds to the logit of the class called, to first order, on averaged gradients.
+    Args:
+        maps: as the network or Grad-CAM made them.
+        attention: "softmax": times the number of positions, so that a flat map is 1 everywhere.
+            "sigmoid": as they are. "grad_cam": as they are, too; that is what a cell adds to the
+            logit of the class called, to first order, on averaged gradients.
+
+    >>> own_scale(torch.full((1, 1, 1, 2), 0.5), "softmax")
+    (tensor([[[[1., 1.]]]]), 'weight / uniform weight')
     """
     if attention == "softmax":
-        return maps * (maps.shape[-2] * maps.shape[-1]), "weight / uniform weight"
-    return maps, "logit per cell" if attention == "grad_cam" else "weight, 0 to 1"
+        h, w = maps.shape[-2:]
+        return maps * (h * w), "weight / uniform weight"
+    if attention == "grad_cam":
+        return maps, "logit per cell"
+    return maps, "weight, 0 to 1"
 
 
 def overlay(
-    photographs: np.ndarray, maps: Tensor, *, share: float = 0.4, colour_map: str = COLOUR_MAP
+    photographs: np.ndarray,
+    maps: Tensor,
+    *,
+    share: float = 0.4,
+    colour_map: str = COLOUR_MAP,
 ) -> np.ndarray:
-    """(1 - share) photograph + share coloured map: photographs [N, H, W, 3], maps [N, 1, H, W] 0 to 1 -> [N, H, W, 3].
+    """Photographs under their coloured maps: (1 - share) photograph + share map.
 
-    Raises ValueError where photographs and maps differ in number or size.
+    Args:
+        photographs: [N, H, W, 3], 0 to 1.
+        maps: [N, 1, H, W], 0 to 1.
+        share: of the map in the mixture.
+        colour_map: matplotlib's name of it.
+
+    Returns:
+        [N, H, W, 3], 0 to 1.
+
+    Raises:
+        ValueError: photographs and maps differ in number or size.
+
+    >>> overlay(np.ones((2, 8, 8, 3)), torch.zeros(2, 1, 8, 8)).shape
+    (2, 8, 8, 3)
     """
-    if (*photographs.shape[:1], 1, *photographs.shape[1:]) != (*maps.shape, 3):
+    N, *size = photographs.shape[:3]
+    if tuple(maps.shape) != (N, 1, *size):
         raise ValueError(
             "expected photographs [N, H, W, 3] and maps [N, 1, H, W] of one size, not "
             f"{list(photographs.shape)} and {list(maps.shape)}: upsample the maps first"
         )
-    coloured = plt.get_cmap(colour_map)(maps[:, 0].numpy())[..., :3]
-    return ((1 - share) * photographs + share * coloured).clip(0, 1)  # rounding may leave 1.0000001
+    coloured = plt.get_cmap(colour_map)(maps[:, 0].numpy())[..., :3]  # [N, H, W, 3]
+    mixed = (1 - share) * photographs + share * coloured
+    return mixed.clip(0, 1)  # rounding may leave 1.0000001
 
 
 def attention_figure(
@@ -133,30 +253,40 @@ def attention_figure(
     outlines: Tensor | None = None,
     panel: float = 1.0,
 ) -> Figure:
-    """The tutorial's rows for N photographs: input, pool-3, pool-4 (and Grad-CAM), each map stretched from min to max.
+    """The tutorial's rows for N photographs: input, pool-3, pool-4 (and Grad-CAM).
 
-    Below each map stands its range in its own units; own_rows adds a row a map in these units, with one colour bar.
-    outlines: masks [N, 1, H, W], 0 to 1, drawn as lines. Maps that are None are left out. panel: as in `grid_figure`.
+    Each map is stretched from min to max; below it stands its range in its own units.
+
+    Args:
+        photographs: [N, H, W, 3], 0 to 1.
+        pool3, pool4: maps [N, 1, h, w]; None are left out.
+        titles: one for each photograph.
+        attention: of the network that made the maps, as in `own_scale`.
+        grad_cam: maps [N, 1, h, w], or None.
+        own_rows: whether each map has one more row, in its own units, with one colour bar.
+        outlines: masks [N, 1, H, W], 0 to 1, drawn as lines.
+        panel: a panel's width in inches.
     """
-    rows, notes, units, ranges = {"photograph": photographs}, {}, {}, {}
-    for name, maps, kind in (
-        ("pool-3", pool3, attention),
-        ("pool-4", pool4, attention),
-        ("Grad-CAM", grad_cam, "grad_cam"),
-    ):
-        if maps is not None:
-            own, unit = own_scale(maps, kind)
-            digits = ".2g" if kind == "grad_cam" else ".3g"  # .0056 is as wide as 12.3
-            rows[f"{name}\nmin to max"] = overlay(
-                photographs, min_max(upsample(maps, photographs.shape[1:3]))
-            )
-            notes[f"{name}\nmin to max"] = [
-                f"{one.min():.2f} to {one.max():{digits}}" for one in own
-            ]
-            if own_rows:
-                rows[f"{name}\nown scale"], units[f"{name}\nown scale"] = own[:, 0].numpy(), unit
-                if kind == "grad_cam":  # a logit knows no 1 to compare with
-                    ranges[f"{name}\nown scale"] = (0, own.max().item() or 1)
+    rows = {"photograph": photographs}
+    notes = {}
+    units = {}
+    ranges = {}
+    kinds = {"pool-3": attention, "pool-4": attention, "Grad-CAM": "grad_cam"}
+    for (name, kind), maps in zip(kinds.items(), (pool3, pool4, grad_cam), strict=True):
+        if maps is None:
+            continue
+        own, unit = own_scale(maps, kind)
+        large = upsample(maps, photographs.shape[1:3])
+        row = f"{name}\nmin to max"
+        rows[row] = overlay(photographs, min_max(large))
+        digits = ".2g" if kind == "grad_cam" else ".3g"  # .0056 is as wide as 12.3
+        notes[row] = [f"{grid.min():.2f} to {grid.max():{digits}}" for grid in own]
+        if own_rows:
+            row = f"{name}\nown scale"
+            rows[row] = own[:, 0].numpy()
+            units[row] = unit
+            if kind == "grad_cam":  # a logit knows no 1 to compare with
+                ranges[row] = (0, own.max().item() or 1)
     return grid_figure(
         rows, titles, notes=notes, units=units, ranges=ranges, outlines=outlines, panel=panel
     )
@@ -172,57 +302,107 @@ def grid_figure(
     outlines: Tensor | None = None,
     panel: float = 1.45,
 ) -> Figure:
-    """A row for each entry, a column for each title: pictures [N, H, W, 3] or maps [N, h, w], all in one frame.
+    """A row for each entry, a column for each title, all panels in one frame.
 
-    Maps keep their cells and share one colour bar a row, from 0 to 1 or, if it is larger, the row's largest value.
-    notes: words below each panel of a row. units: of a row's colours. ranges: what their two ends stand for, where it
-    is something else, or where a row of pictures is to have a bar. panel: a panel's width in inches.
+    Maps keep their cells and share one colour bar a row, from 0 to 1 or, if it is larger, the row's
+    largest value.
+
+    Args:
+        rows: pictures [N, H, W, 3] or maps [N, h, w] by name; the first row gives the frame.
+        titles: N of them.
+        notes: words below each panel of a row.
+        units: of a row's colours.
+        ranges: what the two ends of a row's colours stand for, where it is something else, or where
+            a row of pictures is to have a bar.
+        outlines: masks [N, 1, H, W], 0 to 1, drawn as lines.
+        panel: a panel's width in inches.
     """
+    notes = notes or {}
+    units = units or {}
+    ranges = ranges or {}
+    N = len(titles)
     H, W = next(iter(rows.values())).shape[1:3]
-    notes, units, ranges, N = notes or {}, units or {}, ranges or {}, len(titles)
-    size = (panel * N + 1, panel * H / W * len(rows) + 0.3 * len(notes) + 0.6)
+    height = panel * H / W
+    size = (panel * N + 1, height * len(rows) + 0.3 * len(notes) + 0.6)
     figure, axes = plt.subplots(len(rows), N, squeeze=False, layout="compressed", figsize=size)
-    for places, (name, pictures) in zip(axes, rows.items(), strict=True):
-        maps = pictures.ndim == 3
-        colours = ScalarMappable(
-            Normalize(*ranges.get(name, (0, max(1, pictures.max())))), COLOUR_MAP
-        )
-        scale = (
-            {"cmap": COLOUR_MAP, "norm": colours.norm, "interpolation": "nearest"} if maps else {}
-        )
-        for number, (axis, picture) in enumerate(zip(places, pictures, strict=True)):
-            axis.imshow(picture, extent=(0, W, H, 0), **scale)
-            axis.set(xticks=[], yticks=[])
-            axis.set_xlabel(notes[name][number] if name in notes else "", fontsize=8)
-            if outlines is not None and outlines[number].min() < 0.5 < outlines[number].max():
-                axis.contour(
-                    np.arange(W) + 0.5,
-                    np.arange(H) + 0.5,
-                    outlines[number, 0],
-                    levels=[0.5],
-                    colors=VERMILION,
-                    linewidths=panel,
-                )
-        places[0].set_ylabel(name, fontsize=9)
-        if maps or name in ranges:
-            bar = figure.colorbar(colours, ax=list(places), pad=0.01)
-            bar.set_label(
-                textwrap.fill(units.get(name, ""), int(14 * max(1, panel * H / W))), fontsize=8
-            )
+    for panels, (name, pictures) in zip(axes, rows.items(), strict=True):
+        low, high = ranges.get(name, (0, max(1, pictures.max())))
+        colours = ScalarMappable(Normalize(low, high), COLOUR_MAP)
+        draw_row(panels, pictures, colours, notes.get(name, [""] * N), (H, W))
+        panels[0].set_ylabel(name, fontsize=9)
+        if pictures.ndim == 3 or name in ranges:
+            bar = figure.colorbar(colours, ax=list(panels), pad=0.01)
+            letters = int(14 * max(1, height))  # as many as the row is high
+            bar.set_label(textwrap.fill(units.get(name, ""), letters), fontsize=8)
             bar.ax.tick_params(labelsize=8)
+        if outlines is not None:
+            draw_outlines(panels, outlines, panel)
     for axis, title in zip(axes[0], titles, strict=True):
         axis.set_title(title, fontsize=9)
     return figure
 
 
+def draw_row(
+    panels: np.ndarray,
+    pictures: np.ndarray,
+    colours: ScalarMappable,
+    notes: list[str],
+    frame: tuple[int, int],
+) -> None:
+    """One row of `grid_figure`: pictures [N, H, W, 3], or maps [N, h, w] in their colours.
+
+    frame: (H, W), into which all are stretched.
+    """
+    H, W = frame
+    for axis, picture, note in zip(panels, pictures, notes, strict=True):
+        if picture.ndim == 3:
+            axis.imshow(picture, extent=(0, W, H, 0))
+        else:
+            axis.imshow(
+                picture,
+                extent=(0, W, H, 0),
+                cmap=colours.cmap,
+                norm=colours.norm,
+                interpolation="nearest",
+            )
+        axis.set(xticks=[], yticks=[])
+        axis.set_xlabel(note, fontsize=8)
+
+
+def draw_outlines(panels: np.ndarray, masks: Tensor, width: float) -> None:
+    """The border of each mask [N, 1, H, W], 0 to 1, in its panel; an empty one has none."""
+    H, W = masks.shape[-2:]
+    x = np.arange(W) + 0.5  # centres of the pixels
+    y = np.arange(H) + 0.5
+    for axis, mask in zip(panels, masks[:, 0], strict=True):
+        if mask.min() < 0.5 < mask.max():
+            axis.contour(x, y, mask, levels=[0.5], colors=VERMILION, linewidths=width)
+
+
 def agreement(first: Tensor, second: Tensor) -> tuple[float, float]:
-    """Mean correlation of maps [N, 1, h, w] with `second` of the same photograph and of the others (constant: 0)."""
+    """How far maps follow those of the same photograph, and how far any other's.
+
+    Args:
+        first, second: [N, 1, h, w].
+
+    Returns:
+        The mean of Pearson's correlation over the N pairs of one photograph, and over the
+        N (N - 1) pairs of two. A constant map correlates with none: 0.
+
+    >>> maps = torch.tensor([[[[0.0, 1.0]]], [[[1.0, 0.0]]]])
+    >>> own, other = agreement(maps, maps)
+    >>> round(own, 3), round(other, 3)
+    (1.0, -1.0)
+    """
     N = len(first)
-    first, second = (
-        functional.normalize(
-            maps - maps.mean(dim=1, keepdim=True), dim=1
-        )  # [N, P], mean 0, length 1
-        for maps in (first.double().flatten(1), second.double().flatten(1))
-    )
+    first = standardise(first)  # [N, P]
+    second = standardise(second)
     own = (first * second).sum()
-    return (own / N).item(), ((first.sum(dim=0) @ second.sum(dim=0) - own) / (N * (N - 1))).item()
+    every = first.sum(dim=0) @ second.sum(dim=0)  # over all N * N pairs
+    return (own / N).item(), ((every - own) / (N * (N - 1))).item()
+
+
+def standardise(maps: Tensor) -> Tensor:
+    """Maps [N, 1, h, w] as vectors [N, P] of mean 0 and length 1, so that products correlate."""
+    vectors = maps.double().flatten(1)
+    return functional.normalize(vectors - vectors.mean(dim=1, keepdim=True), dim=1)

@@ -1,4 +1,4 @@
-"""helpers/visualize.py against plain loops, NumPy and hand computations, on tiny maps and photographs."""
+"""helpers/pictures/maps.py against plain loops, NumPy and hand computations, on tiny maps."""
 
 import matplotlib
 
@@ -132,6 +132,11 @@ def test_evaluation_equals_the_network_one_photograph_at_a_time(photographs, att
     else:
         assert found.pool3_map.shape == (3, 1, 4, 4) and found.pool4_map.shape == (3, 1, 2, 2)
         assert found.pool3_map.dtype == found.pool4_map.dtype == torch.float32
+
+
+def test_evaluation_of_no_rows_is_refused(photographs):
+    with pytest.raises(ValueError, match="rows"):
+        evaluate(AttnVGG().eval(), photographs, np.array([], int), CONFIG)
 
 
 def test_headings_name_truth_probability_and_what_the_threshold_makes_of_it():
