@@ -1,1 +1,4 @@
-"""Figures: their style, maps on photographs, the explorer, diagrams. Notebook 05, and all that draw."""
+"""Figures: their style, maps on photographs, an explorer, diagrams.
+
+Notebook 05, and all that draw.
+"""
