@@ -347,9 +347,9 @@ def sentence(table: type, problem: dict) -> str:
     return f"{name} is {problem['input']!r}, expected {expected(table, name)}"
 
 
-def unknown(name: str, known: list[str]) -> str:
+def unknown(name: object, known: list[str]) -> str:
     """That there is no such parameter, with the nearest name, or all of them if none is near."""
-    near = difflib.get_close_matches(name, known, n=1)
+    near = difflib.get_close_matches(str(name), known, n=1)
     if near:
         return f"there is no parameter {name!r}; did you mean {near[0]!r}?"
     return f"there is no parameter {name!r}; there are: {', '.join(sorted(known))}"
