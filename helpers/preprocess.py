@@ -1,4 +1,4 @@
-"""`python -m helpers.preprocess`: the split of a table alone. What it does is in `helpers.photographs.split`."""
+"""The command `python -m helpers.preprocess`: see `helpers.photographs.split`, which does it."""
 
 import sys
 
