@@ -5,7 +5,7 @@ wherever that is. A point whose process is killed is given to another one.
 """
 
 import functools
-import importlib.util
+import importlib
 import os
 import signal
 import site
@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from types import ModuleType
 
 import joblib
 import torch
@@ -152,6 +153,21 @@ def start_worker(parent: int, gpus: Sequence[str], locks: str) -> None:
 # a Dask cluster
 
 
+def dask() -> ModuleType:
+    """Dask's `distributed`, which is installed by those who have a cluster.
+
+    Raises:
+        ConnectionError: it is not installed here.
+    """
+    try:
+        return importlib.import_module("distributed")
+    except ImportError as error:
+        raise ConnectionError(
+            "--scheduler needs Dask, which is not installed here: pip install distributed, the "
+            "same version as on the machines of the cluster"
+        ) from error
+
+
 @contextmanager
 def connect(scheduler: str) -> Iterator:
     """A Dask client whose cluster finds this package, wherever its processes were started.
@@ -159,15 +175,9 @@ def connect(scheduler: str) -> Iterator:
     Raises:
         ConnectionError: no scheduler answers at this address, or Dask is not installed here.
     """
-    if not importlib.util.find_spec("distributed"):
-        raise ConnectionError(
-            f"--scheduler {scheduler}: Dask is not installed here; pip install distributed, the "
-            "same version as on the machines of the cluster"
-        )
-    from distributed import Client
-
+    distributed = dask()
     try:
-        client = Client(scheduler, timeout=10)
+        client = distributed.Client(scheduler, timeout=10)
     except (OSError, ValueError) as error:
         raise ConnectionError(f"no Dask scheduler answers at {scheduler}: {error}") from error
     with client:
@@ -184,8 +194,6 @@ def on_cluster(client, run: Run, points: Sequence[str]) -> Iterator[tuple[str, s
     reason of the failure. (joblib's own way to Dask waits for such a point for ever.) A worker
     needs this Python and sees these folders; each runs as many points at a time as it has threads.
     """
-    from distributed import as_completed
-
     folders = {
         "ATTENTION_DATA": str(workspace.data_folder()),
         "ATTENTION_RUNS": str(workspace.runs_folder()),
@@ -194,7 +202,7 @@ def on_cluster(client, run: Run, points: Sequence[str]) -> Iterator[tuple[str, s
     futures = {
         client.submit(in_folders, folders, run, point, pure=False): point for point in points
     }
-    for future in as_completed(futures):
+    for future in dask().as_completed(futures):
         error = future.exception()
         if error:
             yield futures[future], f"{type(error).__name__}: {' '.join(str(error).split())}"

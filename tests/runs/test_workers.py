@@ -32,6 +32,7 @@ ARGUMENTS = ["--run", "g", "--grid", "seed=0,1,2"]
 
 
 def test_no_scheduler_there(series, folders, capsys):
+    pytest.importorskip("distributed", reason="for those who have a cluster")
     address = "nonsense://127.0.0.1:1"
     assert command.main([*ARGUMENTS, "--scheduler", address]) == 1
     assert address in capsys.readouterr().err and not (folders.runs / "g").exists()
