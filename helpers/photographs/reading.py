@@ -38,6 +38,7 @@ class Header(NamedTuple):
     width: int  # pixels
     height: int
     mode: str  # Pillow's word for the kind of pixels: "RGB", "L", "CMYK", "I;16" ...
+    transparency: bool  # whether its pixels may be see-through
 
 
 class Inspected(NamedTuple):
@@ -65,7 +66,7 @@ def read_photograph(
 
     Raises:
         ValueError: the file's name and what is wrong with it: missing, empty, changed, damaged, cut
-            short, animated, no photograph, too small or too large.
+            short, animated, see-through, no photograph, too small or too large.
     """
     return decode(path, read_bytes(path, crc), at_least)
 
@@ -81,7 +82,9 @@ def square(path: Path, side: int, *, swapped: bool, crc: int | None = None) -> n
     """
     pixels = read_photograph(path, at_least=side, crc=crc)
     pixels = cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA)
-    return pixels[..., ::-1] if swapped else pixels
+    if swapped:
+        return cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
+    return pixels
 
 
 def read_mask(path: Path, side: int, *, crc: int | None = None) -> np.ndarray:
@@ -92,10 +95,7 @@ def read_mask(path: Path, side: int, *, crc: int | None = None) -> np.ndarray:
     Raises:
         ValueError: as `read_photograph`, and for a mask that is all black.
     """
-    lesion = read_photograph(path, crc=crc).max(axis=2) > 0  # [H, W]
-    if not lesion.any():
-        raise ValueError(f"{path} marks nothing: every pixel is 0")
-    lesion = lesion.astype(np.uint8) * 255
+    lesion = decode_lesion(path, read_bytes(path, crc)).astype(np.uint8) * 255
     return cv2.resize(lesion, (side, side), interpolation=cv2.INTER_AREA)
 
 
@@ -113,9 +113,9 @@ def inspect(paths: list[Path], expected: dict[Path, int], *, masks: bool = False
         for path in paths[start : start + CHUNK]:
             try:
                 content = read_bytes(path, expected.get(path))
-                if masks and not decode(path, content, None).any():
-                    raise ValueError(f"{path} marks nothing: every pixel is 0")
-                if not masks:
+                if masks:
+                    decode_lesion(path, content)
+                else:
                     decode(path, content, 1)
                 checksums[path.name] = f"{zlib.crc32(content):08x}"
             except ValueError as error:
@@ -159,7 +159,7 @@ def judge(path: Path, content: bytes) -> Header:
         raise refusal(path, "it is empty")
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            header = Header(*image.size, image.mode)
+            header = Header(*image.size, image.mode, image.has_transparency_data)
             # MPO is a telephone's JPEG with a second picture in it
             animated = image.format != "MPO" and getattr(image, "is_animated", False)
             # zeros in place of a JPEG's end decode, too
@@ -191,7 +191,34 @@ def decode(path: Path, content: bytes, at_least: int | None) -> np.ndarray:
         for factor in (2, 4, 8):
             if min(header[:2]) >= factor * at_least:
                 times = factor
-    pixels = cv2.imdecode(np.frombuffer(content, np.uint8), REDUCED[times])  # blue first
+    return cv2.cvtColor(decode_opaque(path, content, header, REDUCED[times]), cv2.COLOR_BGR2RGB)
+
+
+def decode_lesion(path: Path, content: bytes) -> np.ndarray:
+    """Where the bytes of a mask are not black: bool [H, W], somewhere True. Raises ValueError."""
+    # at its own depth: of 16 bits, 8 would leave black what is below 256
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
+    lesion = decode_opaque(path, content, judge(path, content), flags).max(axis=2) > 0
+    if not lesion.any():
+        raise ValueError(f"{path} marks nothing: every pixel is 0")
+    return lesion
+
+
+def decode_opaque(path: Path, content: bytes, header: Header, flags: int) -> np.ndarray:
+    """What OpenCV decodes, [H, W, 3], blue first. Raises ValueError for damage, and see-through.
+
+    OpenCV leaves transparency out: a mask that is white everywhere, and see-through where no lesion
+    is, would mark all of its photograph.
+    """
+    pixels = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
     if pixels is None:
         raise refusal(path, "it is damaged or cut short")
-    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+    if header.transparency:
+        try:
+            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+                lowest, _ = image.convert("RGBA").getchannel("A").getextrema()
+        except (OSError, SyntaxError, ValueError) as error:  # Pillow forgives less than OpenCV
+            raise refusal(path, "it is damaged or cut short") from error
+        if lowest < 255:
+            raise refusal(path, "it is see-through in places; save it without transparency")
+    return pixels

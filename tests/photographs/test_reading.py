@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from helpers.photographs import reading
@@ -161,3 +162,43 @@ def test_a_mask_of_ones_is_a_mask_and_one_of_zeros_is_none(tmp_path):
         reading.read_mask(tmp_path / "zeros.png", 20)
     found = reading.inspect([tmp_path / "ones.png", tmp_path / "zeros.png"], {}, masks=True)
     assert list(found.checksums) == ["ones.png"] and list(found.unusable) == ["zeros.png"]
+
+
+def quarter_mask() -> np.ndarray:
+    """uint8 [64, 64]: 255 on the first quarter, else 0."""
+    lesion = np.zeros((64, 64), np.uint8)
+    lesion[:32, :32] = 255
+    return lesion
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_what_is_see_through_is_refused_and_what_is_opaque_is_not(mode, tmp_path):
+    """White everywhere and see-through outside the lesion: without its alpha, all is lesion."""
+    file = tmp_path / "white.png"
+    white = Image.new("L", (64, 64), 255)
+    alpha = Image.fromarray(quarter_mask())
+    if mode == "P":
+        alpha.convert("P").save(file, transparency=0)
+    else:
+        Image.merge("LA", (white, alpha)).convert(mode).save(file)
+    with pytest.raises(ValueError, match="white.png.*see-through"):
+        reading.read_mask(file, 64)
+    with pytest.raises(ValueError, match="white.png.*see-through"):
+        reading.read_photograph(file)
+    assert list(reading.inspect([file], {}, masks=True).unusable) == ["white.png"]
+    alpha.convert("RGBA").save(file)  # opaque everywhere
+    assert (reading.read_mask(file, 64) == quarter_mask()).all()
+
+
+def test_a_mask_of_16_bits_keeps_its_low_values(tmp_path):
+    lesion = np.where(quarter_mask() > 0, 65535, 0).astype(np.uint16)
+    lesion[:16, :32] = 1
+    Image.fromarray(lesion).save(tmp_path / "deep.png")
+    assert (reading.read_mask(tmp_path / "deep.png", 64) == quarter_mask()).all()
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_square_can_become_a_tensor(swapped, tmp_path):
+    Image.new("RGB", (64, 48), (200, 10, 0)).save(tmp_path / "a.png")
+    square = reading.square(tmp_path / "a.png", 32, swapped=swapped)
+    assert torch.from_numpy(square).shape == (32, 32, 3)
