@@ -177,7 +177,7 @@ def write_rows(
 def is_cache(file: Path, shape: tuple) -> bool:
     """Whether this is a .npy file of uint8 of that shape, as long as it should be."""
     try:
-        pixels = np.load(file, mmap_mode="r", allow_pickle=False)
+        pixels = np.lib.format.open_memmap(file, mode="r")
     except (OSError, ValueError):
         return False
     return pixels.dtype == np.uint8 and pixels.shape == shape
@@ -190,7 +190,7 @@ def open_cache(file: str) -> np.ndarray:
         ValueError: the file is gone, or is no whole cache; 02 makes it again.
     """
     try:
-        pixels = np.load(file, mmap_mode="r", allow_pickle=False)
+        pixels = np.lib.format.open_memmap(file, mode="r")
     except (OSError, ValueError) as error:
         raise ValueError(
             f"{file} cannot be read as a cache ({error}): run 02_preprocess.ipynb again"

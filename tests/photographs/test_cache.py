@@ -20,7 +20,7 @@ from helpers.photographs import reading
 from helpers.photographs.cache import build_cache, cache_side, open_cache
 from helpers.photographs.split import make_split
 from helpers.training.batches import Photographs
-from tests.conftest import checksums
+from tests.conftest import checksums, zip_of
 
 
 def block_means(pixels: np.ndarray, side: int) -> np.ndarray:
@@ -159,7 +159,8 @@ from helpers.photographs.split import make_split
 real = cache.square
 def slow(*arguments, **options):
     time.sleep(0.1)
-    print("decoded", flush=True)
+    # with its end in it: threads that print at once would part a line from its end
+    print("decoded\\n", end="", flush=True)
     return real(*arguments, **options)
 cache.CHUNK = 2
 cache.square = slow
@@ -185,7 +186,9 @@ def test_a_killed_build_leaves_no_cache_and_the_next_is_whole(photographs, tmp_p
     assert not list(folder.glob(".*.npy"))
 
 
-@pytest.mark.parametrize("damage", ["cut off", "another file", "gone", "of another type"])
+@pytest.mark.parametrize(
+    "damage", ["cut off", "empty", "a zip", "another file", "gone", "of another type"]
+)
 def test_what_is_no_whole_cache_is_told_and_made_again(damage, photographs):
     split = make_split(photographs)
     cache = build_cache(photographs, split, image_size=28)
@@ -193,6 +196,10 @@ def test_what_is_no_whole_cache_is_told_and_made_again(damage, photographs):
     sound = file.read_bytes()
     if damage == "cut off":
         file.write_bytes(sound[:-5000])
+    elif damage == "empty":
+        file.write_bytes(b"")
+    elif damage == "a zip":
+        zip_of(file, {"pixels.npy": sound})
     elif damage == "another file":
         file.write_bytes(b"not a cache")
     elif damage == "gone":
