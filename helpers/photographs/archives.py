@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from helpers import workspace
 
+LISTED = ["member", "bytes", "crc32"]  # columns of the list of an archive's files
 GROWTH = 100  # times its size: what no archive of photographs unpacks to, and a zip bomb does
 # what zipfile raises for damage, and RuntimeError for an encrypted member
 DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, UnicodeDecodeError, RuntimeError)
@@ -155,9 +156,17 @@ def find_manifest(folder: Path) -> Path | None:
     """The list of the archive that a folder, or one above it below data/raw/, came from."""
     raw = workspace.data_folder() / "raw"
     for place in (folder, *folder.parents):
-        if place.is_relative_to(raw) and manifest_of(place).is_file():
+        if place.is_relative_to(raw) and is_manifest(manifest_of(place)):
             return manifest_of(place)
     return None
+
+
+def is_manifest(path: Path) -> bool:
+    """Whether this is a list of ours, and no table of the reader's own under the same name."""
+    if not path.is_file():
+        return False
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return file.readline().strip() == ",".join(LISTED)
 
 
 def checksums(folder: Path) -> dict[Path, int]:

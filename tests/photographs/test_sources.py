@@ -90,6 +90,7 @@ def test_a_manifest_of_the_readers_own_is_left_as_it_is(folders, tiny, tmp_path)
     assert found["checked_against_archive"]
     shutil.copytree(tiny, folders.data / "raw" / "mine")
     (folders.data / "raw" / "mine" / "manifest.csv").write_text("page,title\n")
+    (folders.data / "raw" / "mine.manifest.csv").write_text("page,title\n1,a\n")
     assert sources.find_dataset(str(folders.data / "raw" / "mine"))["rows"] == 40
 
 
