@@ -114,16 +114,14 @@ def test_what_the_package_imports_is_listed():
         "yaml": "pyyaml",
         "PIL": "pillow",
         "IPython": "ipython",
+        "annotated_types": "pydantic",  # brings it, and its constraints are of it
     }
     listed = {one.name.lower() for one in requirements()}
     for path in MODULES:
         for module, _ in imported(path.read_text(encoding="utf-8")):
             root = module.split(".")[0]
-            if root not in (
-                "helpers",
-                "google",
-                *sys.stdlib_module_names,
-            ):  # google.colab is on Colab alone
+            # google.colab is on Colab alone
+            if root not in ("helpers", "google", *sys.stdlib_module_names):
                 assert distributions.get(root, root) in listed, f"{path.name} imports {root}"
 
 

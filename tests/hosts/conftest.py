@@ -1,5 +1,5 @@
 """Machines as Colab, Kaggle, Gradient and a plain Jupyter lend them, imitated on this one; for
-`make test-hosts`.
+`make hosts`.
 
 A machine is this one's root folder with a layer over it, in a mount namespace of its own: what runs
 there finds the host's folders, variables and Python, may write everywhere, and leaves nothing
@@ -57,7 +57,7 @@ def remote(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def python():
-    """A function: the Python of an environment that `make test-hosts` made, or a visible skip."""
+    """A function: the Python of an environment that `make hosts` made, or a visible skip."""
 
     def find(name: str) -> Path:
         binary = Path(
@@ -65,7 +65,7 @@ def python():
             or hosts.PROJECT / f".venv-{name}" / "bin" / "python"
         )
         if not binary.exists():
-            pytest.skip(f"there is no {binary}: `make test-hosts` makes it, with Python 3.13")
+            pytest.skip(f"there is no {binary}: `make hosts` makes it, with Python 3.13")
         return binary
 
     return find

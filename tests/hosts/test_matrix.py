@@ -1,5 +1,5 @@
 """The series host by host, on imitated machines (see conftest.py for what is real there): `make
-test-hosts`.
+hosts`.
 """
 
 import os
