@@ -207,7 +207,7 @@ def test_who_reads_in_the_series_does_so_in_its_code():
     reads = {
         name
         for name, x in zip(CONTRACT, centres, strict=True)
-        if any(abs(x - one) < 0.6 for one in up)
+        if any(abs(x - tip) < 0.6 for tip in up)
     }
     code = {
         path.stem: "\n".join(
@@ -251,9 +251,9 @@ def test_texts_stay_in_their_boxes_and_apart(networks):
             f"{name}: beyond the figure"
         )
         assert all(within(frame, figure.bbox, slack=0) for frame in frames), name
-        for one, other in itertools.combinations(texts, 2):
-            assert not places[one].overlaps(places[other]), (
-                f"{name}: {one.get_text()!r} and {other.get_text()!r}"
+        for first, second in itertools.combinations(texts, 2):
+            assert not places[first].overlaps(places[second]), (
+                f"{name}: {first.get_text()!r} and {second.get_text()!r}"
             )
         for band in boxes(figure, Rectangle):
             low = [place for text, place in places.items() if text.get_position()[1] < 1.3]
@@ -305,8 +305,8 @@ def test_softmax_over_space_says_what_torch_says(scores):
                 frame.height / H,
             )
             assert within(text.get_window_extent(renderer), cell, slack=0), text.get_text()
-    for one, other in itertools.combinations(texts, 2):
-        assert not one.get_window_extent(renderer).overlaps(other.get_window_extent(renderer))
+    for first, second in itertools.combinations(texts, 2):
+        assert not first.get_window_extent(renderer).overlaps(second.get_window_extent(renderer))
 
 
 def luminance(colour):

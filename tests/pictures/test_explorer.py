@@ -62,11 +62,11 @@ def png_header(width: int, height: int) -> bytes:
 def test_a_photograph_of_each_kind_is_read_whatever_its_name(tmp_path, colours, kind):
     path = tmp_path / "mole.dat"
     Image.fromarray(colours).save(path, kind, quality=95)
-    found = explorer.own_photograph(path)
-    assert found.dtype == np.uint8 and found.shape == (48, 64, 3)
-    assert np.abs(found.astype(int) - colours).mean() < 3
+    pixels = explorer.own_photograph(path)
+    assert pixels.dtype == np.uint8 and pixels.shape == (48, 64, 3)
+    assert np.abs(pixels.astype(int) - colours).mean() < 3
     if kind in ("PNG", "TIFF", "BMP"):
-        assert np.array_equal(found, colours)
+        assert np.array_equal(pixels, colours)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -74,14 +74,14 @@ def test_a_turned_photograph_stands_upright_as_opencv_reads_it(tmp_path, colours
     exif, path = Image.Exif(), tmp_path / "turned.jpg"
     exif[0x0112] = orientation
     Image.fromarray(colours).save(path, exif=exif, quality=95)
-    found = explorer.own_photograph(path)
+    pixels = explorer.own_photograph(path)
     expected = cv2.imread(str(path), cv2.IMREAD_COLOR)[..., ::-1]
-    assert found.shape == expected.shape == ((48, 64, 3) if orientation <= 4 else (64, 48, 3))
-    assert np.abs(found.astype(int) - expected).max() <= 4  # two decoders
+    assert pixels.shape == expected.shape == ((48, 64, 3) if orientation <= 4 else (64, 48, 3))
+    assert np.abs(pixels.astype(int) - expected).max() <= 4  # two decoders
     if (
         orientation == 6
     ):  # the camera was turned: the top of the scene is at the right of the stored rows
-        assert np.abs(found.astype(int) - np.rot90(colours, -1)).mean() < 3
+        assert np.abs(pixels.astype(int) - np.rot90(colours, -1)).mean() < 3
 
 
 def test_colour_of_16_bits_under_a_wrong_name_and_palettes_become_8_bits(tmp_path, colours):
@@ -270,8 +270,8 @@ def test_the_colour_rank_equals_a_plain_loop(made):
         flat = np.clip(middle + rng.normal(0, 1, 3) * shift, 0, 255).astype(np.uint8)
         own = mahalanobis(flat, middle, inverse)
         expected = sum(distance < own for distance in distances) / len(distances)
-        found = explorer.colour_rank(np.broadcast_to(flat, (40, 50, 3)), photographs, made.train)
-        assert found == pytest.approx(expected)
+        rank = explorer.colour_rank(np.broadcast_to(flat, (40, 50, 3)), photographs, made.train)
+        assert rank == pytest.approx(expected)
     assert (
         explorer.colour_rank(np.full((9, 9, 3), (0, 0, 255), np.uint8), photographs, made.train)
         == 1
@@ -326,13 +326,15 @@ def test_the_layers_of_an_output_are_its_maps_in_their_own_scale():
         torch.rand(2, 1, 4, 6).flatten(1).softmax(dim=1).view(2, 1, 4, 6),
         torch.rand(2, 1, 2, 3),
     )
-    found = explorer.layers_of(Output(torch.zeros(2, 1), pool3, pool3[..., :2, :3]), cam, "softmax")
-    assert list(found) == ["pool-3", "pool-4", "Grad-CAM"]
-    assert (
-        torch.allclose(found["pool-3"][0], pool3 * 24)
-        and found["pool-3"][1] == "weight / uniform weight"
+    layers = explorer.layers_of(
+        Output(torch.zeros(2, 1), pool3, pool3[..., :2, :3]), cam, "softmax"
     )
-    assert torch.equal(found["Grad-CAM"][0], cam) and found["Grad-CAM"][1] == "logit per cell"
+    assert list(layers) == ["pool-3", "pool-4", "Grad-CAM"]
+    assert (
+        torch.allclose(layers["pool-3"][0], pool3 * 24)
+        and layers["pool-3"][1] == "weight / uniform weight"
+    )
+    assert torch.equal(layers["Grad-CAM"][0], cam) and layers["Grad-CAM"][1] == "logit per cell"
     assert list(explorer.layers_of(Output(torch.zeros(2, 1), None, None), cam, "none")) == [
         "Grad-CAM"
     ]
