@@ -1,5 +1,4 @@
-"""The built-in sample: drawn photographs in the Kaggle layout, so that the whole series runs
-offline in minutes.
+"""The built-in sample: photographs drawn in the Kaggle layout; the series runs offline in minutes.
 
 Teaching material: no patient, no clinic, no medical simulation. A photograph is skin, a lesion, and
 what lies over them (hair, rulers, gel bubbles, dark corners). Given its source, the label depends
@@ -18,17 +17,9 @@ import numpy as np
 import pandas as pd
 
 from helpers import workspace
+from helpers.photographs.table import COLUMNS
 
 VERSION = 1  # of the drawings; raised when the same seed draws other photographs
-COLUMNS = [
-    "patient_id",
-    "image_id",
-    "target",
-    "source",
-    "sex",
-    "age_approx",
-    "anatom_site_general_challenge",
-]
 SITES = {
     "torso": 0.45,
     "lower extremity": 0.25,
@@ -71,10 +62,9 @@ SOURCES = {
 }
 TWINS = 0.05  # of all photographs: one of CLINIC_C again, as CLINIC_B's
 PALE = np.array([0.96, 0.84, 0.79])  # the lightest skin: red, green, blue
-MELANIN, BLOOD = (
-    np.array([0.45, 0.80, 1.05]),
-    np.array([0.15, 0.85, 0.75]),
-)  # what they absorb of red, green, blue
+# what they absorb of red, green, blue
+MELANIN = np.array([0.45, 0.80, 1.05])
+BLOOD = np.array([0.15, 0.85, 0.75])
 
 
 def sample_folder(seed: int) -> Path:
@@ -134,8 +124,7 @@ def write_sample(folder: Path, seed: int, count: int, side: int, lesions: bool) 
     def write(row) -> None:
         photograph, mask = draw(row, seed=seed, side=side, lesion=lesions)
         quality = 80 if row.image_id.endswith("_downsampled") else 93
-        # OpenCV takes blue first; given red first, it stores the two exchanged, as in the Kaggle
-        # set
+        # OpenCV takes blue first; given red first, it stores both exchanged, as in the Kaggle set
         _, jpeg = cv2.imencode(".jpg", photograph, [cv2.IMWRITE_JPEG_QUALITY, quality])
         (photographs / f"{row.image_id}.jpg").write_bytes(jpeg)
         _, png = cv2.imencode(".png", mask)
@@ -148,51 +137,77 @@ def write_sample(folder: Path, seed: int, count: int, side: int, lesions: bool) 
 
 
 def plan(seed: int, count: int) -> pd.DataFrame:
-    """The rows of `marking.csv` with the numbers of their subject, lesion and photograph, which
-    seed the drawing.
+    """The rows of `marking.csv`, and what seeds each drawing.
 
     CLINIC_A: `patient_id` is the patient, with several lesions. CLINIC_B: it is the lesion, often
-    photographed twice, or missing. CLINIC_C: it is missing. Twins hold melanomas at the rate of the
-    source they go to.
+    photographed twice, or missing. CLINIC_C: it is missing.
+
+    Args:
+        seed: draws everything.
+        count: how many photographs.
+
+    Returns:
+        COLUMNS, and the numbers of a row's subject, lesion and photograph, and its look (the source
+        that it was drawn for).
     """
     rng = np.random.default_rng(seed)
     twins = round(TWINS * count)
-    patients, strangers = (
-        round(SOURCES[name]["share"] * count) for name in ("CLINIC_A", "CLINIC_C")
-    )
+    patients = round(SOURCES["CLINIC_A"]["share"] * count)
+    strangers = round(SOURCES["CLINIC_C"]["share"] * count)
     spots = count - patients - strangers - twins
     named = round(0.6 * spots)  # photographs of CLINIC_B whose lesion has an id
-    subjects = {
-        "CLINIC_A": rng.integers(0, patients // 6, patients),
-        "CLINIC_C": np.arange(strangers),
-        "CLINIC_B": np.r_[rng.integers(0, named // 2, named), np.arange(named, spots)],
-    }
-    known, parts = (
-        {"CLINIC_A": patients, "CLINIC_B": named, "CLINIC_C": 0},
-        [],
-    )  # subjects below these have an id
-    for start, (name, subject) in zip((0, count, 2 * count), subjects.items(), strict=True):
-        lesion = np.arange(len(subject)) if name == "CLINIC_A" else subject
-        distinct = rng.permutation(np.unique(lesion))
-        sick = distinct[: max(2, round(SOURCES[name]["rate"] * len(distinct)))]
-        ids = [f"{name[-1]}_{one:05d}" if one < known[name] else None for one in subject]
-        parts.append(
-            pd.DataFrame(
-                {
-                    "patient_id": ids,
-                    "source": name,
-                    "look": name,
-                    "subject": start + subject,
-                    "lesion": start + lesion,
-                    "target": np.isin(lesion, sick).astype(int),
-                }
-            )
-        )
-    rows = (
-        pd.concat(parts, ignore_index=True).sample(frac=1, random_state=rng).reset_index(drop=True)
-    )
+    subjects_a = rng.integers(0, patients // 6, patients)
+    subjects_c = np.arange(strangers)
+    subjects_b = np.r_[rng.integers(0, named // 2, named), np.arange(named, spots)]
+    # each source's subjects have numbers of their own
+    parts = [
+        plan_source(rng, "CLINIC_A", subjects_a, start=0, known=patients),
+        plan_source(rng, "CLINIC_C", subjects_c, start=count, known=0),
+        plan_source(rng, "CLINIC_B", subjects_b, start=2 * count, known=named),
+    ]
+    rows = pd.concat(parts, ignore_index=True)
+    rows = rows.sample(frac=1, random_state=rng).reset_index(drop=True)
     rows["photograph"] = np.arange(len(rows))
     rows["image_id"] = [f"SAMPLE_{number:07d}" for number in range(1, len(rows) + 1)]
+    describe_people(rng, rows)
+    rows = pd.concat([rows, plan_twins(rows, twins)])
+    return rows.sort_values("image_id", ignore_index=True)
+
+
+def plan_source(
+    rng: np.random.Generator, name: str, subjects: np.ndarray, *, start: int, known: int
+) -> pd.DataFrame:
+    """The rows of one source: who is photographed, which lesion, and which lesions are melanomas.
+
+    Args:
+        rng: draws the melanomas, at the source's rate.
+        name: of the source.
+        subjects: the patient or lesion of each row [N].
+        start: what is added to these numbers.
+        known: subjects below this number have an id.
+    """
+    lesions = subjects
+    if name == "CLINIC_A":  # each photograph of a patient shows another lesion
+        lesions = np.arange(len(subjects))
+    distinct = rng.permutation(np.unique(lesions))
+    melanomas = max(2, round(SOURCES[name]["rate"] * len(distinct)))
+    patient_ids = []
+    for subject in subjects:
+        patient_ids.append(f"{name[-1]}_{subject:05d}" if subject < known else None)
+    return pd.DataFrame(
+        {
+            "patient_id": patient_ids,
+            "source": name,
+            "look": name,
+            "subject": start + subjects,
+            "lesion": start + lesions,
+            "target": np.isin(lesions, distinct[:melanomas]).astype(int),
+        }
+    )
+
+
+def describe_people(rng: np.random.Generator, rows: pd.DataFrame) -> None:
+    """Add sex and age of each subject and the site of each lesion; some of each is missing."""
     person = pd.factorize(rows["subject"])[0]
     rows["sex"] = rng.choice(["female", "male"], len(rows))[person]
     rows["age_approx"] = 5.0 * rng.integers(4, 18, len(rows))[person]
@@ -200,31 +215,40 @@ def plan(seed: int, count: int) -> pd.DataFrame:
     rows["anatom_site_general_challenge"] = site[pd.factorize(rows["lesion"])[0]]
     for column, missing in zip(COLUMNS[4:], (0.05, 0.07, 0.15), strict=True):
         rows.loc[rng.random(len(rows)) < missing, column] = None
-    there, sick = rows[rows["source"] == "CLINIC_C"], round(SOURCES["CLINIC_B"]["rate"] * twins)
-    again = pd.concat(
-        [there[there["target"] == 1].head(sick), there[there["target"] == 0].head(twins - sick)]
-    )
-    again = again.assign(source="CLINIC_B", image_id=again["image_id"] + "_downsampled")
-    return pd.concat([rows, again]).sort_values("image_id", ignore_index=True)
+
+
+def plan_twins(rows: pd.DataFrame, twins: int) -> pd.DataFrame:
+    """Photographs of CLINIC_C again, as CLINIC_B's and with melanomas at its rate."""
+    melanomas = round(SOURCES["CLINIC_B"]["rate"] * twins)
+    there = rows[rows["source"] == "CLINIC_C"]
+    malignant = there[there["target"] == 1].head(melanomas)
+    benign = there[there["target"] == 0].head(twins - melanomas)
+    again = pd.concat([malignant, benign])
+    return again.assign(source="CLINIC_B", image_id=again["image_id"] + "_downsampled")
 
 
 def draw(row, *, seed: int, side: int, lesion: bool = True) -> tuple[np.ndarray, np.ndarray]:
-    """One photograph, uint8 [side, side, 3], red first, and its mask, uint8 [side, side], 0 or 255.
+    """Draw one photograph and its mask.
 
-    row: a row of `plan`. lesion=False draws the same photograph without the lesion; the mask is the
-    same.
+    Args:
+        row: of `plan`.
+        seed: of the sample.
+        side: in pixels.
+        lesion: False draws the same photograph without the lesion; the mask is the same.
+
+    Returns:
+        The photograph, uint8 [side, side, 3], red first, and the mask, uint8 [side, side], 0 or
+        255.
     """
     look = SOURCES[row.look]
-    streams = enumerate(
-        (row.subject, row.lesion, row.photograph), start=1
-    )  # what each of the three brings
-    subject, spot, rng = (
-        np.random.default_rng([seed, stream, number]) for stream, number in streams
-    )
-    tone = PALE * np.exp(
-        -0.9 * subject.beta(1.1, 2.2) * MELANIN
-    )  # mostly light, as in the real set
-    hairs = subject.integers(4, 25) if subject.random() < look["hair"] else subject.integers(0, 3)
+    # what the subject brings, what the lesion, and what the photograph
+    subject = np.random.default_rng([seed, 1, row.subject])
+    spot = np.random.default_rng([seed, 2, row.lesion])
+    rng = np.random.default_rng([seed, 3, row.photograph])
+    dark = 0.9 * subject.beta(1.1, 2.2)  # mostly light skin, as in the real set
+    tone = PALE * np.exp(-dark * MELANIN)
+    least, most = (4, 25) if subject.random() < look["hair"] else (0, 3)
+    hairs = subject.integers(least, most)
     pixels = draw_skin(rng, tone, side)
     light, cover = draw_lesion(spot, row.target, side)  # [S, S, 3], [S, S]
     radius = rng.uniform(0.17, 0.38)  # in sides of the picture: a mean area of about a quarter
@@ -239,17 +263,15 @@ def draw(row, *, seed: int, side: int, lesion: bool = True) -> tuple[np.ndarray,
     pixels = draw_over(rng, pixels, look, hairs)
     photograph = (pixels.clip(0, 1) * 255).round().astype(np.uint8)
     if row.image_id.endswith("_downsampled"):
-        photograph = cv2.resize(cv2.resize(photograph, None, fx=0.75, fy=0.75), (side, side))
+        smaller = cv2.resize(photograph, None, fx=0.75, fy=0.75)
+        photograph = cv2.resize(smaller, (side, side))
     return photograph, np.where(cover > 0.5, 255, 0).astype(np.uint8)
 
 
 def noise(rng: np.random.Generator, side: int, cells: int) -> np.ndarray:
-    """Smooth random hills [side, side], about `cells` across, with mean 0 and a deviation of about
-    1.
-    """
-    return cv2.resize(
-        rng.standard_normal((cells, cells), np.float32), (side, side), interpolation=cv2.INTER_CUBIC
-    )
+    """Smooth random hills [side, side], `cells` across, of mean 0 and a deviation of about 1."""
+    hills = rng.standard_normal((cells, cells), np.float32)
+    return cv2.resize(hills, (side, side), interpolation=cv2.INTER_CUBIC)
 
 
 def grid(side: int) -> list[np.ndarray]:
@@ -270,9 +292,7 @@ def blend(pixels: np.ndarray, share: np.ndarray, colour) -> np.ndarray:
 
 
 def draw_skin(rng: np.random.Generator, tone: np.ndarray, side: int) -> np.ndarray:
-    """Skin [side, side, 3]: the tone [3], darker and redder in places, with fine texture and
-    freckles.
-    """
+    """Skin [side, side, 3]: the tone [3], darker or redder in places, with texture and freckles."""
     melanin = (
         0.04 * noise(rng, side, 4)
         + 0.02 * noise(rng, side, 14)
@@ -283,137 +303,159 @@ def draw_skin(rng: np.random.Generator, tone: np.ndarray, side: int) -> np.ndarr
         + 0.02 * noise(rng, side, 24)
         + 0.03 * noise(rng, side, side // 3)
     )
-    melanin = melanin + step(noise(rng, side, 16) - rng.uniform(1.4, 4), 0.9) * rng.uniform(
-        0.1, 0.4
-    )
+    freckles = step(noise(rng, side, 16) - rng.uniform(1.4, 4), 0.9)
+    melanin = melanin + freckles * rng.uniform(0.1, 0.4)
     return tone * np.exp(-melanin[..., None] * MELANIN - blood[..., None] * BLOOD)
 
 
 def draw_lesion(rng: np.random.Generator, target: int, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """A lesion of radius 1 in a square from -2 to 2: the share of light it leaves [S, S, 3], and
-    its cover [S, S].
+    """A lesion of radius 1 in a square from -2 to 2.
 
     `target` enters here and nowhere else: through how asymmetric, ragged and many-coloured the
     lesion is. The signs of the two classes overlap; the area is the same for all.
+
+    Returns:
+        The share of light it leaves [S, S, 3], and its cover [S, S], 0 to 1.
     """
     severity = rng.beta(6, 2.5) if target else rng.beta(2.5, 6)
     asymmetry, border, colours = (severity + rng.normal(0, 0.08, 3)).clip(0, 1)
-    x, y = (2 * axis for axis in grid(side))
+    x, y = grid(side)
+    x = 2 * x
+    y = 2 * y
     long = rng.uniform(1.0, 1.25)
-    inside = (
-        1 - np.hypot(x / long, y * long) ** 1.5 + (0.08 + 0.25 * asymmetry) * noise(rng, side, 6)
-    )
-    inside += (0.02 + 0.17 * border) * noise(rng, side, 13) + (0.01 + 0.12 * border) * noise(
-        rng, side, 26
-    )
-    inside -= np.quantile(
-        inside, 1 - np.pi / 16
-    )  # above 0 on as many pixels as the unit circle has
+    inside = 1 - np.hypot(x / long, y * long) ** 1.5
+    inside = inside + (0.08 + 0.25 * asymmetry) * noise(rng, side, 6)
+    coarse = (0.02 + 0.17 * border) * noise(rng, side, 13)
+    fine = (0.01 + 0.12 * border) * noise(rng, side, 26)
+    inside += coarse + fine
+    inside -= np.quantile(inside, 1 - np.pi / 16)  # above 0 on as many pixels as the unit circle
     cover = step(inside, rng.uniform(0.1, 0.3)).astype(np.float32)
-    pigment = rng.uniform(0.45, 1.1) + rng.uniform(-0.2, 0.5) * inside + 0.1 * noise(rng, side, 12)
-    pigment = pigment + 0.15 * noise(rng, side, 48) + draw_structure(rng, x, y)
+    pigment = rng.uniform(0.45, 1.1) + rng.uniform(-0.2, 0.5) * inside
+    pigment = pigment + 0.1 * noise(rng, side, 12)
+    pigment = pigment + 0.15 * noise(rng, side, 48)
+    pigment = pigment + draw_structure(rng, x, y)
     lean = rng.uniform(0, 2 * np.pi)  # where an asymmetric lesion is darker
     slope = (x * np.cos(lean) + y * np.sin(lean)) * asymmetry
     pigment = (pigment + 0.35 * slope).clip(0.2, None)
-    amounts = np.zeros((4, side, side))  # black, red, blue and white, where the lesion has them
-    order = np.r_[rng.permutation(2), 2 + rng.permutation(2)]
-    how_many = max(0, round(5 * colours - 1))
-    for colour in order[:how_many]:
-        amounts[colour] = step(
-            noise(rng, side, 8) + 0.4 * noise(rng, side, 20) + rng.uniform(-1, 1) * slope - 0.1, 0.7
-        )
-    light = np.exp(
-        -(pigment + 2 * amounts[0])[..., None] * MELANIN
-        - (0.1 + 1.1 * amounts[1])[..., None] * BLOOD
-    )
-    light = blend(
-        blend(light, 0.75 * amounts[2], (0.34, 0.40, 0.52)), 0.7 * amounts[3], (0.93, 0.86, 0.86)
-    )
+    black, red, blue, white = draw_colours(rng, slope, round(5 * colours - 1))
+    absorbed = (pigment + 2 * black)[..., None] * MELANIN
+    light = np.exp(-absorbed - (0.1 + 1.1 * red)[..., None] * BLOOD)
+    light = blend(light, 0.75 * blue, (0.34, 0.40, 0.52))
+    light = blend(light, 0.7 * white, (0.93, 0.86, 0.86))
     return light.astype(np.float32), cover
 
 
+def draw_colours(rng: np.random.Generator, slope: np.ndarray, count: int) -> np.ndarray:
+    """How much black, red, blue and white is where [4, S, S], 0 to 1; `count` of them are there."""
+    side = len(slope)
+    amounts = np.zeros((4, side, side))
+    order = np.r_[rng.permutation(2), 2 + rng.permutation(2)]  # black or red come first
+    for colour in order[: max(0, count)]:
+        patches = noise(rng, side, 8) + 0.4 * noise(rng, side, 20)
+        patches = patches + rng.uniform(-1, 1) * slope
+        amounts[colour] = step(patches - 0.1, 0.7)
+    return amounts
+
+
 def draw_structure(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """More pigment [S, S] along a warped honeycomb (a pigment network) or in dots (globules), or
-    neither.
+    """More pigment [S, S] in places of a lesion.
+
+    It lies along a warped honeycomb (a pigment network), in dots (globules), or nowhere.
     """
-    side, kind, cells = len(x), rng.integers(0, 3), rng.uniform(20, 28)
-    x, y = x + 0.12 * noise(rng, side, 10), y + 0.12 * noise(rng, side, 10)
-    waves = sum(
-        np.cos(cells * (x * np.cos(turn) + y * np.sin(turn))) for turn in np.pi / 3 * np.arange(3)
-    )
-    return (
-        step(noise(rng, side, 6) + 0.4, 0.8) * (0, -0.15 * waves, 0.5 * step(waves - 1, 0.8))[kind]
-    )
+    side = len(x)
+    kind = rng.integers(0, 3)
+    cells = rng.uniform(20, 28)
+    x = x + 0.12 * noise(rng, side, 10)
+    y = y + 0.12 * noise(rng, side, 10)
+    waves = 0
+    for turn in np.pi / 3 * np.arange(3):
+        waves = waves + np.cos(cells * (x * np.cos(turn) + y * np.sin(turn)))
+    places = step(noise(rng, side, 6) + 0.4, 0.8)
+    if kind == 1:
+        return places * (-0.15 * waves)
+    if kind == 2:
+        return places * (0.5 * step(waves - 1, 0.8))
+    return np.zeros_like(places)
 
 
 def draw_over(rng: np.random.Generator, pixels: np.ndarray, look: dict, hairs: int) -> np.ndarray:
-    """What lies over skin and lesion: gel bubbles, hair, a ruler; then light, dark corners and the
-    camera's noise.
+    """What lies over skin and lesion: gel bubbles, hair, a ruler; then light and camera.
+
+    The numbers of ruler, dark corners and field of view are drawn whether they are there or not, so
+    that one of them more changes nothing else.
     """
-    side, (x, y) = len(pixels), grid(len(pixels))
+    side = len(pixels)
+    x, y = grid(side)
     has = {extra: rng.random() < look[extra] for extra in ("bubbles", "ruler", "dark", "round")}
-    bubbles = rng.integers(2, 12)  # drawn in any case: what follows is the same with and without
-    for _ in range(bubbles if has["bubbles"] else 0):
-        away = np.hypot(x - rng.uniform(-1, 1), y - rng.uniform(-1, 1)) / rng.uniform(0.03, 0.11)
-        pixels = blend(
-            pixels, 0.3 * np.exp(-(((away - 1) / 0.2) ** 2)) + 0.06 * (away < 1), (1, 1, 1)
-        )
-    pixels = blend(
-        pixels,
-        0.75 * draw_hairs(rng, side, hairs),
-        np.array([0.16, 0.11, 0.09]) * rng.uniform(0.6, 2.5),
-    )
-    pixels = blend(pixels, 0.75 * has["ruler"] * draw_ruler(rng, side), (0.15, 0.15, 0.15))
-    lean, away = (
-        rng.uniform(0, 2 * np.pi),
-        np.hypot(x - rng.normal(0, 0.05), y - rng.normal(0, 0.05)),
-    )
+    bubbles = rng.integers(2, 12)
+    if has["bubbles"]:
+        for _ in range(bubbles):
+            pixels = draw_bubble(rng, pixels)
+    cover = draw_hairs(rng, side, hairs)
+    pixels = blend(pixels, 0.75 * cover, np.array([0.16, 0.11, 0.09]) * rng.uniform(0.6, 2.5))
+    ruler = draw_ruler(rng, side)
+    if has["ruler"]:
+        pixels = blend(pixels, 0.75 * ruler, (0.15, 0.15, 0.15))
+    lean = rng.uniform(0, 2 * np.pi)
+    away = np.hypot(x - rng.normal(0, 0.05), y - rng.normal(0, 0.05))
     light = rng.uniform(0.88, 1.08) + rng.uniform(0, 0.08) * (x * np.cos(lean) + y * np.sin(lean))
-    light *= 1 - has["dark"] * rng.uniform(0.08, 0.2) * away**2
-    light *= 1 - has["round"] * step(away - rng.uniform(0.95, 1.25), 0.03)
-    return pixels * light[..., None] * look["tint"] * rng.normal(1, 0.02, 3) + rng.normal(
-        0, 0.01, pixels.shape
-    )
+    darkness = rng.uniform(0.08, 0.2)
+    if has["dark"]:  # corners
+        light *= 1 - darkness * away**2
+    edge = rng.uniform(0.95, 1.25)
+    if has["round"]:  # field of view
+        light *= 1 - step(away - edge, 0.03)
+    pixels = pixels * light[..., None] * look["tint"] * rng.normal(1, 0.02, 3)
+    return pixels + rng.normal(0, 0.01, pixels.shape)
+
+
+def draw_bubble(rng: np.random.Generator, pixels: np.ndarray) -> np.ndarray:
+    """Pixels [S, S, 3] under one more bubble of gel: a bright rim, a little light within."""
+    x, y = grid(len(pixels))
+    away = np.hypot(x - rng.uniform(-1, 1), y - rng.uniform(-1, 1)) / rng.uniform(0.03, 0.11)
+    rim = np.exp(-(((away - 1) / 0.2) ** 2))
+    return blend(pixels, 0.3 * rim + 0.06 * (away < 1), (1, 1, 1))
 
 
 def draw_hairs(rng: np.random.Generator, side: int, count: int) -> np.ndarray:
     """How much hair covers each pixel [side, side], 0 to 1: curved strokes, mostly one way."""
-    comb, along = rng.uniform(0, 2 * np.pi), np.linspace(0, 1, 24)
+    comb = rng.uniform(0, 2 * np.pi)
+    along = np.linspace(0, 1, 24)
     strokes = []
     for _ in range(count):
-        turn = (
-            comb + rng.normal(0, 0.7) + rng.normal(0, 1.2) * along + rng.normal(0, 0.8) * along**2
-        )
+        turn = comb + rng.normal(0, 0.7) + rng.normal(0, 1.2) * along
+        turn = turn + rng.normal(0, 0.8) * along**2
         steps = rng.uniform(0.2, 1.1) / 24 * np.stack([np.cos(turn), np.sin(turn)], axis=1)
-        strokes.append(
-            (rng.uniform(-0.1, 1, 2) + steps.cumsum(axis=0), rng.uniform(0.003, 0.009))
-        )  # [24, 2], width
+        points = rng.uniform(-0.1, 1, 2) + steps.cumsum(axis=0)  # [24, 2]
+        width = rng.uniform(0.003, 0.009)
+        strokes.append((points, width))
     return draw_strokes(strokes, side)
 
 
 def draw_ruler(rng: np.random.Generator, side: int) -> np.ndarray:
-    """How much of a ruler's ticks covers each pixel [side, side], 0 to 1: along one edge, every
-    fifth tick longer.
+    """How much of a ruler's ticks covers each pixel [side, side], 0 to 1.
+
+    They stand along one edge, every fifth longer.
     """
-    gap, edge, lean = rng.uniform(0.03, 0.08), rng.uniform(0.04, 0.14), rng.normal(0, 0.06)
+    gap = rng.uniform(0.03, 0.08)
+    edge = rng.uniform(0.04, 0.14)
+    lean = rng.normal(0, 0.06)
     at = np.arange(rng.uniform(0, 0.3), rng.uniform(0.7, 1), gap)  # [N]
     start = edge + lean * at
-    ticks = np.array(
-        [[at, at], [start, start + np.where(np.arange(len(at)) % 5, 0.025, 0.05)]]
-    ).T  # [N, 2, 2]
-    return np.rot90(draw_strokes([(tick, 0.006) for tick in ticks], side), rng.integers(0, 4))
+    end = start + np.where(np.arange(len(at)) % 5, 0.025, 0.05)
+    ticks = np.array([[at, at], [start, end]]).T  # [N, 2, 2]
+    ruler = draw_strokes([(tick, 0.006) for tick in ticks], side)
+    return np.rot90(ruler, rng.integers(0, 4))
 
 
-def draw_strokes(strokes: list, side: int) -> np.ndarray:
-    """Lines (points [N, 2] and width, in sides) drawn four times larger, so that they can be
-    thinner than a pixel.
+def draw_strokes(strokes: list[tuple[np.ndarray, float]], side: int) -> np.ndarray:
+    """Lines [side, side], 0 to 1, drawn four times larger: they can be thinner than a pixel.
+
+    strokes: the points [N, 2] and the width of each, in sides.
     """
     canvas = np.zeros((4 * side, 4 * side), np.uint8)
     for points, width in strokes:
-        points = (
-            (points * 64 * side).round().astype(np.int32)
-        )  # in sixteenths of the canvas's pixels
-        cv2.polylines(
-            canvas, [points], False, 255, max(1, round(4 * side * width)), cv2.LINE_AA, shift=4
-        )
+        sixteenths = (points * 64 * side).round().astype(np.int32)  # of the canvas's pixels
+        thickness = max(1, round(4 * side * width))
+        cv2.polylines(canvas, [sixteenths], False, 255, thickness, cv2.LINE_AA, shift=4)
     return cv2.resize(canvas, (side, side), interpolation=cv2.INTER_AREA) / 255

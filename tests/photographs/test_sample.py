@@ -9,8 +9,9 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from helpers.photographs import sample, sources
-from helpers.photographs.sample import COLUMNS, SOURCES, draw, make_sample, plan
+from helpers.photographs.sample import SOURCES, draw, make_sample, plan
 from helpers.photographs.split import group_rows
+from helpers.photographs.table import COLUMNS
 
 COUNT, SIDE = 200, 64
 
