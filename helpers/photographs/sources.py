@@ -57,32 +57,17 @@ def find_dataset(
     Raises:
         ValueError, FileNotFoundError, KaggleFailed: what was found, and what to do.
     """
-    if dataset == "sample":
-        folder = sample_folder(split_seed)
-        if not folder.exists():
-            with contextlib.suppress(FileExistsError):  # another process has just made it
-                make_sample(folder, seed=split_seed)
-    elif dataset == "kaggle":
-        folder = fetch(kaggle_dataset)
-    else:
-        folder = archives.open_folder(dataset, "dataset")
+    folder = find_folder(dataset, kaggle_dataset, split_seed)
     tables = [path for path in folder.rglob("marking.csv") if path.is_file()]
     table_path = only(tables, f"a marking.csv in {folder}")
     table = read_marking(table_path)
     if ids:
         table = keep_listed(table, ids, table_path)
     photographs, files = find_photographs(table["image_id"], table_path.parent)
-    inspected = check_photographs(table, photographs, files, unusable)
-    left_out = {}
-    for image_id in table["image_id"]:
-        name = files.get(image_id, f"{image_id}.jpg")
-        if name in inspected.unusable:
-            left_out[image_id] = inspected.unusable[name]
+    sums, left_out = check_photographs(table, photographs, files, unusable)
     table = table[~table["image_id"].isin(left_out)]
     masks_folder, mask_sums = check_masks(table, masks, table_path.parent)
-    orders = {}
-    for source, rows in table.groupby("source"):
-        orders[source] = colour_order([photographs / files[name] for name in rows["image_id"]])
+    orders = colour_orders(table, photographs, files)
     return {
         "dataset": dataset,
         "kaggle_dataset": kaggle_dataset if dataset == "kaggle" else "",
@@ -94,14 +79,27 @@ def find_dataset(
         "sha256": hashlib.sha256(table_path.read_bytes()).hexdigest(),
         "rows": len(table),
         "images": len(files),
-        "bytes": sum((photographs / name).stat().st_size for name in inspected.checksums),
+        "bytes": sum((photographs / name).stat().st_size for name in sums),
         "checked_against_archive": bool(archives.checksums(photographs)),
         "unusable": left_out,
         "colour_order": orders[table["source"].mode()[0]]["order"],
         "colour_order_by_source": orders,
-        "checksums": {"photographs": inspected.checksums, "masks": mask_sums},
+        "checksums": {"photographs": sums, "masks": mask_sums},
         "licence": LICENCE_OF_SAMPLE if dataset == "sample" else LICENCES,
     }
+
+
+def find_folder(dataset: str, kaggle_dataset: str, split_seed: int) -> Path:
+    """The folder of a data set, which is made, fetched or unpacked if need be."""
+    if dataset == "kaggle":
+        return fetch(kaggle_dataset)
+    if dataset != "sample":
+        return archives.open_folder(dataset, "dataset")
+    folder = sample_folder(split_seed)
+    if not folder.exists():
+        with contextlib.suppress(FileExistsError):  # another process has just made it
+            make_sample(folder, seed=split_seed)
+    return folder
 
 
 def keep_listed(table: pd.DataFrame, ids: str, table_path: Path) -> pd.DataFrame:
@@ -155,12 +153,25 @@ def find_photographs(image_ids: Iterable[str], folder: Path) -> tuple[Path, dict
 
 def check_photographs(
     table: pd.DataFrame, photographs: Path, files: dict[str, str], unusable: float
-) -> reading.Inspected:
-    """Read every photograph of the table. Raises ValueError where too many cannot be used."""
-    names = [files.get(image_id, f"{image_id}.jpg") for image_id in table["image_id"]]
-    expected = archives.checksums(photographs)
-    inspected = reading.inspect([photographs / name for name in names], expected)
-    bad = list(inspected.unusable.values())
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Read every photograph of the table.
+
+    Returns:
+        The CRC-32 of those that can be used, by file name, and why the others cannot, by image id.
+
+    Raises:
+        ValueError: more cannot be used than `unusable` allows.
+    """
+    names = {}
+    for image_id in table["image_id"]:
+        names[image_id] = files.get(image_id, f"{image_id}.jpg")
+    paths = [photographs / name for name in names.values()]
+    inspected = reading.inspect(paths, archives.checksums(photographs))
+    left_out = {}
+    for image_id, name in names.items():
+        if name in inspected.unusable:
+            left_out[image_id] = inspected.unusable[name]
+    bad = list(left_out.values())
     if len(bad) > unusable * len(table) or len(bad) == len(table):
         raise ValueError(
             f"{len(bad)} of {len(table)} photographs cannot be used; `unusable` allows "
@@ -168,7 +179,7 @@ def check_photographs(
             "(what lies under data/raw/ comes again once its folder is deleted), list those to "
             "keep with `ids`, or raise `unusable`"
         )
-    return inspected
+    return inspected.checksums, left_out
 
 
 def mask_names_used(table: pd.DataFrame, folder: Path | None) -> list[str]:
@@ -233,6 +244,14 @@ def find_masks(masks: str, beside: Path) -> Path | None:
         place = archives.open_folder(masks, "masks")
     folders = {path.parent for path in place.rglob("[!.]*_segmentation.png")}
     return only(folders, f"a folder of masks (<image_id>_segmentation.png) in {masks}")
+
+
+def colour_orders(table: pd.DataFrame, photographs: Path, files: dict[str, str]) -> dict:
+    """`colour_order` of each source of a table; files: the name of each photograph's, by id."""
+    orders = {}
+    for source, rows in table.groupby("source"):
+        orders[source] = colour_order([photographs / files[name] for name in rows["image_id"]])
+    return orders
 
 
 def colour_order(paths: list[Path], *, photographs: int = 100) -> dict:
