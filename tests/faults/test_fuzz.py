@@ -1,10 +1,11 @@
 """Random damage to photographs and tables: each case ends in a ValueError of ours, or in pixels or
 a table.
 
-The cases run in a child process, each under a time limit: a crash or a hang is reported with the case's number, and
-`python tests/faults/test_fuzz.py SEED FIRST COUNT FOLDER` runs it alone. ATTENTION_FUZZ_SEED chooses another seed.
-What no reader can know is counted, too: changed bytes that still decode. A photograph that was unpacked is caught by
-the checksum in manifest.csv; of a folder used in place nobody knows what the bytes were.
+The cases run in a child process, each under a time limit: a crash or a hang is reported with the
+case's number, and `python tests/faults/test_fuzz.py SEED FIRST COUNT FOLDER` runs it alone.
+ATTENTION_FUZZ_SEED chooses another seed. What no reader can know is counted, too: changed bytes
+that still decode. A photograph that was unpacked is caught by the checksum in the archive's list;
+of a folder used in place nobody knows what the bytes were before 01 read them.
 """
 
 import faulthandler
@@ -205,10 +206,11 @@ def fuzz(first: int, count: int, folder: Path) -> Counter:
     ended = [rest for word, rest in lines if word == "ended"]
     assert len(begun) == len(ended) == count
     found = Counter(zip(begun, ended, strict=True))
+    photographs = found["photograph", "decoded"] + found["photograph", "refused"]
     print(
         f"\nseed {SEED}, cases {first} to {first + count - 1}, photographs {lines[0][1]}: "
         + ", ".join(f"{' '.join(key)} {number}" for key, number in sorted(found.items()))
-        + f"; caught by their checksum: {found['photograph', 'decoded'] + found['photograph', 'refused']}"
+        + f"; caught by their checksum: {photographs}"
     )
     return found
 

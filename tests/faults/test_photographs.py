@@ -159,7 +159,8 @@ import json, pathlib, re, sys
 from helpers.photographs import reading
 from helpers.pictures import explorer
 def memory():
-    return int(re.search(r"VmHWM:\\s+(\\d+)", pathlib.Path("/proc/self/status").read_text())[1]) / 1024
+    status = pathlib.Path("/proc/self/status").read_text()
+    return int(re.search(r"VmHWM:\\s+(\\d+)", status)[1]) / 1024  # MB
 paths, before, said = [pathlib.Path(name) for name in sys.argv[1:]], memory(), {}
 found = {pathlib.Path(name).stem: why for name, why in reading.inspect(paths, {}).unusable.items()}
 for path in paths:
@@ -313,7 +314,7 @@ BAD_MASKS = {
     "all black": (encoded(Image.fromarray(0 * MASK), "PNG"), "marks nothing: every pixel is 0"),
     "transparency alone": (
         encoded(Image.merge("LA", [Image.fromarray(0 * MASK), Image.fromarray(MASK)]), "PNG"),
-        "marks nothing: every pixel is 0",
+        "cannot be decoded: it is see-through in places",
     ),
     "animated": (animation("PNG"), "cannot be decoded: it is animated"),
     "too large": (
