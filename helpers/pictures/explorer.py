@@ -54,8 +54,7 @@ def own_photograph(path: Path) -> np.ndarray:
     try:
         content = reading.read_bytes(path)
         refuse_kind(path, reading.judge(path, content).mode)
-        pixels = reading.read_photograph(path)
-        refuse_see_through(path, content)
+        pixels = reading.decode(path, content, None)
         refuse_grey(path, pixels)
     except ValueError as error:
         raise ValueError(f"photograph: {error}") from error
@@ -68,16 +67,6 @@ def refuse_kind(path: Path, mode: str) -> None:
         raise ValueError(
             f"{path.name} has pixels of kind {mode}, which cannot be turned into the colours of "
             "the training photographs faithfully; export it as RGB with 8 bits a channel"
-        )
-
-
-def refuse_see_through(path: Path, content: bytes) -> None:
-    """Raises ValueError where a pixel in the bytes of a photograph is not opaque."""
-    stored = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
-    has_alpha = stored.ndim == 3 and stored.shape[2] == 4
-    if has_alpha and stored[..., 3].min() < np.iinfo(stored.dtype).max:
-        raise ValueError(
-            f"{path.name} is see-through in places, which no photograph is; save it as JPEG"
         )
 
 
