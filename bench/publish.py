@@ -1,9 +1,10 @@
-"""Put what was measured where it is read: README, the pages of data/, bench/ and site/.
+"""Put what was measured where it is read: README, the pages of data/, bench/ and site/, notebooks.
 
     python bench/publish.py              write the figures of data/results/ into the pages
     python bench/publish.py --check      say which pages hold other figures; exit 1 if any does
-    python bench/publish.py --measure [--dataset FOLDER_OR_ZIP --masks FOLDER_OR_ZIP --weights FILE]
-                                         run the programs first; on real photographs if named
+    python bench/publish.py --measure [--marking FILE]
+                                      [--dataset FOLDER_OR_ZIP --masks FOLDER_OR_ZIP --weights FILE]
+                                         run the programs first; on real ones where named
 
 A page names a block, and what stands in it is replaced:
 
@@ -23,21 +24,26 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import nbformat
 import record
 
 sys.path.insert(0, str(record.workspace.PROJECT / "site"))
 import stored  # noqa: E402
 
 PROJECT = record.workspace.PROJECT
-PAGES = ["README.md", "bench/README.md", "data/README.md", "site/*.md", "site/*/*.md"]
+PAGES = [
+    *("README.md", "bench/README.md", "data/README.md", "site/*.md", "site/*/*.md"),
+    *("notebooks/*.ipynb", "notebooks/*/*.ipynb"),
+]
 BLOCK = re.compile(
     r"(?P<start><!-- results: (?P<name>[\w-]+) -->\n).*?(?P<end><!-- /results -->)", re.DOTALL
 )
 NETWORKS = ["no attention", "softmax", "sigmoid, with masks"]
-# the commands whose results are published; DATASET, MASKS and WEIGHTS stand for the reader's
+# the commands whose results are published; words in capitals stand for the reader's files
 MEASURE = {
     "speed": [],
     "sample_teaches": [],
+    "full_table": ["MARKING"],
     "real_photographs": [
         *("--dataset", "DATASET", "--masks", "MASKS", "--seeds", "0", "1", "--networks", *NETWORKS),
         *("-p", "weights", "WEIGHTS", "-p", "epochs", "2", "-p", "learning_rate", "1e-4"),
@@ -224,6 +230,37 @@ def real_short(result: dict) -> str:
     return f"{about_real(result)}\n\n{markdown(lines)}"
 
 
+def full_leaks(result: dict) -> str:
+    """How many held-out photographs of the full table have a relative in training."""
+    theirs, val, test = result["figures"]["leaks"].values()
+    share = theirs["leak"] / theirs["photographs"]
+    return (
+        f"On the full table of {result['data']['photographs']:,} rows, of the tutorial's "
+        f"{theirs['photographs']:,} validation photographs {theirs['leak']:,} leak "
+        f"({share:.1%}), and {theirs['melanomas_leak']:,} of their {theirs['melanomas']:,} "
+        f"melanomas. Of ours, {val['leak']} of {val['photographs']:,} in validation and "
+        f"{test['leak']} of {test['photographs']:,} in test (`{result['command']}`)."
+    )
+
+
+def full_memory(result: dict) -> str:
+    """What remembering relatives is worth on the full table."""
+    auc = result["figures"]["leaks"]["tutorial"]["memory_auc"]
+    return (
+        f"On the full table, memory alone reaches an AUC of {short(auc)} on the tutorial's "
+        f"validation photographs (`{result['command']}`)."
+    )
+
+
+def full_baselines(result: dict) -> str:
+    """What source and metadata reach on the full table, under both splits."""
+    lines = [["split", "baseline", "AUC (95%)", "within source (95%)"]]
+    for split, rows in result["figures"]["baselines"].items():
+        for name, row in rows.items():
+            lines.append([split, name, span(row, "auc"), span(row, "within")])
+    return f"{markdown(lines)}\n\n`{result['command']}`"
+
+
 def speed(result: dict) -> str:
     """README's sentence."""
     figures = result["figures"]
@@ -249,6 +286,9 @@ def speed_projection(result: dict) -> str:
 BLOCKS = {
     "tutorial": (tutorial, ""),
     "sample-teaches": (sample_teaches, "sample_teaches"),
+    "full-table-leaks": (full_leaks, "full_table"),
+    "full-table-memory": (full_memory, "full_table"),
+    "full-table-baselines": (full_baselines, "full_table"),
     "real-short": (real_short, "real_photographs"),
     "real-scores": (real_scores, "real_photographs"),
     "real-maps": (real_maps, "real_photographs"),
@@ -290,12 +330,24 @@ def pages() -> list[Path]:
     return sorted(path for pattern in PAGES for path in PROJECT.glob(pattern))
 
 
+def filled_page(path: Path, folder: Path = record.RESULTS) -> str:
+    """The whole text of a page, or of a notebook's file, with its blocks as they are to be."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix != ".ipynb":
+        return filled(text, folder)
+    notebook = nbformat.reads(text, as_version=4)
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = filled(cell.source, folder)
+    return nbformat.writes(notebook) + "\n"
+
+
 def publish(*, check: bool) -> int:
     """Write the pages, or only say which lines differ; how many pages do."""
     differ = 0
     for path in pages():
         text = path.read_text(encoding="utf-8")
-        wanted = filled(text)
+        wanted = filled_page(path)
         if wanted == text:
             continue
         differ += 1
@@ -327,11 +379,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if it differs")
     parser.add_argument("--measure", action="store_true", help="run the programs first")
-    for name in ("--dataset", "--masks", "--weights"):
-        parser.add_argument(name, help="real photographs, with --measure")
+    for name in ("--marking", "--dataset", "--masks", "--weights"):
+        parser.add_argument(name, help="the real table and photographs, with --measure")
     options = parser.parse_args()
     if options.measure:
-        given = {"DATASET": options.dataset, "MASKS": options.masks, "WEIGHTS": options.weights}
+        given = {
+            "MARKING": options.marking,
+            "DATASET": options.dataset,
+            "MASKS": options.masks,
+            "WEIGHTS": options.weights,
+        }
         measure(given)
     differ = publish(check=options.check)
     return int(options.check and differ > 0)

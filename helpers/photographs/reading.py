@@ -7,6 +7,7 @@ thing that can be wrong.
 import io
 import os
 import stat
+import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -29,6 +30,8 @@ REDUCED = {
     4: cv2.IMREAD_REDUCED_COLOR_4,
     8: cv2.IMREAD_REDUCED_COLOR_8,
 }
+# what it warns of is refused below, in a sentence
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 CHUNK = 64  # files that one core reads at a time: a job for each would cost more than a small file
 
 

@@ -227,7 +227,8 @@ def make_split(
         SPLIT_COLUMNS; `path` and `mask` are names of files in the dataset's folders.
 
     Raises:
-        FileNotFoundError, ValueError: as `read_table` and `split_groups`.
+        FileNotFoundError, ValueError: as `read_table` and `split_groups`; and for masks that have
+            gone since 01 found them.
     """
     table = read_table(dataset, pairs=pairs, subsample=subsample, split_seed=split_seed)
     report_patients(table["patient_id"])
@@ -240,8 +241,20 @@ def make_split(
     split["mask"] = ""
     split["kept"] = balance(split, benign, split_seed)
     if dataset["masks_folder"]:
-        split["mask"] = mask_names(split["image_id"], Path(dataset["masks_folder"]))
+        folder = Path(dataset["masks_folder"])
+        gone = [name for name in known_masks(dataset) if not (folder / name).exists()]
+        if gone:
+            raise ValueError(
+                f"{len(gone)} masks that 01 found are no longer in {folder}, the first {gone[0]}: "
+                "put them back, or run 01_download.ipynb again"
+            )
+        split["mask"] = mask_names(split["image_id"], folder)
     return split[SPLIT_COLUMNS]
+
+
+def known_masks(dataset: dict) -> list[str]:
+    """The file names of the masks that 01 found, where it has looked."""
+    return list(dataset.get("checksums", {}).get("masks", {}))
 
 
 def report_patients(patients: pd.Series) -> None:

@@ -337,6 +337,8 @@ def test_a_mask_that_cannot_be_used_is_named_with_what_to_do(kind, folder):
     with pytest.raises(ValueError, match=f"1 of 40 masks .*{path.name}.*01_download.ipynb"):
         build_cache(found, split, image_size=28)
     if kind == "gone":
+        with pytest.raises(ValueError, match=f"1 masks .*{path.name}.*01_download.ipynb"):
+            make_split(found)
         found = sources.find_dataset(str(folder))
     else:
         with pytest.raises(ValueError, match=f"1 of 10 masks .*{path.name}.*{reason}"):

@@ -22,10 +22,10 @@ from pathlib import Path
 import nbformat
 
 from helpers import workspace
-from helpers.runs import command, parameters
+from helpers.runs import parameters, series
 
 SHOWN = (
-    workspace.PROJECT / "notebooks" / "images" / command.FIRST_FIGURE
+    workspace.PROJECT / "notebooks" / "images" / series.FIRST_FIGURE
 )  # the figure that README.md shows
 FOLDER = workspace.PROJECT / "notebooks"
 AFTER = [
@@ -101,7 +101,7 @@ def store(path: Path, folder: Path) -> bool:
     """
     folder = folder / path.parent.relative_to(FOLDER)
     folder.mkdir(exist_ok=True)
-    seconds = command.run_notebook(path, {}, folder)
+    seconds = series.run_notebook(path, {}, folder)
     notebook = clean(
         nbformat.read(folder / path.name, as_version=4), nbformat.read(path, as_version=4)
     )
@@ -138,11 +138,11 @@ def main() -> int:
         folder = workspace.run_folder("sample")
         try:
             code = max([int(not store(path, folder)) for path in notebooks], default=0)
-        except command.NotebookFailed as error:
+        except series.NotebookFailed as error:
             print(error, file=sys.stderr)
             return 1
         with workspace.replacing(SHOWN) as beside:
-            shutil.copyfile(folder / "figures" / command.FIRST_FIGURE, beside)
+            shutil.copyfile(folder / "figures" / series.FIRST_FIGURE, beside)
         return code
 
 

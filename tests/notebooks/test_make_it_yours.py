@@ -23,7 +23,7 @@ from helpers import workspace
 from helpers.model import AttnVGG, Output
 from helpers.photographs.cache import open_cache
 from helpers.photographs.split import read_split
-from helpers.runs import command
+from helpers.runs import command, series
 from helpers.scores import metrics
 from helpers.training import checkpoint
 from helpers.training.loop import predict, predict_held_out
@@ -65,7 +65,7 @@ def executed(made, fitted, tmp_path_factory):
             metrics.summarise(predictions, calibration=calibration, threshold=0.5, weights="none"),
         )
         before = (folder / "model.pt").read_bytes()
-        seconds = command.run_notebook(NOTEBOOK, {"run": "small"}, folder)
+        seconds = series.run_notebook(NOTEBOOK, {"run": "small"}, folder)
         print(f"\nmake_it_yours on 60 photographs: {seconds:.0f} s")
         cells = [
             cell

@@ -16,7 +16,8 @@ import torch
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
 from helpers.model import AttnVGG
-from helpers.runs import command, parameters
+from helpers.runs import parameters
+from helpers.runs.series import FIRST_FIGURE
 from tests.notebooks.conftest import series
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -46,7 +47,7 @@ def test_all_six_are_stored_and_named(place, left):
             for cell in cells
             if cell.cell_type == "code" and cell.source.strip()
         )
-    assert f"First figure to open: {left / 'figures' / command.FIRST_FIGURE}" in output
+    assert f"First figure to open: {left / 'figures' / FIRST_FIGURE}" in output
 
 
 def test_no_notebook_warns(left):

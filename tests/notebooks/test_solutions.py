@@ -6,7 +6,7 @@ import nbformat
 import pytest
 
 from helpers import workspace
-from helpers.runs import command
+from helpers.runs import series
 
 SOLUTIONS = sorted((workspace.PROJECT / "notebooks" / "solutions").glob("*.ipynb"))
 ORIGINALS = {
@@ -68,7 +68,7 @@ def test_every_notebook_is_solved():
 
 @pytest.mark.parametrize("path", SOLUTIONS, ids=lambda path: path.stem)
 def test_solutions_run_on_a_small_set(path, left):
-    command.run_notebook(path, {"run": "small"}, left / "solutions")
+    series.run_notebook(path, {"run": "small"}, left / "solutions")
     cells = nbformat.read(left / "solutions" / path.name, as_version=4).cells
     loud = [
         output.text
