@@ -47,6 +47,7 @@ MEASURE = {
     "real_photographs": [
         *("--dataset", "DATASET", "--masks", "MASKS", "--seeds", "0", "1", "--networks", *NETWORKS),
         *("-p", "weights", "WEIGHTS", "-p", "epochs", "2", "-p", "learning_rate", "1e-4"),
+        *("-p", "subsample", "1500"),
     ],
 }
 

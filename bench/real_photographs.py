@@ -47,7 +47,12 @@ MAPS = {"attention_pool3": "pool-3", "attention_pool4": "pool-4", "grad_cam": "G
 
 def prepare(dataset: dict, chosen: Parameters, *, masked: bool) -> tuple[pd.DataFrame, dict]:
     """Split and cache.json as notebook 02 makes them, of all photographs or those with a mask."""
-    split = make_split(dataset, benign=chosen.benign, split_seed=chosen.split_seed)
+    split = make_split(
+        dataset,
+        subsample=chosen.subsample,
+        benign=chosen.benign,
+        split_seed=chosen.split_seed,
+    )
     if masked:
         split = split[split["mask"] != ""].reset_index(drop=True)
     return split, build_cache(dataset, split, image_size=chosen.image_size)
