@@ -1,7 +1,6 @@
 """The table of parameters against the notebooks' cells, its refusals, and what the recipes make."""
 
 import dataclasses
-import doctest
 import json
 import math
 
@@ -11,7 +10,6 @@ import torch
 
 from helpers import workspace
 from helpers.runs.parameters import known_parameters
-from helpers.training import augment, loss, processes, settings
 from helpers.training.settings import (
     RECIPES,
     Parameters,
@@ -207,12 +205,6 @@ def test_which_parameters_are_paths():
     assert set(paths) == {"dataset", "ids", "pairs", "masks", "weights", "photograph"}
     assert path_or("masks").takes("kaggle:owner/name") and path_or("masks").takes("auto")
     assert not path_or("weights").takes("kaggle:owner/name")
-
-
-@pytest.mark.parametrize("module", [augment, loss, processes, settings])
-def test_the_examples_in_the_docstrings_run(module):
-    results = doctest.testmod(module)
-    assert results.attempted and not results.failed
 
 
 # recipes
