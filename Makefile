@@ -47,7 +47,7 @@ test: $(SETUP)  ## the parts lint, units, series, nbval and faults, and a summar
 
 lint: $(SETUP)  ## ruff: rules and format
 	$(PYTHON) -m ruff check .
-	$(PYTHON) -m ruff format --check helpers tests bench site
+	$(PYTHON) -m ruff format --check .
 
 units: $(SETUP)  ## what is tested in seconds: the package, its docstrings' examples, the Kaggle client on loopback
 	$(PYTHON) -m pytest

@@ -80,7 +80,9 @@ def test_colab_with_drive(machine, python):
     assert {"dataset.json", "split.csv"} <= left(
         found, "/content/drive/MyDrive/attention/runs/sample"
     )
-    assert any(path.startswith(f"/content/{NAME}/data/raw/sample-v1-42/") for path in found["files"])
+    assert any(
+        path.startswith(f"/content/{NAME}/data/raw/sample-v1-42/") for path in found["files"]
+    )
     assert not any("/runs/" in path for path in found["files"] if NAME in path)
 
 
@@ -120,7 +122,9 @@ def test_gradient(machine):
     )
     quiet_and_whole(found, "gradient")
     assert {"model.pt", "audit.json"} <= left(found, "/storage/attention/runs/sample")
-    assert any(path.startswith("/storage/attention/data/raw/sample-v1-42/") for path in found["files"])
+    assert any(
+        path.startswith("/storage/attention/data/raw/sample-v1-42/") for path in found["files"]
+    )
     assert not any("/runs/" in path for path in found["files"] if path.startswith("/notebooks"))
 
 
