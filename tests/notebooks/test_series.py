@@ -191,7 +191,7 @@ def test_a_notebook_without_its_input_says_which_one_makes_it(place):
     "arguments, words",
     [
         (["-p", "epoch", "3"], "did you mean 'epochs'"),
-        (["-p", "epochs", "many"], "expected int"),
+        (["-p", "epochs", "many"], "epochs is 'many', expected"),
         (["-p", "mask_weight_pool3", "0.1"], "sigmoid"),
         (["--only", "07"], "no notebook starts with '07'"),
         (["--dataset", "nowhere"], "there is nothing at"),
