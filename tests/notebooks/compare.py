@@ -36,7 +36,7 @@ def main(arguments: list[str]) -> int:
                 "no:cacheprovider",
                 "--nbval-lax",
                 "--nbval-cell-timeout",
-                "600",
+                "3600",
                 *notebooks,
                 *arguments,
             ]
