@@ -2,8 +2,8 @@
 bytes every time.
 
 What a machine puts in and a reader does not need is left out (times, widget state). Cells tagged
-`timing` keep what they show until their source changes, so that a second run on the same machine
-changes nothing.
+`timing` keep what they show as long as all other outputs stay the same, so that a second run on the
+same machine changes nothing.
 
     python -m tests.notebooks.store [NAME]...
 
@@ -37,20 +37,30 @@ KEPT = ("kernelspec", "language_info")
 
 
 def clean(executed: nbformat.NotebookNode, stored: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """The executed notebook without what differs between two equal runs; `stored` is the one that
-    it was made from.
+    """The executed notebook without what differs between two equal runs.
+
+    `stored` is the one that it was made from. Where nothing else has changed, cells tagged `timing`
+    keep what they showed; else theirs would be figures of another run than those beside them.
     """
     executed.metadata = {name: stored.metadata[name] for name in KEPT if name in stored.metadata}
     before = {cell.id: cell for cell in stored.cells}
+    timed = []
+    same = True
     for cell in executed.cells:
         tags = cell.metadata.get("tags")
         cell.metadata = {"tags": tags} if tags else {}
         if cell.cell_type != "code":
             continue
         old = before[cell.id]
-        if "timing" in (tags or ()) and old.outputs and old.source == cell.source:
-            cell.outputs = old.outputs
         cell.outputs = merge(cell.outputs)
+        if "timing" in (tags or ()):
+            timed.append(cell)
+            same &= cell.source == old.source and bool(old.outputs)
+        else:
+            same &= cell.outputs == old.outputs
+    if same:
+        for cell in timed:
+            cell.outputs = before[cell.id].outputs
     return executed
 
 

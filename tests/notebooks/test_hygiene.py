@@ -143,6 +143,22 @@ def test_checked_cells_have_an_output_to_compare(notebook, path):
         assert "timing" not in cell.metadata.tags, cell.id
 
 
+def test_times_are_of_the_same_run_as_the_figures_beside_them():
+    def run(seconds: str, auc: str) -> nbformat.NotebookNode:
+        cells = []
+        for source, text, tags in (("fit", seconds, ["timing"]), ("score", auc, [])):
+            cell = nbformat.v4.new_code_cell(source, id=source, metadata={"tags": tags})
+            cell.outputs = [nbformat.v4.new_output("stream", text=text)]
+            cells.append(cell)
+        return nbformat.v4.new_notebook(cells=cells)
+
+    def shown(executed: nbformat.NotebookNode, stored: nbformat.NotebookNode) -> list[str]:
+        return [cell.outputs[0].text for cell in store.clean(executed, stored).cells]
+
+    assert shown(run("8 s", ".88"), run("9 s", ".88")) == ["9 s", ".88"]
+    assert shown(run("8 s", ".87"), run("9 s", ".88")) == ["8 s", ".87"]
+
+
 def test_nbval_catches_an_altered_output(tmp_path):
     """One stored count is changed: the comparison must fail there, and nowhere else."""
     path = PROJECT / "notebooks" / "03_attention_model.ipynb"
