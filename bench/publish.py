@@ -22,15 +22,19 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import nbformat
 import record
 
+from helpers.runs import parameters
+
 sys.path.insert(0, str(record.workspace.PROJECT / "site"))
 import stored  # noqa: E402
 
 PROJECT = record.workspace.PROJECT
+DEEPER = PROJECT / "notebooks" / "deeper"
 PAGES = [
     *("README.md", "bench/README.md", "data/README.md", "site/*.md", "site/*/*.md"),
     *("notebooks/*.ipynb", "notebooks/*/*.ipynb"),
@@ -41,6 +45,7 @@ BLOCK = re.compile(
 NETWORKS = ["no attention", "softmax", "sigmoid, with masks"]
 # the commands whose results are published; words in capitals stand for the reader's files
 MEASURE = {
+    "running_times": [],
     "speed": [],
     "sample_teaches": [],
     "full_table": ["MARKING"],
@@ -283,6 +288,30 @@ def speed_projection(result: dict) -> str:
     return "\n".join(f"- {line}" for line in result["figures"]["projected"])
 
 
+def running_time(result: dict, notebook: str) -> str:
+    """The line of a notebook's first cell."""
+    figures = result["figures"][notebook]
+    machine = result["machine"]
+    bf16 = "with" if "avx512_bf16" in machine["instructions"] else "without"
+    where = machine["device"] if machine["device"] != "cpu" else f"{machine['cores']} cores"
+    return (
+        f"Time, with the sample: {duration(figures['seconds'])} on {where} of "
+        f"{machine['processor']} ({bf16} fast bf16), as `{result['command']}` measured."
+    )
+
+
+def duration(seconds: float) -> str:
+    """Seconds or minutes, to about one part in ten.
+
+    >>> duration(23.4), duration(101), duration(170)
+    ('25 seconds', '1.5 minutes', '3 minutes')
+    """
+    if seconds < 60:
+        return f"{max(5, 5 * round(seconds / 5))} seconds"
+    minutes = round(seconds / 30) / 2
+    return "1 minute" if minutes == 1 else f"{minutes:g} minutes"
+
+
 # name: what renders it, and the program whose results it renders ("": the stored notebooks)
 BLOCKS = {
     "tutorial": (tutorial, ""),
@@ -298,6 +327,9 @@ BLOCKS = {
     "speed-table": (speed_table, "speed"),
     "speed-projection": (speed_projection, "speed"),
 }
+for path in [*parameters.NOTEBOOKS, *sorted(DEEPER.glob("*.ipynb"))]:
+    name = path.relative_to(DEEPER.parent).with_suffix("").as_posix()
+    BLOCKS[f"time-{path.stem}"] = (partial(running_time, notebook=name), "running_times")
 
 
 def block(name: str, folder: Path) -> str:

@@ -85,7 +85,7 @@ def test_the_same_opening(notebook, path):
     if not solves(path):
         assert (
             "colab-badge.svg" in notebook.cells[0].source
-            and "Time: about" in notebook.cells[0].source
+            and f"<!-- results: time-{path.stem} -->" in notebook.cells[0].source
         )
 
 

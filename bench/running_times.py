@@ -1,0 +1,80 @@
+"""How long does each notebook take here? The series on the sample, then the deeper ones.
+
+    python bench/running_times.py [--only NAME]... [--out FOLDER]
+
+Executes them in order in a temporary folder, as `make tutorial` does, and measures the wall time
+and the processor time of each, all its processes together (Windows tells neither of children: 0).
+"""
+
+import argparse
+import os
+import tempfile
+from pathlib import Path
+
+import pandas as pd
+import record
+
+from helpers import workspace
+from helpers.photographs.sample import sample_folder
+from helpers.photographs.table import read_marking
+from helpers.runs import parameters, series
+from helpers.training.settings import Parameters
+
+NOTEBOOKS = workspace.PROJECT / "notebooks"
+
+
+def processor_seconds() -> float:
+    """Of the processes that this one started and that have ended, and of theirs."""
+    spent = os.times()
+    return spent.children_user + spent.children_system
+
+
+def measure(notebooks: list[Path], folder: Path) -> pd.DataFrame:
+    """A row a notebook: its name below notebooks/, seconds, processor_seconds."""
+    rows = []
+    for path in notebooks:
+        name = path.relative_to(NOTEBOOKS).with_suffix("").as_posix()
+        into = folder / path.parent.relative_to(NOTEBOOKS)
+        into.mkdir(parents=True, exist_ok=True)
+        before = processor_seconds()
+        seconds = series.run_notebook(path, {}, into)
+        row = {
+            "notebook": name,
+            "seconds": seconds,
+            "processor_seconds": processor_seconds() - before,
+        }
+        rows.append(row)
+        print(
+            f"{name:40s} {seconds:6.1f} s, {row['processor_seconds']:6.1f} s of processor",
+            flush=True,
+        )
+    return pd.DataFrame(rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", action="append", default=[], help="names that start so: 01, 04")
+    parser.add_argument("--out", type=Path, default=record.RESULTS, help="not data/results/")
+    options = parser.parse_args()
+    notebooks = [*parameters.NOTEBOOKS, *sorted((NOTEBOOKS / "deeper").glob("*.ipynb"))]
+    if options.only:
+        wanted = tuple(options.only)
+        notebooks = [path for path in notebooks if path.name.startswith(wanted)]
+    with tempfile.TemporaryDirectory() as place:
+        os.environ |= {"ATTENTION_DATA": f"{place}/data", "ATTENTION_RUNS": f"{place}/runs"}
+        table = measure(notebooks, workspace.run_folder("sample"))
+        sample = read_marking(sample_folder(Parameters().split_seed) / "marking.csv")
+    path = record.write(
+        "running_times",
+        table.set_index("notebook").to_dict("index"),
+        seeds=[Parameters().seed],
+        data=record.photographs_of("drawn sample", sample["image_id"], int(sample["target"].sum())),
+        weights="none",
+        device=workspace.choose_device("auto"),
+        folder=options.out,
+    )
+    print(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,11 @@
+"""bench/running_times.py: each notebook's seconds, and those of its kernel's processor."""
+
+
+def test_a_notebook_is_timed_with_what_its_kernel_spent(run_program):
+    result = run_program("running_times", "--only", "01")
+    (name,) = result["figures"]
+    assert name == "01_download"
+    figures = result["figures"][name]
+    assert 0 < figures["processor_seconds"] < 4 * figures["seconds"]
+    assert result["data"]["photographs"] == 1200
+    assert result["command"].startswith("python bench/running_times.py --only 01")
