@@ -7,6 +7,7 @@ import stat
 import unicodedata
 import zipfile
 import zlib
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
@@ -180,3 +181,15 @@ def checksums(folder: Path) -> dict[Path, int]:
     for name, crc in zip(table["member"], table["crc32"], strict=True):
         sums[place / name] = int(crc, 16)
     return sums
+
+
+def only(found: Iterable[Path], what: str) -> Path:
+    """The only member of `found`. Raises ValueError for none or several."""
+    found = sorted(found)
+    if len(found) != 1:
+        examples = " (" + ", ".join(map(str, found[:2])) + ")" if found else ""
+        raise ValueError(
+            f"expected {what}, found {len(found)}{examples}; name the folder or zip of one data "
+            "set, laid out as data/README.md describes"
+        )
+    return found[0]

@@ -17,7 +17,8 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from helpers import workspace
-from helpers.photographs.reading import CHUNK, read_mask, square
+from helpers.photographs.masks import read_mask
+from helpers.photographs.reading import CHUNK, square
 
 
 def cache_side(image_size: int) -> int:

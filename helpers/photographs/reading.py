@@ -9,6 +9,7 @@ import os
 import stat
 import warnings
 import zlib
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -90,25 +91,24 @@ def square(path: Path, side: int, *, swapped: bool, crc: int | None = None) -> n
     return pixels
 
 
-def read_mask(path: Path, side: int, *, crc: int | None = None) -> np.ndarray:
-    """A lesion mask squashed as its photograph was: uint8 [side, side], 0 to 255.
-
-    Its size need not be the photograph's; lesion is what is not black.
-
-    Raises:
-        ValueError: as `read_photograph`, and for a mask that is all black.
-    """
-    lesion = decode_lesion(path, read_bytes(path, crc)).astype(np.uint8) * 255
-    return cv2.resize(lesion, (side, side), interpolation=cv2.INTER_AREA)
+def decode_whole(path: Path, content: bytes) -> None:
+    """Raises ValueError unless all pixels of a photograph can be decoded."""
+    decode(path, content, 1)
 
 
-def inspect(paths: list[Path], expected: dict[Path, int], *, masks: bool = False) -> Inspected:
+def inspect(
+    paths: list[Path],
+    expected: dict[Path, int],
+    check: Callable[[Path, bytes], object] = decode_whole,
+    what: str = "checking",
+) -> Inspected:
     """Read and decode every one of these files, on all cores.
 
     Args:
         paths: files with different names.
         expected: CRC-32 by path, of those where it is known.
-        masks: whether they are masks, which must mark something.
+        check: is given the path and bytes of each, and raises ValueError for what cannot be used.
+        what: what they are called beside the progress bar.
     """
     checksums, unusable = {}, {}
 
@@ -116,16 +116,12 @@ def inspect(paths: list[Path], expected: dict[Path, int], *, masks: bool = False
         for path in paths[start : start + CHUNK]:
             try:
                 content = read_bytes(path, expected.get(path))
-                if masks:
-                    decode_lesion(path, content)
-                else:
-                    decode(path, content, 1)
+                check(path, content)
                 checksums[path.name] = f"{zlib.crc32(content):08x}"
             except ValueError as error:
                 unusable[path.name] = str(error)
             bar.update()
 
-    what = "checking masks" if masks else "checking"
     bar = tqdm(desc=what, total=len(paths), disable=workspace.headless())
     with bar, ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(look, range(0, len(paths), CHUNK)))
@@ -195,16 +191,6 @@ def decode(path: Path, content: bytes, at_least: int | None) -> np.ndarray:
             if min(header[:2]) >= factor * at_least:
                 times = factor
     return cv2.cvtColor(decode_opaque(path, content, header, REDUCED[times]), cv2.COLOR_BGR2RGB)
-
-
-def decode_lesion(path: Path, content: bytes) -> np.ndarray:
-    """Where the bytes of a mask are not black: bool [H, W], somewhere True. Raises ValueError."""
-    # at its own depth: of 16 bits, 8 would leave black what is below 256
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
-    lesion = decode_opaque(path, content, judge(path, content), flags).max(axis=2) > 0
-    if not lesion.any():
-        raise ValueError(f"{path} marks nothing: every pixel is 0")
-    return lesion
 
 
 def decode_opaque(path: Path, content: bytes, header: Header, flags: int) -> np.ndarray:

@@ -16,8 +16,8 @@ import pandas as pd
 from helpers import workspace
 from helpers.photographs import archives, reading
 from helpers.photographs.kaggle import KAGGLE_DATASET, fetch
+from helpers.photographs.masks import check_masks, mask_names_used
 from helpers.photographs.sample import make_sample, sample_folder
-from helpers.photographs.split import mask_names
 from helpers.photographs.table import read_csv, read_marking, tidy
 
 LICENCE_OF_SAMPLE = "made by helpers/photographs/sample.py: no photograph of a patient"
@@ -59,7 +59,7 @@ def find_dataset(
     """
     folder = find_folder(dataset, kaggle_dataset, split_seed)
     tables = [path for path in folder.rglob("marking.csv") if path.is_file()]
-    table_path = only(tables, f"a marking.csv in {folder}")
+    table_path = archives.only(tables, f"a marking.csv in {folder}")
     table = read_marking(table_path)
     if ids:
         table = keep_listed(table, ids, table_path)
@@ -145,7 +145,7 @@ def find_photographs(image_ids: Iterable[str], folder: Path) -> tuple[Path, dict
             files[image_id] = name
         if wanted & files.keys():
             found[Path(place)] = files
-    photographs = only(
+    photographs = archives.only(
         found, f"one folder in {folder} with the photographs of its rows, <image_id>.jpg"
     )
     return photographs, found[photographs]
@@ -180,70 +180,6 @@ def check_photographs(
             "keep with `ids`, or raise `unusable`"
         )
     return inspected.checksums, left_out
-
-
-def mask_names_used(table: pd.DataFrame, folder: Path | None) -> list[str]:
-    """The file names of the masks that the photographs of a table have, one for each that has."""
-    if folder is None:
-        return []
-    return [name for name in mask_names(table["image_id"], folder) if name]
-
-
-def check_masks(
-    table: pd.DataFrame, masks: str, beside: Path
-) -> tuple[Path | None, dict[str, str]]:
-    """Find the masks and read them all.
-
-    Returns:
-        Their folder (None without masks), and the CRC-32 of each that is used by its file name.
-
-    Raises:
-        ValueError: no photograph of the table has one, or some cannot be used.
-    """
-    folder = find_masks(masks, beside)
-    if folder is None:
-        return None, {}
-    names = sorted(set(mask_names_used(table, folder)))
-    if not names:
-        raise ValueError(
-            f"masks: no mask in {folder} has the image id of one of the {len(table)} photographs; "
-            "name other masks, or set `masks` to ''"
-        )
-    paths = [folder / name for name in names]
-    inspected = reading.inspect(paths, archives.checksums(folder), masks=True)
-    bad = list(inspected.unusable.values())
-    if bad:
-        raise ValueError(
-            f"{len(bad)} of {len(names)} masks in {folder} cannot be used, the first: {bad[0]}. "
-            "Replace or delete them (a photograph needs no mask) and run 01_download.ipynb again"
-        )
-    return folder, inspected.checksums
-
-
-def only(found: Iterable[Path], what: str) -> Path:
-    """The only member of `found`. Raises ValueError for none or several."""
-    found = sorted(found)
-    if len(found) != 1:
-        examples = " (" + ", ".join(map(str, found[:2])) + ")" if found else ""
-        raise ValueError(
-            f"expected {what}, found {len(found)}{examples}; name the folder or zip of one data "
-            "set, laid out as data/README.md describes"
-        )
-    return found[0]
-
-
-def find_masks(masks: str, beside: Path) -> Path | None:
-    """The folder of `<image_id>_segmentation.png` that the parameter `masks` names, or None."""
-    if masks == "":
-        return None
-    if masks == "auto":
-        return beside / "masks" if (beside / "masks").is_dir() else None
-    if masks.startswith("kaggle:"):
-        place = fetch(masks.removeprefix("kaggle:"))
-    else:
-        place = archives.open_folder(masks, "masks")
-    folders = {path.parent for path in place.rglob("[!.]*_segmentation.png")}
-    return only(folders, f"a folder of masks (<image_id>_segmentation.png) in {masks}")
 
 
 def colour_orders(table: pd.DataFrame, photographs: Path, files: dict[str, str]) -> dict:

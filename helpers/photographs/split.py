@@ -16,11 +16,10 @@ from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import StratifiedGroupKFold
 
 from helpers import workspace
-from helpers.photographs.table import NO_NUMBER, read_csv, read_marking, tidy
+from helpers.photographs.masks import known_masks, mask_names
+from helpers.photographs.table import NO_NUMBER, TWIN, read_csv, read_marking, tidy
 
 SPLIT_COLUMNS = ["image_id", "path", "mask", "target", "source", "group", "split", "kept"]
-TWIN = "_downsampled"  # ends the second id that ISIC gave to some photographs
-MASK = "_segmentation.png"  # ends the name of a mask's file
 NOBODY = [*NO_NUMBER, "unknown"]  # patients whose name may mean that there is none
 
 
@@ -252,11 +251,6 @@ def make_split(
     return split[SPLIT_COLUMNS]
 
 
-def known_masks(dataset: dict) -> list[str]:
-    """The file names of the masks that 01 found, where it has looked."""
-    return list(dataset.get("checksums", {}).get("masks", {}))
-
-
 def report_patients(patients: pd.Series) -> None:
     """Print which word for "not known" is taken as the name of a patient of several photographs.
 
@@ -279,32 +273,6 @@ def photograph_names(image_ids: pd.Series, dataset: dict) -> list[str]:
     files = dataset.get("checksums", {}).get("photographs", {})
     by_id = {tidy(Path(name).stem): name for name in files}
     return [by_id.get(image_id, f"{image_id}.jpg") for image_id in image_ids]
-
-
-def mask_names(image_ids: pd.Series, folder: Path) -> pd.Series:
-    """The name of the file in `folder` of each photograph's mask, or "".
-
-    `ISIC_x_downsampled` without one of its own has that of `ISIC_x`, the same photograph: ISIC
-    offers no other.
-
-    Raises:
-        ValueError: a photograph has two of its own, as names that differ in capitals.
-    """
-    by_id = {}
-    for name in sorted(path.name for path in folder.glob("*")):
-        if name.lower().endswith(MASK):
-            image_id = tidy(name[: -len(MASK)])
-            if image_id in by_id:
-                raise ValueError(
-                    f"{folder} holds the mask of {image_id} twice, as {by_id[image_id]} and {name}:"
-                    " keep one"
-                )
-            by_id[image_id] = name
-    names = []
-    for image_id in image_ids:
-        of_its_twin = by_id.get(image_id.removesuffix(TWIN), "")
-        names.append(by_id.get(image_id, of_its_twin))
-    return pd.Series(names, index=image_ids.index, dtype=str)
 
 
 def balance(table: pd.DataFrame, benign: int, seed: int) -> np.ndarray:

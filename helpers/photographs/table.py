@@ -25,6 +25,7 @@ COLUMNS = [
     "age_approx",
     "anatom_site_general_challenge",
 ]
+TWIN = "_downsampled"  # ends the second id that ISIC gave to some photographs
 RULES = {  # of cells that are not empty
     "image_id": (  # a file's name, too
         r"\w[\w-]{0,99}",

@@ -24,7 +24,7 @@ import pytest
 from PIL import Image
 
 from helpers import workspace
-from helpers.photographs import reading, sources
+from helpers.photographs import masks, reading, sources
 from helpers.photographs.cache import build_cache
 from helpers.photographs.split import make_split
 from helpers.pictures import explorer
@@ -354,7 +354,7 @@ def test_a_mask_that_cannot_be_used_is_named_with_what_to_do(kind, folder):
 )
 def test_a_mask_of_another_size_or_kind_is_the_same_mask(kind, tmp_path):
     """It is squashed to the square as its photograph is, and what is not black is lesion."""
-    plain = reading.read_mask(put(tmp_path, "plain.png", encoded(Image.fromarray(MASK), "PNG")), 48)
+    plain = masks.read_mask(put(tmp_path, "plain.png", encoded(Image.fromarray(MASK), "PNG")), 48)
     H, W = MASK.shape
     image = Image.fromarray(MASK)
     image = {
@@ -365,7 +365,7 @@ def test_a_mask_of_another_size_or_kind_is_the_same_mask(kind, tmp_path):
         "one bit": lambda: image.convert("1"),
         "a palette": lambda: image.convert("P"),
     }[kind]()
-    other = reading.read_mask(put(tmp_path, "other.png", encoded(image, "PNG")), 48)
+    other = masks.read_mask(put(tmp_path, "other.png", encoded(image, "PNG")), 48)
     assert np.abs(plain.astype(int) - other).max() <= 1 and 0 < plain.mean() < 255
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from helpers.photographs import reading
+from helpers.photographs import masks, reading
 
 
 def block_means(pixels: np.ndarray, side: int) -> np.ndarray:
@@ -155,12 +155,14 @@ def test_a_mask_of_ones_is_a_mask_and_one_of_zeros_is_none(tmp_path):
     lesion[:20, :30] = 1
     Image.fromarray(lesion).save(tmp_path / "ones.png")
     expected = block_means(cv2.resize(lesion, (60, 60)) * 255.0, 20)
-    assert np.abs(reading.read_mask(tmp_path / "ones.png", 20) - expected).max() <= 128
-    assert reading.read_mask(tmp_path / "ones.png", 20)[:10, :10].min() == 255
+    assert np.abs(masks.read_mask(tmp_path / "ones.png", 20) - expected).max() <= 128
+    assert masks.read_mask(tmp_path / "ones.png", 20)[:10, :10].min() == 255
     Image.fromarray(0 * lesion).save(tmp_path / "zeros.png")
     with pytest.raises(ValueError, match="zeros.png.*every pixel is 0"):
-        reading.read_mask(tmp_path / "zeros.png", 20)
-    found = reading.inspect([tmp_path / "ones.png", tmp_path / "zeros.png"], {}, masks=True)
+        masks.read_mask(tmp_path / "zeros.png", 20)
+    found = reading.inspect(
+        [tmp_path / "ones.png", tmp_path / "zeros.png"], {}, masks.decode_lesion
+    )
     assert list(found.checksums) == ["ones.png"] and list(found.unusable) == ["zeros.png"]
 
 
@@ -182,19 +184,19 @@ def test_what_is_see_through_is_refused_and_what_is_opaque_is_not(mode, tmp_path
     else:
         Image.merge("LA", (white, alpha)).convert(mode).save(file)
     with pytest.raises(ValueError, match="white.png.*see-through"):
-        reading.read_mask(file, 64)
+        masks.read_mask(file, 64)
     with pytest.raises(ValueError, match="white.png.*see-through"):
         reading.read_photograph(file)
-    assert list(reading.inspect([file], {}, masks=True).unusable) == ["white.png"]
+    assert list(reading.inspect([file], {}, masks.decode_lesion).unusable) == ["white.png"]
     alpha.convert("RGBA").save(file)  # opaque everywhere
-    assert (reading.read_mask(file, 64) == quarter_mask()).all()
+    assert (masks.read_mask(file, 64) == quarter_mask()).all()
 
 
 def test_a_mask_of_16_bits_keeps_its_low_values(tmp_path):
     lesion = np.where(quarter_mask() > 0, 65535, 0).astype(np.uint16)
     lesion[:16, :32] = 1
     Image.fromarray(lesion).save(tmp_path / "deep.png")
-    assert (reading.read_mask(tmp_path / "deep.png", 64) == quarter_mask()).all()
+    assert (masks.read_mask(tmp_path / "deep.png", 64) == quarter_mask()).all()
 
 
 @pytest.mark.parametrize("swapped", [False, True])

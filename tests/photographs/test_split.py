@@ -13,13 +13,13 @@ import pytest
 from sklearn.model_selection import train_test_split
 
 from helpers import workspace
+from helpers.photographs.masks import mask_names
 from helpers.photographs.split import (
     SPLIT_COLUMNS,
     balance,
     group_rows,
     main,
     make_split,
-    mask_names,
     read_split,
     report_patients,
     split_groups,
