@@ -15,6 +15,9 @@ os.environ.setdefault(
     "OMP_NUM_THREADS", "1"
 )  # before torch: small tensors gain nothing from more, and lose by sharing
 PROJECT = Path(__file__).resolve().parent.parent
+# seconds after which something hangs, however slow and busy the machine is: each wait is for an
+# event, which comes long before
+PATIENCE = 1800
 
 # who starts the tests in the background has them ignore Ctrl-C, and what they start inherits that
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -17,6 +17,7 @@ import pytest
 
 from helpers import workspace
 from helpers.photographs.kaggle import KAGGLE_DATASET
+from tests.conftest import PATIENCE
 from tests.loopback_kaggle import KEY, OAUTH, SECRETS, TOKEN, USER
 
 NAME = KAGGLE_DATASET
@@ -145,6 +146,8 @@ def notebook(folders, tmp_path, monkeypatch):
                 {"run": "real", "dataset": "kaggle"},
                 cwd=str(folder),
                 kernel_name="python3",
+                start_timeout=PATIENCE,
+                iopub_timeout=PATIENCE,
                 progress_bar=False,
             )
             error = None

@@ -29,6 +29,7 @@ from helpers.runs import parameters
 from helpers.training import batches, checkpoint
 from helpers.training.loop import predict_held_out
 from helpers.training.settings import check_here
+from tests.conftest import PATIENCE
 from tests.faults import limits
 
 CPU = torch.device("cpu")
@@ -49,7 +50,7 @@ def start(*arguments: str, **how) -> subprocess.Popen:
 
 def ended(*arguments: str, **how) -> SimpleNamespace:
     process = start(*arguments, **how)
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate(timeout=PATIENCE)
     return SimpleNamespace(code=process.returncode, out=out, err=err)
 
 
@@ -86,6 +87,8 @@ def test_a_notebook_runs_from_any_folder_of_the_project(place, folders, tmp_path
         workspace.PROJECT / "notebooks" / "01_download.ipynb",
         tmp_path / "01.ipynb",
         cwd=workspace.PROJECT / place,
+        start_timeout=PATIENCE,
+        iopub_timeout=PATIENCE,
         progress_bar=False,
         log_output=False,
     )
@@ -106,7 +109,7 @@ def test_two_series_at_once_in_one_folder_leave_what_one_leaves(folders):
         path.unlink()
     both = [start("--run", "shared", *small) for _ in range(2)]
     for process in both:
-        _, err = process.communicate(timeout=300)
+        _, err = process.communicate(timeout=PATIENCE)
         assert process.returncode == 0, err
     for name in ("dataset.json", "split.csv", "cache.json", *SAME):
         assert (folders.runs / "alone" / name).read_bytes() == (
@@ -129,7 +132,10 @@ def test_05_runs_while_the_kernel_of_04_is_alive(made, folders):
     values = {"run": "run", "image_size": 32, "epochs": 1, "device": "cpu"}
     notebook = papermill.parameterize.parameterize_notebook(notebook, values)
     client = NotebookClient(
-        notebook, resources={"metadata": {"path": str(workspace.PROJECT / "notebooks")}}
+        notebook,
+        resources={"metadata": {"path": str(workspace.PROJECT / "notebooks")}},
+        startup_timeout=PATIENCE,
+        iopub_timeout=PATIENCE,
     )
     with client.setup_kernel():
         for index, cell in enumerate(notebook.cells):
@@ -248,6 +254,8 @@ def test_papermill_alone_ends_with_the_sentence(notebook, values, words, folders
             tmp_path / "out.ipynb",
             values,
             cwd=workspace.PROJECT / "notebooks",
+            start_timeout=PATIENCE,
+            iopub_timeout=PATIENCE,
             progress_bar=False,
             log_output=False,
         )
@@ -359,10 +367,10 @@ def test_a_killed_series_leaves_no_kernel_and_goes_on_to_the_same_end(blow, code
     children = kernels(process)
     assert children
     process.send_signal(blow)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == code, err
     assert "Traceback" not in err and ("The same command goes on" in err) == (code == 130), err
-    _, alive = psutil.wait_procs(children, timeout=30)
+    _, alive = psutil.wait_procs(children, timeout=PATIENCE)
     assert not alive, "a kernel outlives its series"
     done = ended("--run", "killed", *long)
     assert done.code == 0, done.err

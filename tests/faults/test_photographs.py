@@ -28,6 +28,7 @@ from helpers.photographs import masks, reading, sources
 from helpers.photographs.cache import build_cache
 from helpers.photographs.split import make_split
 from helpers.pictures import explorer
+from tests.conftest import PATIENCE
 from tests.faults import limits
 
 NO_PHOTOGRAPH = "it is no photograph of a kind known here"
@@ -208,7 +209,7 @@ def test_what_is_no_file_is_neither_waited_for_nor_read_without_end(tmp_path):
         cwd=workspace.PROJECT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         preexec_fn=limits.no_overrides,
         check=False,
     )

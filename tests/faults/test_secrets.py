@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from helpers import workspace
+from tests.conftest import PATIENCE
 from tests.faults import limits
 from tests.faults.test_server import QUICK, cut, gone, of_length, says, stall
 from tests.kaggle_reader import NAME, SLUG, forks, notebook, reader, sign_in  # noqa: F401
@@ -133,7 +134,7 @@ def test_a_file_that_the_reader_may_not_read_is_named(kind, folders, tiny_zip, t
             cwd=workspace.PROJECT,
             preexec_fn=limits.no_overrides,
             capture_output=True,
-            timeout=60,
+            timeout=PATIENCE,
         )
         assert "DownloadDataset" not in server.names()
     place = path.name if kind == "kaggle.json" else f"~/.kaggle/{path.name}"

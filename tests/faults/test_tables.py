@@ -21,6 +21,7 @@ from helpers import workspace
 from helpers.photographs import sources
 from helpers.photographs.split import main, make_split, read_split, read_table
 from helpers.photographs.table import read_marking
+from tests.conftest import PATIENCE
 from tests.faults import limits
 
 LINES = ["patient_id,image_id,target,source"]
@@ -333,7 +334,7 @@ def test_a_table_that_may_not_be_read_is_named_by_the_command(folder):
         cwd=workspace.PROJECT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         preexec_fn=limits.no_overrides,
         check=False,
     )

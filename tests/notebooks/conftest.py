@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from helpers.photographs.sample import make_sample
+from tests.conftest import PATIENCE
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -20,7 +21,7 @@ def series(environment, *arguments, folder=PROJECT):
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=PATIENCE,
         env={**os.environ, "PYTHONPATH": str(PROJECT), **environment},
     )
 

@@ -14,6 +14,7 @@ import nbformat
 import pytest
 
 from helpers.runs import parameters
+from tests.conftest import PATIENCE
 from tests.notebooks import store
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -188,7 +189,7 @@ def test_nbval_catches_an_altered_output(tmp_path):
         cwd=PROJECT,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=PATIENCE,
         env={**os.environ, "ATTENTION_RUNS": str(tmp_path / "runs")},
     )
     assert done.returncode == 1, done.stdout[-2000:] + done.stderr[-2000:]

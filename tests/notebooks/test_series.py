@@ -18,6 +18,7 @@ from sklearn.metrics import brier_score_loss, roc_auc_score
 from helpers.model import AttnVGG
 from helpers.runs import parameters
 from helpers.runs.series import FIRST_FIGURE
+from tests.conftest import PATIENCE
 from tests.notebooks.conftest import series
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -165,6 +166,8 @@ def test_plain_papermill_and_the_same_seed_again(place, left, tmp_path):
         "papermill",
         "notebooks/04_train.ipynb",
         str(tmp_path / "out.ipynb"),
+        "--start-timeout",
+        str(PATIENCE),
     ]
     for name, value in values.items():
         command += ["-p", name, str(value)]
@@ -173,7 +176,7 @@ def test_plain_papermill_and_the_same_seed_again(place, left, tmp_path):
         cwd=PROJECT,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=PATIENCE,
         env={**os.environ, **environment, "ATTENTION_HEADLESS": "1"},
     )
     assert done.returncode == 0, done.stderr[-2000:]

@@ -22,7 +22,7 @@ from helpers.photographs import archives, reading, sample, sources
 from helpers.photographs.sample import make_sample
 from helpers.photographs.split import read_table
 from helpers.photographs.table import read_marking
-from tests.conftest import checksums, files, zip_of
+from tests.conftest import PATIENCE, checksums, files, zip_of
 
 MIB = 1 << 20  # Kaggle's client writes in pieces of so many bytes
 
@@ -164,7 +164,7 @@ def test_two_processes_that_start_from_nothing_make_one_sample(folders):
                 text=True,
             )
         )
-    ended = [process.communicate(timeout=120) for process in both]
+    ended = [process.communicate(timeout=PATIENCE) for process in both]
     assert [process.returncode for process in both] == [0, 0], ended
     assert all(output.endswith("60\n") for output, _ in ended)
     assert not left.exists()

@@ -23,6 +23,7 @@ from PIL import Image  # noqa: E402
 from helpers import workspace  # noqa: E402
 from helpers.pictures import style  # noqa: E402
 from helpers.pictures.maps import overlay  # noqa: E402
+from tests.conftest import PATIENCE
 
 PALETTE = [style.BLUE, style.VERMILION, style.ORANGE, style.GREEN, style.GREY]
 FAR = 15  # CIE Lab distance of any two colours; some 2 is the least that an eye can see
@@ -133,7 +134,14 @@ def test_a_kernel_stores_each_figure_once_with_twice_the_pixels(tmp_path):
     cells = [nbformat.v4.new_code_cell(source) for source in sources]
     notebook = nbformat.v4.new_notebook(cells=cells)
     place = {"metadata": {"path": str(workspace.PROJECT)}}
-    NotebookClient(notebook, timeout=120, kernel_name="python3", resources=place).execute()
+    client = NotebookClient(
+        notebook,
+        startup_timeout=PATIENCE,
+        iopub_timeout=PATIENCE,
+        kernel_name="python3",
+        resources=place,
+    )
+    client.execute()
     assert notebook.cells[0].outputs == []
     for name, cell in zip(list(CELLS)[1:], notebook.cells[1:], strict=True):
         (output,) = [output for output in cell.outputs if output.output_type != "stream"]

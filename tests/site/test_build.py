@@ -16,6 +16,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from helpers.training.settings import Parameters
+from tests.conftest import PATIENCE
 
 pytest.importorskip(
     "myst_nb", reason="needs Sphinx and myst-nb: pip install -r site/requirements.txt"
@@ -88,7 +89,7 @@ def build(tmp_path):
             ],
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=PATIENCE,
         )
         page = tmp_path / "html" / "index.html"
         return done.returncode, page.read_text() if page.exists() else "", done.stderr

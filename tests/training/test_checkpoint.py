@@ -15,6 +15,7 @@ from helpers.model import AttnVGG
 from helpers.training import checkpoint, loop
 from helpers.training.loop import fit, predict, predict_held_out
 from helpers.training.settings import Parameters, Settings
+from tests.conftest import PATIENCE
 
 CPU = torch.device("cpu")
 SMALL = Settings(image_size=32, epochs=3, batch_size=12, precision="fp32")
@@ -376,7 +377,7 @@ def test_a_batch_that_does_not_fit_says_what_to_set(made, tmp_path):
         cwd=workspace.PROJECT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
     )
     said = done.stdout.strip().splitlines()
     assert len(said) >= 1, done.stderr[-500:]
