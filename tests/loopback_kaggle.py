@@ -135,7 +135,7 @@ class Handler(BaseHTTPRequestHandler):
         elif kaggle.refusals or kaggle.status != 200:
             status = kaggle.refusals.pop(0) if kaggle.refusals else kaggle.status
             if status == STALL:
-                kaggle.closing.wait(20)
+                kaggle.closing.wait()
             else:
                 self.answer(status, {"code": status, "message": "refused"}, **kaggle.headers)
         else:

@@ -21,6 +21,7 @@ from papermill.parameterize import parameterize_notebook
 
 from helpers import workspace
 from helpers.runs.series import declared
+from tests.conftest import PATIENCE
 
 NOTEBOOKS = workspace.PROJECT / "notebooks"
 VALUES = {"subsample": 60, "benign": 0, "image_size": 32, "epochs": 1, "device": "cpu"}
@@ -57,7 +58,9 @@ def run_often(runs: int, folder: str) -> tuple[list[float], list[int]]:
     started = time.perf_counter()
     for run in range(1, runs + 1):
         for cell in code:
-            reply = client.execute_interactive(cell, output_hook=lambda message: None, timeout=120)
+            reply = client.execute_interactive(
+                cell, output_hook=lambda message: None, timeout=PATIENCE
+            )
             assert reply["content"]["status"] == "ok", reply["content"]
         memory.append(kernel.memory_info().rss / 1e6)
         files.append(kernel.num_fds())

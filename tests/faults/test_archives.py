@@ -10,7 +10,6 @@ import io
 import random
 import shutil
 import struct
-import time
 import zipfile
 from pathlib import Path
 
@@ -134,7 +133,7 @@ def test_names_that_a_table_takes_for_missing_are_names(folders, tmp_path):
 @pytest.mark.parametrize(
     "sizes", [(200_000_000,), (60_000_000, 60_000_000), (2**63 - 1,), (2**32 - 1,)]
 )
-def test_what_claims_to_grow_beyond_reason_is_refused_unread(sizes, tmp_path):
+def test_what_claims_to_grow_beyond_reason_is_refused_unread(sizes, tmp_path, monkeypatch):
     """The directory alone says so, in fields of 64 bits where it must; no byte is unpacked."""
     archive = tmp_path / "bomb.zip"
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as zipped:
@@ -142,12 +141,9 @@ def test_what_claims_to_grow_beyond_reason_is_refused_unread(sizes, tmp_path):
             zipped.writestr(f"{number}.jpg", bytes(1000))
         for one, size in zip(zipped.infolist(), sizes, strict=True):
             one.file_size = size
-    started = time.monotonic()
-    with pytest.raises(
-        ValueError, match=r"would become [\d,]+ MB, more than 100 times as much|Overlapped"
-    ):
+    monkeypatch.setattr(zipfile.ZipExtFile, "read", lambda *wanted: pytest.fail("it is read"))
+    with pytest.raises(ValueError, match="100 times|Overlapped"):
         archives.unpack(archive, tmp_path / "bomb")
-    assert time.monotonic() - started < 1
     assert [path.name for path in tmp_path.iterdir()] == ["bomb.zip"]
 
 
@@ -201,27 +197,16 @@ def test_a_zip_without_one_table_is_named(members, found, folders, tmp_path):
 
 @pytest.mark.parametrize("count", [1000, pytest.param(20_000, marks=pytest.mark.long)])
 def test_thousands_of_files_that_nobody_asked_for_do_no_harm(count, tiny_zip, folders, tmp_path):
-    """Empty ones, photographs of nobody, tables of other names; measured beside the same set
-    without them.
-    """
-    crowded, times = tmp_path / "crowded.zip", []
+    """Empty ones, photographs of nobody, tables of other names."""
+    crowded = tmp_path / "crowded.zip"
     shutil.copy(tiny_zip, crowded)
     with zipfile.ZipFile(crowded, "a") as zipped:
         for number in range(count):
             zipped.writestr(
                 f"extra/{number % 97}/{number}.{('txt', 'jpg', 'csv')[number % 3]}", b""
             )
-    for archive in (tiny_zip, crowded):
-        for _ in range(2):  # the first call unpacks, the second finds
-            started = time.monotonic()
-            found = sources.find_dataset(str(archive))
-            times.append(time.monotonic() - started)
-            assert (found["rows"], found["images"], found["masks"]) == (40, 40, 40) and found[
-                "checked_against_archive"
-            ]
-            assert len(read_table(found)) == 40
-    print(
-        f"{count} more files: unpacked in {times[2]:.2f} s, found in {times[3]:.2f} s "
-        f"(without them {times[0]:.2f} and {times[1]:.2f} s)"
-    )
-    assert times[2] < 10 + count / 500 and times[3] < 2 + count / 5000
+    for _ in range(2):  # the first call unpacks, the second finds
+        found = sources.find_dataset(str(crowded))
+        assert (found["rows"], found["images"], found["masks"]) == (40, 40, 40)
+        assert found["checked_against_archive"]
+        assert len(read_table(found)) == 40

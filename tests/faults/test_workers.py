@@ -20,6 +20,7 @@ import pytest
 
 from helpers import workspace
 from helpers.runs import workers
+from tests.conftest import PATIENCE
 from tests.runs.toys import write_notebook
 
 HERE = """
@@ -92,9 +93,9 @@ def start_command(notebooks: Path, *arguments: str) -> subprocess.Popen:
     )
 
 
-def wait_for(condition: Callable, seconds: float = 180):
-    """What the condition returns once it is true; a failure after so many seconds."""
-    end = time.monotonic() + seconds
+def wait_for(condition: Callable):
+    """What the condition returns once it is true."""
+    end = time.monotonic() + PATIENCE
     while not (value := condition()):
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.1)
@@ -130,10 +131,10 @@ def test_the_points_of_a_killed_process_are_run_by_others(start, folders):
     victim.kill()
     begun(process, folders, 2)
     (folders.runs / "wait").unlink()
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0 and "[3/3]" in out, err
     assert sorted(ended(folders)) == NAMES
-    _, alive = psutil.wait_procs(kernels, timeout=20)
+    _, alive = psutil.wait_procs(kernels, timeout=PATIENCE)
     assert not alive, "the kernel of a killed process ends too"
     assert pd.read_csv(folders.runs / "g" / "compare.csv")["run"].tolist() == NAMES
 
@@ -172,15 +173,15 @@ def test_a_stopped_command_leaves_no_process_and_goes_on(to, start, folders):
     else:
         blow = {"command": signal.SIGINT, "scheduler": signal.SIGTERM}.get(to, signal.SIGKILL)
         process.send_signal(blow)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == (-9 if to == "nobody asked" else 130), err
     assert "Traceback" not in err, err
-    _, alive = psutil.wait_procs(children, timeout=20)
+    _, alive = psutil.wait_procs(children, timeout=PATIENCE)
     assert not alive, [child.cmdline() for child in alive]
     assert not ended(folders)
     (folders.runs / "wait").unlink()
     again = start("--workers", "2")
-    out, err = again.communicate(timeout=120)
+    out, err = again.communicate(timeout=PATIENCE)
     assert again.returncode == 0 and ended(folders) == dict.fromkeys(NAMES, 1), err
 
 
@@ -232,9 +233,9 @@ def test_a_killed_worker_of_a_cluster_costs_its_point_only(cluster, start, folde
     cluster.workers[0].kill()
     cluster.workers[0].wait()
     (folders.runs / "wait").unlink()
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0 and "[3/3]" in out, err
-    _, alive = psutil.wait_procs(kernels, timeout=20)
+    _, alive = psutil.wait_procs(kernels, timeout=PATIENCE)
     assert not alive, "the kernel of a killed worker ends too"
     assert sorted(ended(folders)) == NAMES
     assert pd.read_csv(folders.runs / "g" / "compare.csv")["run"].tolist() == NAMES

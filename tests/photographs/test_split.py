@@ -4,7 +4,6 @@ import functools
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +25,7 @@ from helpers.photographs.split import (
     take_groups,
 )
 from helpers.photographs.table import read_marking
+from tests.conftest import PATIENCE
 
 # groups
 
@@ -279,11 +279,7 @@ def test_the_tutorials_split_of_the_full_table_leaks_as_published(real_data):
 def test_the_split_of_the_full_table(real_data):
     path = real_data / "marking-full.csv.gz"
     dataset = {"csv": str(path), "ids": "", "masks_folder": ""}
-    start = time.perf_counter()
     split = make_split(dataset, benign=6000, split_seed=42)
-    seconds = time.perf_counter() - start
-    print(f"\nmake_split of {len(split)} rows: {seconds:.1f} s")
-    assert seconds < 60
     assert len(split) == 60487 and crossing(split) == 0
     table = full_table(real_data).assign(split=split["split"])
     assert (table["image_id"] == split["image_id"]).all()
@@ -336,28 +332,27 @@ finally:
 
 
 def split_table(*arguments, folder):
-    """`python -m helpers.preprocess` as a reader types it; the seconds, the KiB it took at most."""
-    start = time.perf_counter()
+    """`python -m helpers.preprocess` as a reader types it; its output, the KiB it took at most."""
     done = subprocess.run(
         [sys.executable, "-c", MEASURED, *map(str, arguments)],
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
         env={**os.environ, "PYTHONPATH": str(workspace.PROJECT)},
     )
     *lines, last = done.stdout.splitlines()
-    return done, "\n".join(lines), time.perf_counter() - start, int(last.split()[1])
+    return done, "\n".join(lines), int(last.split()[1])
 
 
 def test_the_command_splits_the_full_table(real_data, tmp_path):
     pairs = real_data / "isic2020-duplicates.csv.gz"
-    done, output, seconds, memory = split_table(
+    done, output, memory = split_table(
         real_data / "marking-full.csv.gz", "--pairs", pairs, "--out", "split.csv", folder=tmp_path
     )
-    print(f"\n{output}\n{seconds:.1f} s, {memory / 1024:.0f} MiB at most")
+    print(f"\n{output}\n{memory / 1024:.0f} MiB at most")
     assert done.returncode == 0 and done.stderr == "", done.stderr
-    assert seconds < 60 and memory < 1024**2
+    assert memory < 1024**2
     assert os.listdir(tmp_path) == ["split.csv"]
     split = read_split(tmp_path / "split.csv")
     marking = pd.read_csv(real_data / "marking-full.csv.gz", dtype=str)

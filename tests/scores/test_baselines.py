@@ -1,7 +1,5 @@
 """Baselines that see no lesion, against rates counted by hand, known colours and the real table."""
 
-import time
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -157,13 +155,9 @@ def test_the_full_table_by_the_tutorials_sampling_and_by_ours(real_data):
 # with photographs
 
 
-def test_rows_and_columns_of_the_test_split_in_under_three_seconds(drawn):
+def test_rows_and_columns_of_the_test_split(drawn):
     dataset, split = drawn
-    start = time.perf_counter()
     scores = baselines(dataset, split)
-    seconds = time.perf_counter() - start
-    print(f"\n{len(split)} photographs: {seconds:.2f} s")
-    assert seconds < 3
     assert list(scores) == COLUMNS + NAMES
     test = split[split["split"] == "test"].reset_index(drop=True)
     pd.testing.assert_frame_equal(scores[COLUMNS], test[COLUMNS])
