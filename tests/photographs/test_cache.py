@@ -20,7 +20,7 @@ from helpers.photographs import reading
 from helpers.photographs.cache import build_cache, cache_side, open_cache
 from helpers.photographs.split import make_split
 from helpers.training.batches import Photographs
-from tests.conftest import checksums, zip_of
+from tests.conftest import PATIENCE, checksums, zip_of
 
 
 def block_means(pixels: np.ndarray, side: int) -> np.ndarray:
@@ -152,30 +152,40 @@ def test_a_stopped_build_leaves_nothing_and_starts_again(error, photographs, mon
         assert np.array_equal(np.load(cache["file"])[row], direct)
 
 
-SLOW = """
-import json, sys, time
+WATCHED = """
+import itertools, json, sys
 from helpers.photographs import cache
 from helpers.photographs.split import make_split
 real = cache.square
-def slow(*arguments, **options):
-    time.sleep(0.1)
+calls = itertools.count(1)
+def watched(*arguments, **options):
+    if next(calls) > 5:
+        sys.stdin.read()  # until the test closes it
     # with its end in it: threads that print at once would part a line from its end
     print("decoded\\n", end="", flush=True)
     return real(*arguments, **options)
 cache.CHUNK = 2
-cache.square = slow
+cache.square = watched
 dataset = json.load(open(sys.argv[1]))
 cache.build_cache(dataset, make_split(dataset), image_size=28)
 """
 
 
+def start_watched(tmp_path: Path) -> subprocess.Popen:
+    """A build of the cache that waits for the end of its stdin after five photographs."""
+    return subprocess.Popen(
+        [sys.executable, "-c", WATCHED, str(tmp_path / "dataset.json")],
+        cwd=workspace.PROJECT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
 def test_a_killed_build_leaves_no_cache_and_the_next_is_whole(photographs, tmp_path):
     """kill -9 in the middle: what is on the disk has another name, and goes with the next build."""
     (tmp_path / "dataset.json").write_text(json.dumps(photographs))
-    command = [sys.executable, "-c", SLOW, str(tmp_path / "dataset.json")]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, cwd=workspace.PROJECT, text=True
-    ) as process:
+    with start_watched(tmp_path) as process:
         for _ in range(5):
             assert process.stdout.readline() == "decoded\n"
         process.kill()
@@ -224,15 +234,14 @@ def test_a_disk_without_room_is_named_before_anything_is_written(photographs, mo
 def test_two_processes_build_one_cache(photographs, tmp_path):
     """The second waits and decodes nothing: both end well, and the file is whole."""
     (tmp_path / "dataset.json").write_text(json.dumps(photographs))
-    command = [sys.executable, "-c", SLOW, str(tmp_path / "dataset.json")]
-    both = []
-    for _ in range(2):
-        both.append(
-            subprocess.Popen(command, cwd=workspace.PROJECT, stdout=subprocess.PIPE, text=True)
-        )
-    printed = [process.communicate(timeout=60)[0] for process in both]
-    assert [process.returncode for process in both] == [0, 0]
-    assert sum(text.count("decoded\n") for text in printed) == 40, "each once"
+    first = start_watched(tmp_path)
+    assert first.stdout.readline() == "decoded\n"
+    second = start_watched(tmp_path)
+    while "another process is writing" not in (line := second.stdout.readline()):
+        assert line and "decoded" not in line, line
+    printed = [process.communicate("", timeout=PATIENCE)[0] for process in (first, second)]
+    assert [process.returncode for process in (first, second)] == [0, 0]
+    assert [text.count("decoded\n") for text in printed] == [39, 0]
     [file] = (workspace.data_folder() / "cache").glob("*[0-9a-f].npy")
     assert open_cache(str(file)).any(axis=(1, 2, 3)).all()
 
