@@ -2,13 +2,14 @@
 
     python -m tests.faults.load
 
-Prints time, peak memory and open files of each notebook's processes, and ends with 1 where one is
-beyond its bound. The photographs are 300 drawn ones of 24 pixels under 60,487 names, so that the
-rows count, not the pixels. Needs the whole table in ATTENTION_TEST_DATA or ../shared/data; without
-it, it says so and ends with 0.
+Prints time, peak memory and open files of each notebook's processes, and ends with 1 where memory
+or files are beyond their bound; the time is of this machine and has none. The photographs are 300
+drawn ones of 24 pixels under 60,487 names, so that the rows count, not the pixels. Needs the whole
+table in ATTENTION_TEST_DATA or ../shared/data; without it, it says so and ends with 0.
 """
 
 import gzip
+import math
 import os
 import subprocess
 import sys
@@ -34,8 +35,8 @@ class Taken(NamedTuple):
     open_files: int
 
 
-# too much, on two cores; 15 s, 1.6 GB, 96 and 18 s, 1.8 GB, 103 were measured
-BOUNDS = {"01": Taken(60, 2.5, 250), "02": Taken(80, 3.0, 250)}
+# too much; on two cores 15 s, 1.6 GB, 96 and 18 s, 1.8 GB, 103 were measured
+BOUNDS = {"01": Taken(math.inf, 2.5, 250), "02": Taken(math.inf, 3.0, 250)}
 
 
 def write_folder(folder: Path, table: Path) -> int:

@@ -1,8 +1,8 @@
 """Random damage to photographs and tables: each case ends in a ValueError of ours, or in pixels or
 a table.
 
-The cases run in a child process, each under a time limit: a crash or a hang is reported with the
-case's number, and `python tests/faults/test_fuzz.py SEED FIRST COUNT FOLDER` runs it alone.
+The cases run in a child process that watches each: a crash or a hang is reported with the case's
+number, and `python tests/faults/test_fuzz.py SEED FIRST COUNT FOLDER` runs it alone.
 ATTENTION_FUZZ_SEED chooses another seed. What no reader can know is counted, too: changed bytes
 that still decode. A photograph that was unpacked is caught by the checksum in the archive's list;
 of a folder used in place nobody knows what the bytes were before 01 read them.
@@ -24,7 +24,7 @@ import pytest
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 SEED = int(os.environ.get("ATTENTION_FUZZ_SEED") or 20)
-LIMIT = 20  # seconds for a case
+LIMIT = 600  # seconds after which a case hangs, however slow the machine; most take a hundredth
 KINDS = ("flip", "cut", "insert", "delete", "duplicate", "zero", "header", "two of them")
 
 
@@ -195,7 +195,6 @@ def fuzz(first: int, count: int, folder: Path) -> Counter:
         [sys.executable, __file__, *map(str, (SEED, first, count, folder))],
         capture_output=True,
         text=True,
-        timeout=30 + count / 10,
         check=False,
     )
     lines = [line.split(maxsplit=1) for line in done.stdout.splitlines()]

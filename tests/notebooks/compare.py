@@ -18,8 +18,16 @@ import pytest
 
 from helpers import workspace
 from helpers.runs import parameters
+from tests.conftest import PATIENCE
 
 QUICK = workspace.PROJECT / "notebooks" / "deeper" / "leaks_and_shortcuts.ipynb"
+
+
+class Patient:
+    """A plugin of pytest: nbval waits long for what a cell showed, which its options do not say."""
+
+    def pytest_itemcollected(self, item: pytest.Item) -> None:
+        item.output_timeout = PATIENCE
 
 
 def main(arguments: list[str]) -> int:
@@ -36,10 +44,13 @@ def main(arguments: list[str]) -> int:
                 "no:cacheprovider",
                 "--nbval-lax",
                 "--nbval-cell-timeout",
-                "3600",
+                str(2 * PATIENCE),
+                "--nbval-kernel-startup-timeout",
+                str(PATIENCE),
                 *notebooks,
                 *arguments,
-            ]
+            ],
+            plugins=[Patient()],
         )
 
 

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import PATIENCE
+
+LONG = PATIENCE / 3  # seconds that no page takes, however slow the machine
 BUILT = Path(__file__).resolve().parents[2] / "site" / "_build" / "html"
 FLAGS = [
     "--headless=new",
@@ -41,12 +44,12 @@ class Browser:
             {"width": pixels, "height": height, "deviceScaleFactor": 1, "mobile": pixels < 600},
         )
 
-    def until(self, condition, seconds: float = 20):
+    def until(self, condition):
         """Wait until `condition()` is true, and return it; a failure names the page."""
         from selenium.webdriver.support.ui import WebDriverWait
 
-        return WebDriverWait(self.driver, seconds, poll_frequency=0.1).until(
-            lambda _: condition(), f"not within {seconds} s at {self.driver.current_url}"
+        return WebDriverWait(self.driver, LONG, poll_frequency=0.1).until(
+            lambda _: condition(), f"not within {LONG} s at {self.driver.current_url}"
         )
 
     def complaints(self) -> list[str]:
@@ -84,7 +87,8 @@ def browser(tmp_path_factory):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(programs[1]))
-    driver.set_page_load_timeout(60)
+    driver.set_page_load_timeout(LONG)
+    driver.set_script_timeout(LONG)
     yield Browser(driver)
     driver.quit()
 

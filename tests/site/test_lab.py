@@ -21,6 +21,7 @@ import nbformat
 import pytest
 
 from helpers.photographs.sample import make_sample
+from tests.conftest import PATIENCE
 
 PROJECT = Path(__file__).resolve().parents[2]
 TOKEN = "read-and-run"  # noqa: S105  of a server on loopback that lives as long as this file's tests
@@ -96,7 +97,7 @@ def place(browser, tmp_path_factory) -> tuple[Path, dict[str, str]]:
             env=environment,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=PATIENCE,
         )
         assert done.returncode == 0, done.stdout + done.stderr
     print(f"\na small run: {time.monotonic() - started:.0f} s")
@@ -131,16 +132,16 @@ def lab(place):
             command, env=environment, cwd=folder, stdout=log, stderr=subprocess.STDOUT
         )
     address = f"http://127.0.0.1:{port}"
-    for _ in range(300):
+    while server.poll() is None:
         try:
-            urllib.request.urlopen(f"{address}/api/status?token={TOKEN}", timeout=5)  # noqa: S310  loopback
+            urllib.request.urlopen(f"{address}/api/status?token={TOKEN}", timeout=PATIENCE)  # noqa: S310  loopback
             break
         except urllib.error.URLError:
-            assert server.poll() is None, (folder / "lab.log").read_text()
             time.sleep(0.2)  # nothing tells when a port opens
+    assert server.poll() is None, (folder / "lab.log").read_text()
     yield address
     server.terminate()
-    server.wait(timeout=30)
+    server.wait(timeout=PATIENCE)
 
 
 def idle(browser) -> bool:
@@ -160,7 +161,7 @@ def run_all(browser, address: str, name: str) -> float:
         "return [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')]"
         ".map((prompt) => prompt.textContent)"
     )
-    browser.until(lambda: browser.script(prompts) and idle(browser), 90)
+    browser.until(lambda: browser.script(prompts) and idle(browser))
     assert set(browser.script(prompts)) == {"[ ]:"}, "nothing has run yet"
     started = time.monotonic()
     menu = next(
@@ -171,10 +172,8 @@ def run_all(browser, address: str, name: str) -> float:
     assert "Run All Cells" in entry.text
     entry.click()
     browser.until(lambda: "[*]:" in browser.script(prompts))
-    browser.until(
-        lambda: not {"[*]:", "[ ]:"} & set(browser.script(prompts)) or errors(browser), 300
-    )
-    browser.until(lambda: idle(browser), 30)
+    browser.until(lambda: not {"[*]:", "[ ]:"} & set(browser.script(prompts)) or errors(browser))
+    browser.until(lambda: idle(browser))
     return time.monotonic() - started
 
 
