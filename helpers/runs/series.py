@@ -15,6 +15,9 @@ from papermill.exceptions import PapermillExecutionError
 from helpers import workspace
 
 FIRST_FIGURE = "attention_malignant.png"
+# seconds that a kernel has to start, and the last outputs of a cell to arrive: slow is no error, and
+# a kernel that dies is noticed at once. A cell itself has no limit
+PATIENCE = 600
 
 
 class NotebookFailed(Exception):
@@ -57,6 +60,8 @@ def run_notebook(notebook: Path, values: dict, folder: Path) -> float:
                 # a kernel on this machine need not warn of its transport
                 extra_arguments=["--log-level=50"],
                 progress_bar=progress_bar,
+                start_timeout=PATIENCE,
+                iopub_timeout=PATIENCE,
             )
     except PapermillExecutionError as error:
         reason = " ".join(f"{error.ename}: {error.evalue}".split())
