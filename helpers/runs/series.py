@@ -15,8 +15,8 @@ from papermill.exceptions import PapermillExecutionError
 from helpers import workspace
 
 FIRST_FIGURE = "attention_malignant.png"
-# seconds that a kernel has to start, and the last outputs of a cell to arrive: slow is no error, and
-# a kernel that dies is noticed at once. A cell itself has no limit
+# seconds that a kernel has to start, and the last outputs of a cell to arrive: to be slow is no
+# error, and a kernel that dies is noticed at once. A cell itself has no limit
 PATIENCE = 600
 
 

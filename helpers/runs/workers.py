@@ -177,7 +177,7 @@ def connect(scheduler: str) -> Iterator:
     """
     distributed = dask()
     try:
-        client = distributed.Client(scheduler, timeout=10)
+        client = distributed.Client(scheduler)  # waits for as long as Dask's settings say
     except (OSError, ValueError) as error:
         raise ConnectionError(f"no Dask scheduler answers at {scheduler}: {error}") from error
     with client:
