@@ -294,25 +294,23 @@ def test_a_stopped_training_goes_on_and_ends_the_same(blow, code, words, made, f
 def test_kill_9_at_random_moments_and_equal_predictions(kills, made, folders):
     for run in ("whole", "killed"):
         made.prepare(run)
-    started = time.monotonic()
-    assert ended("whole", kills + 2).code == 0
-    seconds, seed = time.monotonic() - started, int.from_bytes(os.urandom(4))
-    chance, dealt, resumed = random.Random(seed), 0, 0
-    while dealt < kills:
-        process = start("killed", kills + 2)
-        try:
-            out, err = process.communicate(timeout=chance.uniform(0.3, 0.7) * seconds)
-            break  # it was faster than the blow
-        except subprocess.TimeoutExpired:
-            process.kill()
-            out, _ = process.communicate()
-            dealt, resumed = dealt + 1, resumed + ("goes on" in out)
-    done = ended("killed", kills + 2)
+    epochs = 2 * kills + 2
+    assert ended("whole", epochs).code == 0
+    timing = json.loads((folders.runs / "whole" / "timing.json").read_text())
+    seed = int.from_bytes(os.urandom(4))
+    chance = random.Random(seed)
+    codes = []
+    for _ in range(kills):
+        process = start("killed", epochs)
+        wait_for_line(process, "epoch")
+        time.sleep(chance.uniform(0, 1.5) * timing["seconds"] / epochs)  # while it saves, or trains
+        process.kill()
+        process.communicate()
+        codes.append(process.returncode)
+    done = ended("killed", epochs)
     assert done.code == 0
-    print(
-        f"\n{dealt} kill -9 (seed {seed}), {resumed} starts in between went on from an epoch kept"
-    )
-    assert dealt >= 2 or kills < 2
+    print(f"\nseed {seed}: {codes}")
+    assert -signal.SIGKILL in codes
     for name in SAME:
         assert (folders.runs / "whole" / name).read_bytes() == (
             folders.runs / "killed" / name
