@@ -83,6 +83,12 @@ def defined(path: Path) -> set[str]:
     return names
 
 
+def names_in(*trees: ast.AST) -> set[str]:
+    """The variables in pieces of code."""
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    return {node.id for node in nodes if isinstance(node, ast.Name)}
+
+
 def all_code() -> dict[str, str]:
     """Python text by file: package, tests, programs, and the cells of the notebooks."""
     texts = {}
@@ -177,6 +183,29 @@ def test_each_file_says_why_it_exists():
         *(PROJECT / "notebooks" / "params").iterdir(),
     ]:
         assert path.read_text(encoding="utf-8").startswith("# "), path
+
+
+def test_no_test_asks_how_fast_a_machine_is():
+    """Limits are PATIENCE of tests/conftest.py; what a clock says is asserted nowhere."""
+    clocks = {"time", "monotonic", "perf_counter", "process_time", "thread_time"}
+
+    def timed(tree: ast.AST, names: set[str]) -> bool:
+        attributes = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+        return bool(attributes & clocks or names_in(tree) & names)
+
+    for path in (PROJECT / "tests").rglob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        seconds = set()
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Assign) and timed(node.value, set()):
+                seconds |= names_in(*node.targets)
+        for node in ast.walk(tree):
+            where = f"{path.relative_to(PROJECT)}:{getattr(node, 'lineno', '')}"
+            if isinstance(node, ast.keyword) and (node.arg or "").endswith("timeout"):
+                limit = getattr(node.value, "value", None)
+                assert not isinstance(limit, int | float) or limit <= 0, where
+            if isinstance(node, ast.Assert):
+                assert not timed(node.test, seconds), where
 
 
 def test_the_readme_names_what_there_is():

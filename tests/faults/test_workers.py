@@ -95,11 +95,11 @@ def start_command(notebooks: Path, *arguments: str) -> subprocess.Popen:
 
 def wait_for(condition: Callable):
     """What the condition returns once it is true."""
-    end = time.monotonic() + PATIENCE
-    while not (value := condition()):
-        assert time.monotonic() < end, "waited in vain"
+    for _ in range(10 * PATIENCE):
+        if value := condition():
+            return value
         time.sleep(0.1)
-    return value
+    raise AssertionError("waited in vain")
 
 
 def begun(process: subprocess.Popen, folders, count: int) -> dict[str, int]:
