@@ -1,6 +1,7 @@
 """The house: dependencies, environment.yml, layout, and the direction of the imports."""
 
 import ast
+import functools
 import re
 import sys
 from graphlib import TopologicalSorter
@@ -71,6 +72,7 @@ def imported(text: str) -> set[tuple[str, str]]:
     return found
 
 
+@functools.cache
 def defined(path: Path) -> set[str]:
     """Names that a module makes itself, and does not import."""
     names = set()
@@ -194,18 +196,18 @@ def test_no_test_asks_how_fast_a_machine_is():
         return bool(attributes & clocks or names_in(tree) & names)
 
     for path in (PROJECT / "tests").rglob("*.py"):
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        seconds = set()
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Assign) and timed(node.value, set()):
-                seconds |= names_in(*node.targets)
-        for node in ast.walk(tree):
-            where = f"{path.relative_to(PROJECT)}:{getattr(node, 'lineno', '')}"
+        nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+        for node in nodes:
             if isinstance(node, ast.keyword) and (node.arg or "").endswith("timeout"):
                 limit = getattr(node.value, "value", None)
-                assert not isinstance(limit, int | float) or limit <= 0, where
+                assert not isinstance(limit, int | float) or limit <= 0, f"{path}:{node.lineno}"
+        seconds = set()
+        for node in nodes:
+            if isinstance(node, ast.Assign) and timed(node.value, set()):
+                seconds |= names_in(*node.targets)
+        for node in nodes:
             if isinstance(node, ast.Assert):
-                assert not timed(node.test, seconds), where
+                assert not timed(node.test, seconds), f"{path}:{node.lineno}"
 
 
 def test_the_readme_names_what_there_is():
