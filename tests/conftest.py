@@ -114,6 +114,7 @@ def photographs(folders, tmp_path) -> dict:
     images.mkdir()
     masks.mkdir()
     lines = []
+    names = {}
     for number in range(40):
         H, W = ((64, 64), (64, 96), (128, 64))[
             number % 3
@@ -123,11 +124,13 @@ def photographs(folders, tmp_path) -> dict:
             images / f"X_{number}.jpg", quality=95, subsampling=0
         )
         if number % 4 == 0:
-            mask = (rng.random((H, W)) < 0.5).astype(np.uint8)
-            mask[: H // 2, : W // 3] = 1
+            mask = np.zeros((H, W), np.uint8)
+            mask[H // 8 : H // 2, : W // 3] = rng.random((H // 2 - H // 8, W // 3)) < 0.9
+            mask[H // 4 : H // 2, : W // 3] = 1
             Image.fromarray(mask * (255 if number % 8 else 1)).save(
                 masks / f"X_{number}_segmentation.png"
             )
+            names[f"X_{number}"] = f"X_{number}_segmentation.png"
         lines.append(f"P_{number // 2},X_{number},{number // 2 % 2},{'S' if number < 20 else 'T'}")
     csv = tmp_path / "marking.csv"
     csv.write_text("patient_id,image_id,target,source\n" + "\n".join(lines) + "\n")
@@ -136,7 +139,9 @@ def photographs(folders, tmp_path) -> dict:
         "ids": "",
         "folder": str(images),
         "masks_folder": str(masks),
-        "sha256": "0" * 64,
+        "mask_names": names,
+        "masks_say": {"threshold": 0.5, "thresholds": {}, "inverted": False, "turned": {}},
+        "sha256": "",  # a table that tests may change
         "bytes": sum(path.stat().st_size for path in images.iterdir()),
         "colour_order_by_source": {"S": {"order": "bgr"}, "T": {"order": "rgb"}},
         "checksums": checksums(images, masks),
@@ -162,6 +167,7 @@ def made(tmp_path_factory) -> SimpleNamespace:
     make_sample(folder / "raw", count=60, side=64)
     images = folder / "raw" / "512x512-dataset-melanoma" / "512x512-dataset-melanoma"
     masks = folder / "raw" / "masks"
+    ending = "_segmentation.png"
     dataset = {
         "dataset": "sample",
         "csv": str(folder / "raw" / "marking.csv"),
@@ -170,6 +176,8 @@ def made(tmp_path_factory) -> SimpleNamespace:
         "bytes": 0,
         "folder": str(images),
         "masks_folder": str(masks),
+        "mask_names": {path.name.removesuffix(ending): path.name for path in masks.iterdir()},
+        "masks_say": {"threshold": 127.5, "thresholds": {}, "inverted": False, "turned": {}},
         "colour_order_by_source": {f"CLINIC_{letter}": {"order": "bgr"} for letter in "ABC"},
         "checksums": checksums(images, masks),
     }

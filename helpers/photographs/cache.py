@@ -17,25 +17,31 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from helpers import workspace
-from helpers.photographs.masks import read_mask
-from helpers.photographs.reading import CHUNK, square
+from helpers.photographs.masks import Reading, read_mask, reading_of
+from helpers.photographs.reading import CHUNK, read_bytes, square
 
 
-def cache_side(image_size: int) -> int:
-    """Side of the cached squares: an eighth or so more than the input, for rotation and zoom."""
-    return image_size * 8 // 7
+def cache_side(image_size: int, view: float = 1.0) -> int:
+    """Side of the cached squares.
+
+    An eighth or so more than the input, for rotation and zoom; and so much that the part of a
+    photograph which is seen, `view` of its side, has as many pixels as the input.
+    """
+    return max(image_size * 8 // 7, round(image_size / view))
 
 
-def build_cache(dataset: dict, split: pd.DataFrame, *, image_size: int) -> dict:
+def build_cache(dataset: dict, split: pd.DataFrame, *, image_size: int, view: float = 1.0) -> dict:
     """Decode the used rows of a split once, in true colours.
 
     `data/cache/<key>.npy` is uint8 [N, S, S, 3], red first; `<key>-masks.npy`, where there are
-    masks, uint8 [N, S, S], 0 to 255, and 0 where a row has none. What is there is used again.
+    masks, uint8 [N, S, S], 0 to 255, and 0 where a row has none. What is there is used again,
+    once the files that it was made from prove to be the same.
 
     Args:
         dataset: the content of `dataset.json`.
         split: that of `split.csv`; its kept rows are used, in their order.
-        image_size: side of the network's input in pixels; S is `cache_side` of it.
+        image_size: side of the network's input in pixels.
+        view: the share of a photograph's side that the recipe sees; S is `cache_side` of both.
 
     Returns:
         The content of `cache.json`: file, masks_file ("" without), key, side, rows (image ids).
@@ -46,33 +52,32 @@ def build_cache(dataset: dict, split: pd.DataFrame, *, image_size: int) -> dict:
         OSError: the disk has no room.
     """
     used = split[split["kept"] == 1]
-    side = cache_side(image_size)
+    side = cache_side(image_size, view)
     key = cache_key(dataset, split, side)
-    photographs = Path(dataset["folder"])
-    masks = Path(dataset["masks_folder"])
-    sums = dataset["checksums"]
+    photographs = files_of(used["path"], dataset["folder"], dataset["checksums"]["photographs"])
+    masks = files_of(used["mask"], dataset["masks_folder"], dataset["checksums"]["masks"])
+    readings = readings_of(used, dataset)
     swapped = {}
     for source, measured in dataset["colour_order_by_source"].items():
         swapped[source] = measured["order"] == "bgr"
 
     def photograph(row: int) -> np.ndarray:
-        name = used["path"].iloc[row]
-        crc = int(sums["photographs"][name], 16)
-        return square(photographs / name, side, swapped=swapped[used["source"].iloc[row]], crc=crc)
+        path, crc = photographs[row]
+        return square(path, side, swapped=swapped[used["source"].iloc[row]], crc=crc)
 
     def mask(row: int) -> np.ndarray:
-        name = used["mask"].iloc[row]
-        if not name:
+        if masks[row] is None:
             return np.zeros((side, side), np.uint8)
-        return read_mask(masks / name, side, crc=int(sums["masks"][name], 16))
+        path, crc = masks[row]
+        return read_mask(path, side, readings[row], crc=crc)
 
     folder = workspace.data_folder() / "cache"
     file = folder / f"{key}.npy"
     masks_file = folder / f"{key}-masks.npy"
     masked = bool((used["mask"] != "").any())
-    fill(file, (len(used), side, side, 3), photograph, "photographs")
+    fill(file, (len(used), side, side, 3), photograph, photographs, "photographs")
     if masked:
-        fill(masks_file, (len(used), side, side), mask, "masks")
+        fill(masks_file, (len(used), side, side), mask, masks, "masks")
     return {
         "file": str(file),
         "masks_file": str(masks_file) if masked else "",
@@ -82,8 +87,20 @@ def build_cache(dataset: dict, split: pd.DataFrame, *, image_size: int) -> dict:
     }
 
 
+def files_of(names: pd.Series, folder: str, sums: dict[str, str]) -> list[tuple[Path, int] | None]:
+    """The file of each row and the CRC-32 that 01 found; None where the row has none."""
+    return [(Path(folder) / name, int(sums[name], 16)) if name else None for name in names]
+
+
+def readings_of(used: pd.DataFrame, dataset: dict) -> list[Reading | None]:
+    """How the mask of each row is read; None where it has none."""
+    rows = zip(used["mask"], used["image_id"], strict=True)
+    return [reading_of(mask, image_id, dataset) if mask else None for mask, image_id in rows]
+
+
 def cache_key(dataset: dict, split: pd.DataFrame, side: int) -> str:
-    """A hash of all that a cache follows from: the bytes of photographs and masks, order, colours.
+    """A hash of all that a cache follows from: the bytes of photographs and masks, order, colours,
+    and what is lesion in a mask.
 
     It rests on the CRC-32 of every used file, which 01 took, and not on where the files lie.
 
@@ -105,14 +122,22 @@ def cache_key(dataset: dict, split: pd.DataFrame, side: int) -> str:
                 "02_preprocess.ipynb after it"
             )
         contents.append((image_id, sums["photographs"][path], mask and sums["masks"][mask]))
-    recipe = [workspace.FORMAT, dataset["sha256"], side, orders, contents]
+    readings = readings_of(used, dataset)
+    recipe = [workspace.FORMAT, dataset["sha256"], side, orders, contents, readings]
     return hashlib.sha256(repr(recipe).encode()).hexdigest()[:16]
 
 
-def fill(file: Path, shape: tuple, decode_row: Callable[[int], np.ndarray], what: str) -> None:
+def fill(
+    file: Path,
+    shape: tuple,
+    decode_row: Callable[[int], np.ndarray],
+    sources: list[tuple[Path, int] | None],
+    what: str,
+) -> None:
     """Make the .npy file of uint8 rows that `decode_row` gives, whole or not at all.
 
-    A file that is there is left as it is. A second process waits for the first.
+    A file that is there is left as it is, if its sources are what they were. A second process waits
+    for the first.
 
     Raises:
         ValueError: rows raised it; all others have been tried by then.
@@ -120,6 +145,7 @@ def fill(file: Path, shape: tuple, decode_row: Callable[[int], np.ndarray], what
     """
     with workspace.locked(file):
         if is_cache(file, shape):
+            refuse(changed(sources), len(sources), what)
             return
         needed = int(np.prod(shape))
         free = shutil.disk_usage(file.parent).free
@@ -130,13 +156,33 @@ def fill(file: Path, shape: tuple, decode_row: Callable[[int], np.ndarray], what
                 "image_size or subsample"
             )
         with workspace.replacing(file) as beside:
-            bad = write_rows(beside, shape, decode_row, what)
-            if bad:
-                raise ValueError(
-                    f"{len(bad)} of {shape[0]} {what} cannot be used or have changed since 01 read "
-                    f"them, the first: {min(bad.items())[1]}. Run 01_download.ipynb again, which "
-                    "finds what is unusable, and 02_preprocess.ipynb after it"
-                )
+            refuse(write_rows(beside, shape, decode_row, what), len(sources), what)
+
+
+def refuse(bad: dict[int, str], count: int, what: str) -> None:
+    """Raises ValueError if any of `count` rows is bad; it says how many, and why the first is."""
+    if bad:
+        raise ValueError(
+            f"{len(bad)} of {count} {what} cannot be used or have changed since 01 read them, the "
+            f"first: {min(bad.items())[1]}. Run 01_download.ipynb again, which finds what is "
+            "unusable, and 02_preprocess.ipynb after it"
+        )
+
+
+def changed(sources: list[tuple[Path, int] | None]) -> dict[int, str]:
+    """Why rows are not as 01 found them, by row: their bytes are others, or cannot be read."""
+
+    def look(row: int) -> str:
+        try:
+            read_bytes(*sources[row])
+        except ValueError as error:
+            return str(error)
+        return ""
+
+    rows = [row for row, source in enumerate(sources) if source is not None]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        reasons = list(pool.map(look, rows))
+    return {row: reason for row, reason in zip(rows, reasons, strict=True) if reason}
 
 
 def write_rows(
@@ -191,7 +237,7 @@ def open_cache(file: str) -> np.ndarray:
         ValueError: the file is gone, or is no whole cache; 02 makes it again.
     """
     try:
-        pixels = np.lib.format.open_memmap(file, mode="r")
+        pixels = np.lib.format.open_memmap(workspace.placed(file), mode="r")
     except (OSError, ValueError) as error:
         raise ValueError(
             f"{file} cannot be read as a cache ({error}): run 02_preprocess.ipynb again"

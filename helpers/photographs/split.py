@@ -17,6 +17,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from helpers import workspace
 from helpers.photographs.masks import known_masks, mask_names
+from helpers.photographs.places import check_table
 from helpers.photographs.table import NO_NUMBER, TWIN, read_csv, read_marking, tidy
 
 SPLIT_COLUMNS = ["image_id", "path", "mask", "target", "source", "group", "split", "kept"]
@@ -165,10 +166,11 @@ def read_table(
         split_seed: of the drawing of the subsample.
 
     Raises:
-        FileNotFoundError: the table, the ids or the pairs are not there.
+        FileNotFoundError: the table, the ids or the pairs are not there, or not what 01 found.
         ValueError: one of them is no such table (see `read_marking`, `read_pairs`), or no group is
             as small as `subsample`.
     """
+    check_table(dataset)
     marking = read_marking(Path(dataset["csv"]))
     table = marking
     if dataset["ids"]:

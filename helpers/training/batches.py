@@ -17,6 +17,7 @@ from torch import Tensor
 
 from helpers import workspace
 from helpers.photographs.cache import cache_key, open_cache
+from helpers.photographs.places import changed_table, need_places
 from helpers.photographs.split import read_split
 from helpers.training.augment import plain, transform, warp_masks
 
@@ -145,15 +146,21 @@ def open_prepared(folder: Path, device: torch.device) -> tuple[pd.DataFrame, Pho
 
     Raises:
         FileNotFoundError: a file is not there; the message names the notebook that makes it.
+            Where what 01 found has moved as well as the cache, it is 01.
         ValueError: the files are not of one another.
     """
     dataset = workspace.read_json(folder / "dataset.json", "01_download.ipynb")
     split = read_split(folder / "split.csv")
     cache = workspace.read_json(folder / "cache.json", "02_preprocess.ipynb")
-    if cache["key"] != cache_key(dataset, split, cache["side"]):
+    if cache.get("key") != cache_key(dataset, split, cache["side"]):
         raise ValueError(
             f"dataset.json, split.csv and cache.json in {folder} are not of one another: 01 ran "
             "again, or two runs wrote there at once. Run 02_preprocess.ipynb again, and what comes "
             "after it"
         )
+    if not Path(cache["file"]).exists():
+        need_places(dataset)
+    changed = changed_table(dataset)
+    if changed:
+        print(f"{changed}. Until then all is of the table as it was")
     return split, Photographs(cache, device)
