@@ -23,6 +23,9 @@ POOL4 = 33
 LAST_RELU = 42
 
 
+NORMALIZATIONS = ("softmax", "sigmoid", "weighted")
+
+
 class Output(NamedTuple):
     """What `AttnVGG` returns, in float32; maps are None where the network has no attention."""
 
@@ -44,7 +47,9 @@ class AttentionBlock(nn.Module):
         attention_channels: A, in which local features and guide are compared.
         normalization: "softmax": the map is c's softmax over all positions, and the vector its
             weighted sum of the local features (Jetley et al.). "sigmoid": the map is c's sigmoid,
-            and the vector the mean of map times local features (Yan et al.).
+            and the vector the mean of map times local features (Yan et al.). "weighted": the map
+            is c's sigmoid, and the vector the local features' mean weighted by it, so that where
+            it looks counts, and not how much.
 
     Example:
         >>> block = AttentionBlock(256, 512)
@@ -64,8 +69,9 @@ class AttentionBlock(nn.Module):
         normalization: str = "softmax",
     ):
         super().__init__()
-        if normalization not in ("softmax", "sigmoid"):
-            raise ValueError(f"normalization is 'softmax' or 'sigmoid', not {normalization!r}")
+        if normalization not in NORMALIZATIONS:
+            known = ", ".join(map(repr, NORMALIZATIONS))
+            raise ValueError(f"normalization is one of {known}, not {normalization!r}")
         self.normalization = normalization
         A = attention_channels
         self.local_projection = nn.Conv2d(local_channels, A, kernel_size=1, bias=False)
@@ -91,25 +97,36 @@ class AttentionBlock(nn.Module):
             scores = functional.conv2d(hidden.float(), weight, bias)  # [B, 1, H, W]
             if self.normalization == "softmax":
                 weights = scores.flatten(1).softmax(dim=1).view(B, 1, H, W)
-                vector = (weights * local).sum(dim=(2, 3))  # [B, C]
             else:
                 weights = scores.sigmoid()  # [B, 1, H, W]
-                vector = (weights * local).mean(dim=(2, 3))  # [B, C]
+            vector = self.attend(weights, local)
         return weights, vector
+
+    def attend(self, weights: Tensor, local: Tensor) -> Tensor:
+        """The vector [B, C] that a map [B, 1, H, W], in float32, takes from local features."""
+        attended = weights * local  # [B, C, H, W]
+        if self.normalization == "sigmoid":
+            return attended.mean(dim=(2, 3))
+        vector = attended.sum(dim=(2, 3))
+        if self.normalization == "softmax":  # such a map sums to 1
+            return vector
+        return vector / weights.sum(dim=(2, 3)).clamp_min(1e-6)
 
 
 class AttnVGG(nn.Module):
-    """VGG16-BN whose classifier sees the mean of pool-5 and two attended vectors.
+    """VGG16-BN whose classifier sees two attended vectors and, unless told not to, pool-5's mean.
 
     The vectors are those of pool-3 and pool-4, with pool-5 as the guide.
 
     Args:
         classes: logits of the classifier.
-        attention: "softmax", "sigmoid", or "none": the paper's matched control, with plain means
-            in place of attended vectors.
-        dropout: share of the 1280 features that training leaves out.
+        attention: a normalization of `AttentionBlock`, or "none": the paper's matched control, with
+            plain means in place of attended vectors.
+        dropout: share of the features that training leaves out.
         weights: of the backbone. None draws them (Kaiming normal), "imagenet" has torchvision
             download its own, else the path of a `vgg16_bn` checkpoint.
+        bypass: whether the classifier sees the mean of pool-5 beside the two vectors (1280
+            features), or them alone (768): then all that it knows has passed through the maps.
 
     Raises:
         ValueError: another word for attention; images that are not [B, 3, H, W] with H and W
@@ -128,17 +145,20 @@ class AttnVGG(nn.Module):
         attention: str = "softmax",
         dropout: float = 0.0,
         weights: str | Path | None = None,
+        bypass: bool = True,
     ):
         super().__init__()
-        if attention not in ("softmax", "sigmoid", "none"):
-            raise ValueError(f"attention is 'softmax', 'sigmoid' or 'none', not {attention!r}")
+        if attention not in (*NORMALIZATIONS, "none"):
+            known = ", ".join(map(repr, NORMALIZATIONS))
+            raise ValueError(f"attention is one of {known} or 'none', not {attention!r}")
         self.attention = attention
+        self.bypass = bypass
         self.backbone = make_layers(cfgs["D"], batch_norm=True)
         if attention != "none":
             self.attention3 = AttentionBlock(256, 512, normalization=attention)
             self.attention4 = AttentionBlock(512, 512, normalization=attention)
         self.dropout = nn.Dropout(dropout)
-        self.classifier = nn.Linear(512 + 256 + 512, classes)
+        self.classifier = nn.Linear(256 + 512 + 512 * bypass, classes)
         nn.init.normal_(self.classifier.weight, std=0.01)
         nn.init.zeros_(self.classifier.bias)
         if weights is None:
@@ -169,7 +189,10 @@ class AttnVGG(nn.Module):
         else:
             map3, vector3 = self.attention3(pool3, pool5)
             map4, vector4 = self.attention4(pool4, pool5)
-        features = torch.cat([pool5.mean(dim=(2, 3)), vector3, vector4], dim=1)  # [B, 1280]
+        parts = [vector3, vector4]
+        if self.bypass:
+            parts = [pool5.mean(dim=(2, 3)), *parts]
+        features = torch.cat(parts, dim=1)  # [B, 1280], or [B, 768] without the bypass
         # logits in half precision tie, and ties blur an AUC
         with torch.autocast(images.device.type, enabled=False):
             logits = self.classifier(self.dropout(features).float())  # [B, classes]

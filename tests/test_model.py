@@ -13,7 +13,7 @@ from torchvision.models.vgg import cfgs, make_layers, vgg16_bn
 
 from helpers.model import LAST_RELU, AttentionBlock, AttnVGG, backbone_weights
 
-KINDS = ["softmax", "sigmoid"]
+KINDS = ["softmax", "sigmoid", "weighted"]
 SIZES = [(1, 4, 6, 2, 3), (2, 5, 3, 2, 2), (1, 4, 4, 1, 1), (1, 3, 5, 3, 5)]  # B, H, W, h, w
 
 
@@ -69,6 +69,8 @@ def plain_block(block: AttentionBlock, local: list, guide: list, kind: str) -> t
         weights = [[math.exp(score) / total for score in line] for line in scores]
     else:
         weights, count = [[1 / (1 + math.exp(-score)) for score in line] for line in scores], H * W
+        if kind == "weighted":
+            count = sum(sum(line) for line in weights)
     vector = [
         sum(weights[y][x] * channel[y][x] for y in range(H) for x in range(W)) / count
         for channel in local
@@ -100,7 +102,8 @@ def test_a_softmax_map_sums_to_one_and_a_sigmoid_map_lies_between_0_and_1():
 
 def test_equal_scores_give_the_mean():
     local, guide = torch.randn(2, 3, 4, 6), torch.randn(2, 5, 2, 3)
-    for kind, factor in (("softmax", 1.0), ("sigmoid", torch.sigmoid(torch.tensor(0.7)).item())):
+    raised = torch.sigmoid(torch.tensor(0.7)).item()
+    for kind, factor in (("softmax", 1.0), ("sigmoid", raised), ("weighted", 1.0)):
         block = small_block(kind)
         torch.nn.init.zeros_(block.score.weight)
         torch.nn.init.constant_(block.score.bias, 0.7)
@@ -129,12 +132,12 @@ def test_gradients_reach_the_inputs_and_every_projection(kind):
     for tensor in (local, guide, *(layer.weight for layer in layers)):
         assert tensor.grad.abs().max() > 1e-6
     assert (block.score.bias.grad.abs().item() > 1e-6) == (
-        kind == "sigmoid"
+        kind != "softmax"
     )  # softmax does not see a constant
 
 
 def test_an_unknown_normalization_is_refused():
-    with pytest.raises(ValueError, match="'softmax' or 'sigmoid', not 'none'"):
+    with pytest.raises(ValueError, match="'softmax', 'sigmoid', 'weighted', not 'none'"):
         AttentionBlock(3, 5, normalization="none")
 
 
@@ -158,15 +161,15 @@ def vgg():
 
 
 @functools.cache
-def built(kind: str) -> AttnVGG:
+def built(kind: str, bypass: bool = True) -> AttnVGG:
     """A network as it starts; to be copied: drawing its weights takes longer than most tests."""
     torch.manual_seed(2)
-    return AttnVGG(attention=kind)
+    return AttnVGG(attention=kind, bypass=bypass)
 
 
-def network_of(vgg, kind: str) -> AttnVGG:
+def network_of(vgg, kind: str, bypass: bool = True) -> AttnVGG:
     torch.manual_seed(3)
-    network = copy.deepcopy(built(kind)).eval()
+    network = copy.deepcopy(built(kind, bypass)).eval()
     network.backbone.load_state_dict(vgg.state_dict())
     torch.nn.init.normal_(network.classifier.weight)
     torch.nn.init.normal_(network.classifier.bias)
@@ -217,6 +220,29 @@ def test_the_network_joins_torchvisions_features_and_its_two_blocks(kind, vgg):
     assert network.attention3.normalization == network.attention4.normalization == kind
 
 
+@pytest.mark.parametrize("kind", [*KINDS, "none"])
+@torch.no_grad()
+def test_without_the_bypass_the_classifier_sees_the_two_vectors_alone(kind, vgg):
+    images = torch.randn(2, 3, 64, 96)
+    network = network_of(vgg, kind, bypass=False)
+    _, _, pool3, pool4, pool5 = pools(vgg, images)
+    vectors = [pool3.mean(dim=(2, 3)), pool4.mean(dim=(2, 3))]
+    if kind != "none":
+        vectors = [network.attention3(pool3, pool5)[1], network.attention4(pool4, pool5)[1]]
+    expected = network.classifier(torch.cat(vectors, dim=1))
+    torch.testing.assert_close(network(images).logits, expected, rtol=1e-3, atol=1e-3)
+    assert network.classifier.weight.shape == (1, 768)
+
+
+@torch.no_grad()
+def test_a_weighted_vector_does_not_depend_on_how_high_the_map_is():
+    block = small_block("weighted")
+    weights, local = torch.rand(2, 1, 4, 6), torch.randn(2, 3, 4, 6)
+    torch.testing.assert_close(block.attend(weights, local), block.attend(weights / 50, local))
+    block.score.bias.fill_(-1000.0)  # a map that is 0 everywhere has no place, and no NaN
+    assert torch.isfinite(block(local, torch.randn(2, 5, 2, 3))[1]).all()
+
+
 @torch.no_grad()
 def test_softmax_with_equal_scores_is_the_network_without_attention(vgg):
     images, attended, plain = (
@@ -264,7 +290,7 @@ def test_images_of_another_shape_are_refused(shape):
 
 
 def test_an_unknown_attention_is_refused():
-    with pytest.raises(ValueError, match="'softmax', 'sigmoid' or 'none', not 'relu'"):
+    with pytest.raises(ValueError, match="'softmax', 'sigmoid', 'weighted' or 'none', not 'relu'"):
         AttnVGG(attention="relu")
 
 
