@@ -63,8 +63,10 @@ def prepare() -> str:
 
     Raises:
         RuntimeError: this Python is too old or too new, or pip cannot bring the packages.
+        ValueError: as `pin_folders`.
     """
     check_python()
+    pin_folders(PROJECT)
     absent = missing()
     if absent:
         print("installing what is missing here:", ", ".join(absent), flush=True)
@@ -169,6 +171,44 @@ def folder(kind: str) -> Path:
     if place is not None and (ROOT / place).is_dir():
         return ROOT / place / "attention" / kind
     return PROJECT / kind
+
+
+def pin_folders(start: Path) -> None:
+    """Make ATTENTION_DATA and ATTENTION_RUNS absolute, for this process and those that it starts.
+
+    They work elsewhere, a kernel in its notebook's folder, and are to find the same places.
+
+    Args:
+        start: where a relative one starts: a command's caller is there, a notebook at the project.
+
+    Raises:
+        ValueError: one of them is no folder of this machine.
+    """
+    for variable in ("ATTENTION_DATA", "ATTENTION_RUNS"):
+        given = os.environ.get(variable)
+        if not given:
+            continue
+        if "://" in given:
+            raise ValueError(
+                f"{variable} is {given!r}, an address: name a folder of this machine, such as one "
+                "where that place is mounted"
+            )
+        try:
+            os.environ[variable] = str(absolute(given, start))
+        except ValueError as error:
+            raise ValueError(f"{variable}: {error}") from None
+
+
+def absolute(path: str | Path, start: Path) -> Path:
+    """`path` from the folder `start`, and from the home folder where it begins with ~.
+
+    Raises:
+        ValueError: nobody has that home folder.
+    """
+    expanded = os.path.expanduser(path)
+    if expanded.startswith("~"):
+        raise ValueError(f"{path} begins with ~, and that home folder is not known: write it out")
+    return start / expanded
 
 
 def lend_credentials(*, ask: bool) -> None:

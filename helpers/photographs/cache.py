@@ -7,13 +7,13 @@ the cache is never half. A build that was cut off starts again, which takes half
 
 import hashlib
 import os
-import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 from tqdm.auto import tqdm
 
 from helpers import workspace
@@ -148,7 +148,7 @@ def fill(
             refuse(changed(sources), len(sources), what)
             return
         needed = int(np.prod(shape))
-        free = shutil.disk_usage(file.parent).free
+        free = workspace.free_space(file.parent)
         if needed > free:
             raise OSError(
                 f"the cache of {what} takes {needed / 1e9:.2f} GB, {file.parent} has "
@@ -224,10 +224,38 @@ def write_rows(
 def is_cache(file: Path, shape: tuple) -> bool:
     """Whether this is a .npy file of uint8 of that shape, as long as it should be."""
     try:
-        pixels = np.lib.format.open_memmap(file, mode="r")
+        with workspace.saying_what_fails(file), file.open("rb") as stored:
+            np.lib.format.read_magic(stored)
+            header = np.lib.format.read_array_header_1_0(stored)
+            length = os.fstat(stored.fileno()).st_size - stored.tell()
+    except workspace.CannotRead:
+        raise
     except (OSError, ValueError):
         return False
-    return pixels.dtype == np.uint8 and pixels.shape == shape
+    return header == (shape, False, np.dtype(np.uint8)) and length == int(np.prod(shape))
+
+
+def map_pixels(file: Path) -> np.ndarray:
+    """The array of a .npy file: a memory map, or a copy in memory where a disk takes no maps.
+
+    Raises:
+        CannotRead: the disk fails; or it takes no maps, and there is too little memory.
+    """
+    with workspace.saying_what_fails(file):
+        try:
+            return np.lib.format.open_memmap(file, mode="r")
+        except OSError as error:
+            if error.errno not in workspace.NO_MAPS or not file.is_file():
+                raise
+            if file.stat().st_size > psutil.virtual_memory().available / 2:
+                raise workspace.CannotRead(
+                    f"ATTENTION_DATA: the disk of {file} takes no memory maps ({error.strerror}), "
+                    f"and its {file.stat().st_size / 1e9:.1f} GB are too much for the memory here. "
+                    "Set ATTENTION_DATA to a folder on a disk of this machine, and run "
+                    "01_download.ipynb and 02_preprocess.ipynb again"
+                ) from error
+            print(f"the disk of {file} takes no memory maps: it is read into memory", flush=True)
+            return np.load(file)
 
 
 def open_cache(file: str) -> np.ndarray:
@@ -235,9 +263,12 @@ def open_cache(file: str) -> np.ndarray:
 
     Raises:
         ValueError: the file is gone, or is no whole cache; 02 makes it again.
+        CannotRead: as `map_pixels`.
     """
     try:
-        pixels = np.lib.format.open_memmap(workspace.placed(file), mode="r")
+        pixels = map_pixels(workspace.placed(file))
+    except workspace.CannotRead:
+        raise
     except (OSError, ValueError) as error:
         raise ValueError(
             f"{file} cannot be read as a cache ({error}): run 02_preprocess.ipynb again"

@@ -296,11 +296,8 @@ def test_a_disk_that_fills_while_unpacking(fetch, reader, tiny_zip, tmp_path):
     with LoopbackKaggle(archive) as server:
         result = fetch(server, FULL.format(5 * MIB))
         assert result.status == 1
-        assert (
-            f"CannotWrite: {reader.folder} cannot be written: the file may not grow so large"
-            in result.last
-        )
-        assert "Make room, or set ATTENTION_DATA" in result.last
+        assert f"{reader.folder} cannot be written" in result.last
+        assert "CannotWrite" in result.last and "set ATTENTION_DATA" in result.last
         assert kept(reader) == archive.read_bytes() and not reader.folder.exists()
         assert fetch(server).last == f"at {SLUG}"
     assert server.names() == ["DownloadDataset", "zip"]  # nothing was asked for twice

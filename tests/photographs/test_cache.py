@@ -225,7 +225,7 @@ def test_what_is_no_whole_cache_is_told_and_made_again(damage, photographs):
 
 def test_a_disk_without_room_is_named_before_anything_is_written(photographs, monkeypatch):
     """A mock says that the disk is full: there is no quota here."""
-    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000, total=2000))
     with pytest.raises(OSError, match="ATTENTION_DATA"):
         build_cache(photographs, make_split(photographs), image_size=28)
     assert not list((workspace.data_folder() / "cache").glob("[!.]*"))
