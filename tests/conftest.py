@@ -124,9 +124,9 @@ def photographs(folders, tmp_path) -> dict:
             images / f"X_{number}.jpg", quality=95, subsampling=0
         )
         if number % 4 == 0:
-            mask = np.zeros((H, W), np.uint8)
-            mask[H // 8 : H // 2, : W // 3] = rng.random((H // 2 - H // 8, W // 3)) < 0.9
-            mask[H // 4 : H // 2, : W // 3] = 1
+            mask = (rng.random((H, W)) < 0.5).astype(np.uint8)
+            mask[: H // 2, : W // 3] = 1
+            mask[-H // 4 :] = mask[:, -W // 2 :] = 0
             Image.fromarray(mask * (255 if number % 8 else 1)).save(
                 masks / f"X_{number}_segmentation.png"
             )

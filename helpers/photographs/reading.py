@@ -1,4 +1,4 @@
-"""The one reader of a photograph or mask: judged by its header, decoded, squashed to a square.
+"""The one reader of a photograph: judged by its header, decoded, squashed to a square.
 
 Whatever asks for pixels asks here, so that there is one set of limits and one sentence for each
 thing that can be wrong.
@@ -7,20 +7,22 @@ thing that can be wrong.
 import io
 import os
 import stat
+import struct
 import warnings
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 from tqdm.auto import tqdm
 
 from helpers import workspace
 
+TURNS = range(1, 9)  # EXIF's orientations
 LEAST = 16  # pixels a side
 MOST = 80_000_000  # pixels in all: what is larger is not decoded
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")  # whatever the file's name says
@@ -43,6 +45,7 @@ class Header(NamedTuple):
     height: int
     mode: str  # Pillow's word for the kind of pixels: "RGB", "L", "CMYK", "I;16" ...
     transparency: bool  # whether its pixels may be see-through
+    orientation: int = 1  # EXIF's, 1 to 8: how its pixels have to be turned to stand upright
 
 
 class Inspected(NamedTuple):
@@ -50,6 +53,7 @@ class Inspected(NamedTuple):
 
     checksums: dict[str, str]  # CRC-32 of the files that can be used, as eight hexadecimal digits
     unusable: dict[str, str]  # why each of the others cannot be
+    seen: dict[str, Any]  # what the check has found in those that can be used
 
 
 def read_photograph(
@@ -91,15 +95,16 @@ def square(path: Path, side: int, *, swapped: bool, crc: int | None = None) -> n
     return pixels
 
 
-def decode_whole(path: Path, content: bytes) -> None:
-    """Raises ValueError unless all pixels of a photograph can be decoded."""
+def decode_whole(path: Path, content: bytes) -> Header:
+    """The header of a photograph all of whose pixels can be decoded, else raises ValueError."""
     decode(path, content, 1)
+    return judge(path, content)
 
 
 def inspect(
     paths: list[Path],
     expected: dict[Path, int],
-    check: Callable[[Path, bytes], object] = decode_whole,
+    check: Callable[[Path, bytes], Any] = decode_whole,
     what: str = "checking",
 ) -> Inspected:
     """Read and decode every one of these files, on all cores.
@@ -110,13 +115,13 @@ def inspect(
         check: is given the path and bytes of each, and raises ValueError for what cannot be used.
         what: what they are called beside the progress bar.
     """
-    checksums, unusable = {}, {}
+    checksums, unusable, seen = {}, {}, {}
 
     def look(start: int) -> None:
         for path in paths[start : start + CHUNK]:
             try:
                 content = read_bytes(path, expected.get(path))
-                check(path, content)
+                seen[path.name] = check(path, content)
                 checksums[path.name] = f"{zlib.crc32(content):08x}"
             except ValueError as error:
                 unusable[path.name] = str(error)
@@ -129,6 +134,7 @@ def inspect(
     return Inspected(
         {name: checksums[name] for name in names if name in checksums},
         {name: unusable[name] for name in names if name in unusable},
+        {name: seen[name] for name in names if name in checksums},
     )
 
 
@@ -137,14 +143,23 @@ def refusal(path: Path, why: str) -> ValueError:
 
 
 def read_bytes(path: Path, crc: int | None = None) -> bytes:
-    """All bytes of a file, which must have this CRC-32 if one is given. Raises ValueError."""
+    """All bytes of a file, which must have this CRC-32 if one is given.
+
+    Raises:
+        ValueError: what is wrong with the file.
+        CannotRead: what is wrong with the disk, which says nothing of the file.
+    """
     try:
-        status = path.stat()
+        with workspace.saying_what_fails(path):
+            status = path.stat()
         if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for, a device has no end
             raise refusal(path, "it is a folder, a pipe or a device, not a file")
         if status.st_size > 3 * MOST:
             raise refusal(path, f"{status.st_size:,} bytes, more than {MOST:,} pixels take")
-        content = path.read_bytes()
+        with workspace.saying_what_fails(path):
+            content = path.read_bytes()
+    except workspace.CannotRead:
+        raise
     except OSError as error:
         raise refusal(path, error.strerror or "it cannot be read") from error
     if crc is not None and zlib.crc32(content) != crc:
@@ -159,6 +174,7 @@ def judge(path: Path, content: bytes) -> Header:
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             header = Header(*image.size, image.mode, image.has_transparency_data)
+            header = header._replace(orientation=orientation_of(image))
             # MPO is a telephone's JPEG with a second picture in it
             animated = image.format != "MPO" and getattr(image, "is_animated", False)
             # zeros in place of a JPEG's end decode, too
@@ -180,6 +196,18 @@ def judge(path: Path, content: bytes) -> Header:
     if not ends:
         raise refusal(path, "it is damaged or cut short")
     return header
+
+
+def orientation_of(image: Image.Image) -> int:
+    """EXIF's orientation of an image whose header alone is read; 1, upright, where it has none."""
+    # of a TIFF Pillow says the size as it stands upright; a PNG's EXIF may lie behind its pixels
+    if image.format == "TIFF" or "exif" not in image.info:
+        return 1
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except (OSError, SyntaxError, ValueError, struct.error):  # damaged, which OpenCV passes over
+        return 1
+    return orientation if orientation in TURNS else 1
 
 
 def decode(path: Path, content: bytes, at_least: int | None) -> np.ndarray:
