@@ -1,7 +1,8 @@
 """The reader's tables: any csv, and `marking.csv`, checked by column and row.
 
 Every table of the reader's own comes through `read_csv`, so that the same name is the same text in
-each of them: one blank more behind an id must not make two patients of one.
+each of them: one blank more behind an id must not make two patients of one. `identity` tells who
+is the same under names that differ to the eye, too.
 """
 
 import csv
@@ -15,6 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+
+from helpers.photographs import identity
 
 COLUMNS = [
     "patient_id",
@@ -40,9 +43,8 @@ RULES = {  # of cells that are not empty
 }
 # how programs write that a number is not known; elsewhere these words are names as others are
 NO_NUMBER = ["na", "n/a", "nan", "null", "none"]
-INVISIBLE = r"[\s\u00ad\u200b-\u200f\u2060\ufeff]+"  # blanks, and marks of no width
-EDGES = re.compile(rf"\A{INVISIBLE}|{INVISIBLE}\Z")
 BLANKS = re.compile(r"[^\S\r\n]+")
+DASHES = dict.fromkeys(map(ord, "\u02d7\u2010\u2011\u2012\u2013\u2014\u2015\u2043\u2212"), "-")
 
 
 def read_csv(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
@@ -62,6 +64,12 @@ def read_csv(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
         ValueError: what is there is not UTF-8, has rows of several lengths or none, or lacks one of
             `columns`. The message names the line.
     """
+    table = read_cells(path, columns).map(tidy)
+    return table.mask(table == "")
+
+
+def read_cells(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
+    """The cells of a csv as they are written, an empty one as "". As `read_csv` otherwise."""
     header, *rows = read_rows(path, read_text(path))
     header = [tidy(name) for name in header]
     if not rows:
@@ -74,9 +82,8 @@ def read_csv(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
             f"{path} has the columns {', '.join(header)[:300]}; {', '.join(absent)} missing or "
             "standing twice: name each once in the first line, with commas between"
         )
-    table = pd.DataFrame([[tidy(cell) for cell in row] for row in rows], columns=header, dtype=str)
-    table = table.loc[:, ~table.columns.duplicated()]
-    return table.mask(table == "")
+    table = pd.DataFrame(rows, columns=header, dtype=str)
+    return table.loc[:, ~table.columns.duplicated()]
 
 
 def read_text(path: Path) -> str:
@@ -123,15 +130,19 @@ def read_rows(path: Path, text: str) -> list[list[str]]:
 
 
 def tidy(text: str) -> str:
-    r"""`text` as it is compared: no blank at its ends, one space for blanks within, one spelling.
+    r"""`text` as it is compared: what looks the same is the same.
 
-    Spreadsheets and web pages leave blanks that nobody sees, and an é is one character or two (a
-    Mac names files so): Unicode's form C has one.
+    Spreadsheets, web pages and keyboards leave blanks and marks that nobody sees, several kinds of
+    dashes and blanks, and characters in several forms: an é is one or two (a Mac names files so), a
+    digit may be of full width. Unicode's form KC has one of each.
 
-    >>> tidy("IP_1\u00a0 "), tidy("clinic \u00a0 A"), len(tidy("e\u0301"))
-    ('IP_1', 'clinic A', 1)
+    >>> tidy("IP\u20111\u00a0 "), tidy("clinic \u00a0 A"), tidy("e\u0301"), tidy("\uff11\u200b2")
+    ('IP-1', 'clinic A', 'é', '12')
     """
-    return BLANKS.sub(" ", EDGES.sub("", unicodedata.normalize("NFC", text)))
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text).translate(DASHES)
+        text = "".join(sign for sign in text if unicodedata.category(sign) != "Cf")
+    return BLANKS.sub(" ", text.strip())
 
 
 def read_marking(path: Path) -> pd.DataFrame:
@@ -141,31 +152,88 @@ def read_marking(path: Path) -> pd.DataFrame:
         path: the table; `target` may be written as a float, a `source` may be empty.
 
     Returns:
-        COLUMNS (from `sex` on, those that are there) and any others: `target` as int, `age_approx`
-        as float, a source that is not known as "unknown".
+        COLUMNS (from `sex` on, those that are there) and any others: `image_id` without a folder
+        or ending, `patient_id` in one spelling for each patient and NaN where a word says that
+        nobody is known, `target` as int, `age_approx` as float, a source that is not known as
+        "unknown".
 
     Raises:
         FileNotFoundError, ValueError: as `read_csv`; and ValueError for an id that is empty or
-            stands twice, or a cell that RULES refuse.
+            stands twice, a cell that RULES refuse, or a patient as in `identity.refuse_word`.
     """
-    table = read_csv(path, COLUMNS[:4]).fillna({"target": "", "source": "unknown"})
+    return read_marking_and_notes(path)[0]
+
+
+def read_marking_and_notes(path: Path) -> tuple[pd.DataFrame, list[str]]:
+    """`read_marking`, and a line on each thing that was taken for another, or looks wrong."""
+    written = read_cells(path, COLUMNS[:4])
+    table = written.map(tidy)
+    table = table.mask(table == "").fillna({"target": "", "source": "unknown"})
+    named = table["image_id"]
+    table["image_id"] = named.map(identity.image_id, na_action="ignore")
     if "age_approx" in table:
         ages = table["age_approx"]
         table["age_approx"] = ages.mask(ages.str.casefold().isin(NO_NUMBER))
     for column, (pattern, rule) in RULES.items():
         if column in table:
             check_column(table[column], pattern, rule, path)
-    ids = table["image_id"]
-    twice = ids[ids.isna() | ids.str.casefold().duplicated()]
-    if len(twice):
-        raise ValueError(
-            f"{path}: {len(twice)} image ids are empty or stand twice, the first "
-            f"{twice.iloc[0]!r} (on many disks, names that differ in capitals alone are one file)"
-        )
+    check_ids(table["image_id"], named, path)
+    table["patient_id"], notes = identity.unify_patients(
+        written["patient_id"], table["patient_id"], str(path)
+    )
     if "age_approx" in table:
         table["age_approx"] = pd.to_numeric(table["age_approx"])
     table["target"] = pd.to_numeric(table["target"]).astype(int)
-    return table
+    return table, notes_on_ids(table, named) + notes + notes_on_patients(table)
+
+
+def check_ids(ids: pd.Series, named: pd.Series, path: Path) -> None:
+    """Raises ValueError where an image id is empty or stands twice; `named`: as in the table."""
+    twice = ids.isna() | ids.str.casefold().duplicated()
+    if twice.any():
+        first = named[twice].iloc[0]
+        raise ValueError(
+            f"{path}: {twice.sum()} image ids are empty or stand twice, the first {first!r} (names "
+            "that differ in capitals alone are one file on many disks; a folder or ending such as "
+            ".jpg is no part of an id)"
+        )
+
+
+def notes_on_ids(table: pd.DataFrame, named: pd.Series) -> list[str]:
+    """A line on image ids that were written as files, and on those that may be one photograph's."""
+    notes = []
+    files = named[named != table["image_id"]]
+    if len(files):
+        notes.append(
+            f"image_id: {len(files)} are written with a folder or an ending, the first "
+            f"{files.iloc[0]!r}, which is taken as {table['image_id'][files.index[0]]!r}"
+        )
+    alike = identity.spellings(table["image_id"], identity.photograph_key).values()
+    return notes + identity.tell_spellings([ids for ids in alike if len(ids) > 1], "image_id")
+
+
+def notes_on_patients(table: pd.DataFrame) -> list[str]:
+    """A line on patients of several sources, and on those of two sexes."""
+    notes = []
+    by_patient = table.groupby("patient_id")
+    several = by_patient["source"].nunique()
+    several = several[several > 1]
+    if len(several):
+        sources = table.loc[table["patient_id"] == several.index[0], "source"].unique()
+        notes.append(
+            f"{len(several)} patient_ids are in several sources, the first {several.index[0]!r} in "
+            f"{' and '.join(sources[:2])}: each is taken as one patient. If each source counts its "
+            "own patients, put the source before the number"
+        )
+    if "sex" in table:
+        sexes = by_patient["sex"].nunique()
+        sexes = sexes[sexes > 1]
+        if len(sexes):
+            notes.append(
+                f"{len(sexes)} patient_ids have more than one sex, the first {sexes.index[0]!r}: "
+                "are they one patient's each?"
+            )
+    return notes
 
 
 def check_column(cells: pd.Series, pattern: str, rule: str, path: Path) -> None:
