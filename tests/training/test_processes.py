@@ -21,76 +21,18 @@ from helpers.training import checkpoint, processes
 from helpers.training.loop import fit
 from helpers.training.settings import Settings
 from tests.conftest import PATIENCE
+from tests.training import ways
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-SMALL = {
-    "image_size": 32,
-    "epochs": 2,
-    "batch_size": 13,
-    "precision": "fp32",
-    "recipe": "paper",
-    "learning_rate": 1e-3,
-    "attention": "sigmoid",
-    "mask_weight_pool3": 0.1,
-    "mask_weight_pool4": 0.2,
-}
-
-# what each process runs: sys.argv holds the cache, the split, the settings, whether batch norm is
-# frozen, whether an extra loss is added, and a file
-WORKER = """
-import json, sys
-import numpy as np, pandas as pd, torch
-from torch import nn
-from helpers.training import loop, processes
-from helpers.training.settings import Settings
-from helpers.training.batches import Photographs
-from helpers.model import AttnVGG
-
-cache, settings = json.loads(sys.argv[1]), Settings(**json.loads(sys.argv[3]))
-split = pd.read_csv(sys.argv[2], keep_default_na=False)
-if "frozen" in sys.argv[4]:
-    nn.BatchNorm2d.train = lambda self, mode=True: nn.Module.train(self, False)
-extra = None
-if "extra" in sys.argv[4]:
-    extra = lambda output, batch: output.logits.square().sum() / batch.size
-with processes.started("cpu") as device:
-    photographs = Photographs(cache, device)
-    seen, stream = [], photographs.stream
-    def watched(batches):
-        seen.append(np.concatenate(batches).tolist())
-        return stream(batches)
-    photographs.stream = watched
-    torch.manual_seed(0)
-    network = AttnVGG(attention=settings.attention)
-    val = np.flatnonzero(loop.used_rows(split)["split"] == "val")
-    config = {"view": 1.0, "image_size": settings.image_size, "mean": (0, 0, 0), "std": (1, 1, 1)}
-    own = processes.share(len(val))
-    logits = torch.zeros(len(val))
-    logits[own] = loop.predict(network, photographs, val[own], config, torch.float32)
-    logits = processes.total(logits)
-    fitted = loop.fit(settings, split, photographs, report=str, extra_loss=extra)
-    left = {"logits": logits, "state": fitted.network.state_dict(), "seen": seen}
-    left["history"] = fitted.history.to_dict("list")
-    torch.save(left, f"{sys.argv[5]}.{processes.place()[0]}")
-"""
 
 
-def work(made, folder, mode: str, *, processes: int, **chosen) -> list[dict]:
-    """What WORKER leaves, a dictionary a process."""
-    folder.mkdir(exist_ok=True)
+@pytest.fixture(scope="module")
+def trained(made, tmp_path_factory) -> dict[str, list[dict]]:
+    """What two processes leave for each way, a dictionary a process."""
+    folder = tmp_path_factory.mktemp("two")
     made.split.to_csv(folder / "split.csv", index=False)
-    (folder / "worker.py").write_text(WORKER)
-    launcher = TORCHRUN if processes == 2 else [sys.executable]
     subprocess.run(
-        [
-            *launcher,
-            str(folder / "worker.py"),
-            json.dumps(made.cache),
-            str(folder / "split.csv"),
-            json.dumps(SMALL | chosen),
-            mode,
-            str(folder / f"{mode}{processes}"),
-        ],
+        [*TORCHRUN, ways.__file__, json.dumps(made.cache), str(folder / "split.csv"), folder],
         check=True,
         timeout=PATIENCE,
         cwd=workspace.PROJECT,
@@ -101,17 +43,17 @@ def work(made, folder, mode: str, *, processes: int, **chosen) -> list[dict]:
             "PYTHONPATH": str(workspace.PROJECT),
         },
     )
-    return [
-        torch.load(folder / f"{mode}{processes}.{number}", weights_only=True)
-        for number in range(processes)
-    ]
+    left = {}
+    for name in ways.WAYS:
+        files = [folder / f"{name}.{number}" for number in range(2)]
+        left[name] = [torch.load(file, weights_only=True) for file in files]
+    return left
 
 
 @pytest.fixture(scope="module")
-def frozen(made, tmp_path_factory) -> tuple[list[dict], list[dict]]:
-    """One process and two, batch norm frozen."""
-    folder = tmp_path_factory.mktemp("frozen")
-    return tuple(work(made, folder, "frozen", processes=count) for count in (1, 2))
+def frozen(made, trained) -> tuple[dict, list[dict]]:
+    """One process, this one, and two; batch norm frozen."""
+    return ways.train(ways.WAYS["frozen"], made.cache, made.split), trained["frozen"]
 
 
 def furthest(one: dict, other: dict) -> float:
@@ -124,13 +66,13 @@ def furthest(one: dict, other: dict) -> float:
 
 
 def test_validation_in_two_processes_equals_one_processs(frozen):
-    [one], two = frozen
+    one, two = frozen
     for process in two:
         assert (process["logits"] - one["logits"]).abs().max() <= 1e-6
 
 
 def test_training_with_frozen_batch_norm_equals_one_processs(frozen):
-    [one], two = frozen
+    one, two = frozen
     moved = furthest(one["state"], AttnVGG(attention="sigmoid").state_dict())
     for process in two:
         assert furthest(one["state"], process["state"]) <= 1e-5 < moved
@@ -139,18 +81,14 @@ def test_training_with_frozen_batch_norm_equals_one_processs(frozen):
     assert furthest(two[0]["state"], two[1]["state"]) == 0
 
 
-def test_an_extra_loss_in_two_processes_equals_one_processs(made, tmp_path):
-    chosen = {"epochs": 1, "attention": "softmax", "mask_weight_pool3": 0, "mask_weight_pool4": 0}
-    [one], two = (
-        work(made, tmp_path / "extra", "frozen extra", processes=count, **chosen)
-        for count in (1, 2)
-    )
-    for process in two:
+def test_an_extra_loss_in_two_processes_equals_one_processs(made, trained):
+    one = ways.train(ways.WAYS["extra"], made.cache, made.split)
+    for process in trained["extra"]:
         assert furthest(one["state"], process["state"]) <= 1e-5
 
 
 def test_each_photograph_stands_in_one_share_of_each_epoch(frozen, made):
-    [one], two = frozen
+    one, two = frozen
     melanomas = made.used.loc[made.train, "target"].to_numpy() == 1
     whole = sorted(
         np.repeat(made.train, np.where(melanomas, 4, 1))
@@ -182,16 +120,14 @@ class Halves(nn.Module):
 
 
 def test_training_with_live_batch_norm_equals_one_process_with_shares_apart(
-    made, tmp_path, monkeypatch
+    made, trained, monkeypatch
 ):
-    two = work(made, tmp_path / "live", "live", processes=2)
-    monkeypatch.setenv("ATTENTION_HEADLESS", "1")
     monkeypatch.setattr(processes, "replicate", Halves)
-    one = fit(Settings(**SMALL, device="cpu"), made.split, made.photographs(), report=str)
-    for process in two:
-        assert furthest(one.network.state_dict(), process["state"]) <= 1e-5
+    one = ways.train(ways.WAYS["live"], made.cache, made.split)
+    for process in trained["live"]:
+        assert furthest(one["state"], process["state"]) <= 1e-5
         np.testing.assert_allclose(
-            process["history"]["val_loss"], one.history["val_loss"], atol=1e-5
+            process["history"]["val_loss"], one["history"]["val_loss"], atol=1e-5
         )
 
 
