@@ -7,6 +7,7 @@ split.csv` splits a table without its photographs.
 """
 
 import argparse
+import os
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +16,14 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import StratifiedGroupKFold
 
-from helpers import workspace
-from helpers.photographs.masks import known_masks, mask_names
+from helpers import hosts, workspace
+from helpers.photographs.identity import LARGE, MANY, match_files, photograph_key
+from helpers.photographs.lists import both_known, keep_listed, read_pairs
+from helpers.photographs.masks import names_of
 from helpers.photographs.places import check_table
-from helpers.photographs.table import NO_NUMBER, TWIN, read_csv, read_marking, tidy
+from helpers.photographs.table import TWIN, read_marking_and_notes, tidy
 
 SPLIT_COLUMNS = ["image_id", "path", "mask", "target", "source", "group", "split", "kept"]
-NOBODY = [*NO_NUMBER, "unknown"]  # patients whose name may mean that there is none
 
 
 def group_rows(table: pd.DataFrame, pairs: pd.DataFrame | None = None) -> np.ndarray:
@@ -29,7 +31,8 @@ def group_rows(table: pd.DataFrame, pairs: pd.DataFrame | None = None) -> np.nda
 
     Rows are linked by a patient, a lesion, a twin id or a known pair, also through others.
     `patient_id` is the patient in ISIC20 and the LESION in ISIC19; either way it must not cross a
-    split. A twin is the same photograph as `ISIC_x` and `ISIC_x_downsampled`.
+    split. A twin is the same photograph as `ISIC_x` and `ISIC_x_downsampled`; so are image ids that
+    differ in capitals and signs alone, and not those that differ in a digit.
 
     Args:
         table: the columns image_id and patient_id, N rows.
@@ -55,7 +58,8 @@ def group_rows(table: pd.DataFrame, pairs: pd.DataFrame | None = None) -> np.nda
     N = len(table)
     P = len(pairs)
     ids = pd.concat([table["image_id"], pairs.iloc[:, 0], pairs.iloc[:, 1]])
-    photograph, photographs = pd.factorize(ids.str.removesuffix(TWIN))  # [N + 2P]
+    keys = ids.str.removesuffix(TWIN).map(photograph_key)
+    photograph, photographs = pd.factorize(keys)  # [N + 2P]
     patient, patients = pd.factorize(table["patient_id"])  # [N], -1 where missing
     known = np.flatnonzero(patient >= 0)
     # a graph of photographs and patients; a link leads from each of `a` to the same place of `b`
@@ -167,45 +171,89 @@ def read_table(
 
     Raises:
         FileNotFoundError: the table, the ids or the pairs are not there, or not what 01 found.
-        ValueError: one of them is no such table (see `read_marking`, `read_pairs`), or no group is
-            as small as `subsample`.
+        ValueError: one of them is no such table (see `read_marking`, `keep_listed`, `read_pairs`),
+            or no group is as small as `subsample`.
     """
+    return read_table_and_notes(dataset, pairs, subsample, split_seed)[0]
+
+
+def read_table_and_notes(
+    dataset: dict, pairs: str, subsample: int, split_seed: int
+) -> tuple[pd.DataFrame, list[str]]:
+    """`read_table`, and a line on each thing that was linked, taken for another, or looks wrong."""
     check_table(dataset)
-    marking = read_marking(Path(dataset["csv"]))
+    marking, notes = read_marking_and_notes(Path(dataset["csv"]))
     table = marking
     if dataset["ids"]:
-        listed = read_csv(Path(dataset["ids"]), ["image_id"])
-        table = table[table["image_id"].isin(listed["image_id"])]
+        table, _ = keep_listed(table, dataset["ids"])
     table = table[~table["image_id"].isin(dataset.get("unusable", ()))].reset_index(drop=True)
-    known = read_pairs(pairs, marking["image_id"]) if pairs else None
-    table["group"] = group_rows(table, known)
-    return take_groups(table, subsample, split_seed)
+    known = pd.DataFrame(columns=["first", "second"], dtype=str)
+    if pairs:
+        known, more = read_pairs(pairs, marking["image_id"])
+        known.columns = ["first", "second"]
+        notes = notes + more
+    copies = copies_of(dataset)
+    table["group"] = group_rows(table, pd.concat([known, copies]))
+    notes = notes + notes_on_copies(copies) + notes_on_targets(table, known)
+    notes += notes_on_groups(table)
+    table = take_groups(table, subsample, split_seed)
+    if pairs:
+        both = both_known(known, table["image_id"]).sum()
+        notes.append(f"{len(known)} pairs were given; the table has both ids of {both}")
+    return table, notes
 
 
-def read_pairs(path: str, image_ids: pd.Series) -> pd.DataFrame:
-    """A csv of known pairs, for a table with these ids.
-
-    Raises:
-        FileNotFoundError: it is not there.
-        ValueError: it is no csv, its first line holds ids in place of names, or it has no id of the
-            table.
-    """
-    pairs = read_csv(workspace.resolve(path))
-    expected = f"pairs: {path} needs a first line that names its two columns, and ids of the table"
-    if image_ids.isin(pairs.columns).any():
-        raise ValueError(f"{expected}: its first line is {', '.join(pairs.columns)[:300]}")
-    if not listed_ids(pairs, image_ids).any(axis=None):
-        raise ValueError(
-            f"{expected}: of its {len(pairs)} rows none has one, the first is "
-            f"{', '.join(pairs.iloc[0].fillna(''))[:300]!r}"
-        )
-    return pairs
+def copies_of(dataset: dict) -> pd.DataFrame:
+    """The photographs that 01 found several times, byte for byte, as pairs: first, second."""
+    pairs = [(ids[0], other) for ids in dataset.get("copies", ()) for other in ids[1:]]
+    return pd.DataFrame(pairs, columns=["first", "second"], dtype=str)
 
 
-def listed_ids(pairs: pd.DataFrame, image_ids: pd.Series) -> pd.DataFrame:
-    """Whether each cell of `pairs` names a photograph of `image_ids`, under either of its ids."""
-    photographs = set(image_ids.str.removesuffix(TWIN))
-    return pairs.apply(lambda ids: ids.str.removesuffix(TWIN).isin(photographs))
+def notes_on_copies(copies: pd.DataFrame) -> list[str]:
+    """A line on files that stand several times."""
+    if copies.empty:
+        return []
+    first, second = copies.iloc[0]
+    return [
+        f"{len(copies)} photographs are, byte for byte, others under another id, the first "
+        f"{second} is {first}: they stay on one side"
+    ]
+
+
+def notes_on_targets(table: pd.DataFrame, pairs: pd.DataFrame) -> list[str]:
+    """A line on twins and pairs of which one is a melanoma and the other is not."""
+    notes = []
+    targets = table.set_index("image_id")["target"]
+    twins = table.loc[table["image_id"].str.endswith(TWIN), "image_id"]
+    twins = pd.DataFrame({"first": twins.str.removesuffix(TWIN), "second": twins})
+    for what, links in (("twins", twins), ("known pairs", pairs.dropna())):
+        first = targets.reindex(links["first"]).to_numpy()
+        second = targets.reindex(links["second"]).to_numpy()
+        differ = links[np.abs(first - second) == 1]
+        if len(differ):
+            names = " and ".join(f"{name} ({targets[name]})" for name in differ.iloc[0])
+            notes.append(
+                f"{len(differ)} {what} have two targets, the first {names}: they stay as they "
+                "are, on one side; where one target is wrong, correct the table"
+            )
+    return notes
+
+
+def notes_on_groups(table: pd.DataFrame) -> list[str]:
+    """A line on a group that several links have made large: one of them may be wrong."""
+    sizes = table["group"].value_counts()
+    if sizes.empty or sizes.iloc[0] <= max(MANY, LARGE * len(table)):
+        return []
+    rows = table[table["group"] == sizes.index[0]]
+    patients = rows["patient_id"].value_counts()
+    if len(patients) < 2 and rows["patient_id"].notna().all():
+        return []  # one patient, of whom the table's own notes tell
+    first, last = rows["image_id"].iloc[[0, -1]]
+    return [
+        f"the largest group holds {len(rows)} of {len(table)} photographs and {len(patients)} "
+        f"patient_ids, linked by twins, pairs or copies, such as {first} and {last}: it is on one "
+        "side, whole. Is each link right?"
+    ]
 
 
 def make_split(
@@ -218,7 +266,8 @@ def make_split(
 ) -> pd.DataFrame:
     """The content of `split.csv`: the rows of `read_table`, in its order.
 
-    Prints how many of the pairs the rows have, and what in `patient_id` may be no patient.
+    Prints what was linked and how many of the pairs the rows have, what was taken for another
+    thing, and what looks wrong.
 
     Args:
         dataset, pairs, subsample, split_seed: as for `read_table`.
@@ -231,40 +280,14 @@ def make_split(
         FileNotFoundError, ValueError: as `read_table` and `split_groups`; and for masks that have
             gone since 01 found them.
     """
-    table = read_table(dataset, pairs=pairs, subsample=subsample, split_seed=split_seed)
-    report_patients(table["patient_id"])
-    if pairs:
-        known = listed_ids(read_csv(workspace.resolve(pairs)), table["image_id"])
-        both = known.all(axis=1).sum()
-        print(f"{len(known)} pairs were given; the table has both ids of {both}")
+    table, notes = read_table_and_notes(dataset, pairs, subsample, split_seed)
+    for note in notes:
+        print(note)
     split = table.assign(split=split_groups(table, split_seed))
     split["path"] = photograph_names(split["image_id"], dataset)
-    split["mask"] = ""
+    split["mask"] = names_of(split["image_id"], dataset)
     split["kept"] = balance(split, benign, split_seed)
-    if dataset["masks_folder"]:
-        folder = Path(dataset["masks_folder"])
-        gone = [name for name in known_masks(dataset) if not (folder / name).exists()]
-        if gone:
-            raise ValueError(
-                f"{len(gone)} masks that 01 found are no longer in {folder}, the first {gone[0]}: "
-                "put them back, or run 01_download.ipynb again"
-            )
-        split["mask"] = mask_names(split["image_id"], folder)
     return split[SPLIT_COLUMNS]
-
-
-def report_patients(patients: pd.Series) -> None:
-    """Print which word for "not known" is taken as the name of a patient of several photographs.
-
-    Two photographs of nobody known would be one patient's: they cannot leak, but a table full of
-    them has few groups left.
-    """
-    counts = patients[patients.str.casefold().isin(NOBODY)].value_counts()
-    for name, rows in counts[counts > 1].items():
-        print(
-            f"{rows} photographs have the patient_id {name!r} and stay together, as one patient's; "
-            "where the patient is not known, leave the cell empty"
-        )
 
 
 def photograph_names(image_ids: pd.Series, dataset: dict) -> list[str]:
@@ -273,8 +296,9 @@ def photograph_names(image_ids: pd.Series, dataset: dict) -> list[str]:
     A dataset that has not looked at its files has `<image_id>.jpg`.
     """
     files = dataset.get("checksums", {}).get("photographs", {})
-    by_id = {tidy(Path(name).stem): name for name in files}
-    return [by_id.get(image_id, f"{image_id}.jpg") for image_id in image_ids]
+    names = {tidy(Path(name).stem): name for name in files}
+    meant = match_files(image_ids, names)
+    return [names.get(meant.get(image_id), f"{image_id}.jpg") for image_id in image_ids]
 
 
 def balance(table: pd.DataFrame, benign: int, seed: int) -> np.ndarray:
@@ -313,18 +337,21 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m helpers.preprocess",
         description="Split a table 60/20/20 by group, without photographs.",
     )
-    parser.add_argument("marking", type=Path, help="the table, marking.csv or marking.csv.gz")
-    parser.add_argument(
-        "--pairs", type=Path, help="a csv of known duplicate pairs, two columns of image ids"
-    )
-    parser.add_argument("--out", type=Path, required=True, help="the split.csv to write")
+    parser.add_argument("marking", help="the table, marking.csv or marking.csv.gz")
+    parser.add_argument("--pairs", help="a csv of known duplicate pairs, two columns of image ids")
+    parser.add_argument("--out", required=True, help="the split.csv to write")
     options = parser.parse_args(arguments)
-    dataset = {"csv": options.marking, "ids": "", "masks_folder": ""}
-    # from the caller's folder, as any command does, and not from the project's
-    pairs = str(options.pairs.expanduser().absolute()) if options.pairs else ""
     try:
-        split = make_split(dataset, pairs=pairs)
-        with workspace.replacing(options.out) as beside:
+        workspace.start_command()
+        marking = hosts.absolute(options.marking, Path.cwd())
+        out = hosts.absolute(options.out, Path.cwd())
+        pairs = str(hosts.absolute(options.pairs, Path.cwd())) if options.pairs else ""
+        if os.path.realpath(out) in (os.path.realpath(marking), os.path.realpath(pairs)):
+            raise ValueError(
+                f"--out {options.out} would take the place of what is read: name another"
+            )
+        split = make_split({"csv": marking, "ids": "", "masks_folder": ""}, pairs=pairs)
+        with workspace.replacing(out) as beside:
             split.to_csv(beside, index=False)
     except (OSError, ValueError) as error:
         parser.error(str(error))
