@@ -16,6 +16,7 @@ from torchvision.models import VGG16_BN_Weights
 
 from helpers import workspace
 from helpers.model import AttnVGG
+from helpers.photographs.split import read_split
 from helpers.training.batches import Photographs
 from helpers.training.settings import Settings, training_parameters
 
@@ -26,6 +27,20 @@ RESULTS = (  # of one that is done
     "predictions.csv",
     "timing.json",
     "metrics.json",
+)
+OF_A_NETWORK = (  # what the parts after 04 make of it, in the run's folder
+    "audit.json",
+    "0[56]_*.ipynb",
+    "figures/attention_*.png",
+    "figures/audit_*.png",
+    "figures/deletion_insertion.png",
+    "figures/explorer.png",
+    "figures/forgotten_*.png",
+    "figures/gallery.png",
+    "figures/hidden.png",
+    "figures/make_it_yours_resnet.png",
+    "figures/own_photograph.png",
+    "figures/turned_*.png",
 )
 PREDICTIONS = ["image_id", "split", "source", "group", "target", "logit", "probability"]
 # raised when the same settings and photographs come to train another network than before
@@ -47,6 +62,7 @@ def load_checkpoint(
     device: torch.device,
     *,
     split: pd.DataFrame | None = None,
+    photographs: Photographs | None = None,
 ) -> tuple[AttnVGG, dict]:
     """The network of `model.pt` in evaluation mode on `device`, and its config.
 
@@ -54,10 +70,12 @@ def load_checkpoint(
         path: the file.
         device: where the network is to compute.
         split: of split.csv, where it is to be the one that the network was trained on.
+        photographs: the same of the cache.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no checkpoint, of another network, or of another split.
+        ValueError: it is no checkpoint, of another network, of another split, or of other
+            photographs.
     """
     content = read_checkpoint(path)
     config = content["config"]
@@ -77,12 +95,35 @@ def load_checkpoint(
             f"{path} does not hold the weights of the network that its config describes, but of "
             "another model: run 04_train.ipynb again"
         ) from error
-    if split is not None and config.get("split") != split_key(split):
-        raise ValueError(
-            f"{path} was trained on another split than split.csv beside it: the network may have "
-            "learned from what is test there now. Run 04_train.ipynb again"
-        )
+    other = misfit(config, split, photographs)
+    if other:
+        raise ValueError(f"{path} was trained on {other}. Run 04_train.ipynb again")
     return network.to(device, memory_format=torch.channels_last).eval(), config
+
+
+def misfit(config: dict, split: pd.DataFrame | None, photographs: Photographs | None) -> str:
+    """What a network was trained on, if it is something else than this; else "".
+
+    Args:
+        config: of model.pt.
+        split: of split.csv; None is not compared.
+        photographs: of the cache; None is not compared.
+    """
+    made_from = config.get("made_from", {})  # not in a file of the first edition
+    if split is not None and config.get("split") != split_key(split):
+        return (
+            "another split than split.csv beside it: the network may have learned from what is "
+            "test there now"
+        )
+    if split is not None and made_from.get("rows", rows_key(split)) != rows_key(split):
+        return "other targets, groups or names of masks than split.csv beside it has"
+    if photographs is not None and made_from.get("photographs", photographs.key) != photographs.key:
+        return (
+            "other photographs, masks or colours than cache.json beside it names, another table, "
+            f"or photographs of another size (its image_size is {config['image_size']}): 01 or 02 "
+            "has run again since"
+        )
+    return ""
 
 
 def read_checkpoint(path: Path) -> dict:
@@ -106,8 +147,9 @@ def read_checkpoint(path: Path) -> dict:
 def write_results(folder: Path, fitted, predictions: pd.DataFrame, content: dict) -> None:
     """Leave a finished training in the run's folder: the files of RESULTS.
 
-    All are written before the first takes its place, so that they are of one another. The progress
-    that a killed run would need goes.
+    All are written before the first takes its place, so that they are of one another: model.pt
+    knows the others by their bytes. What later parts made of another network goes into a folder of
+    its own, and the progress that a killed run would need goes.
 
     Args:
         folder: of the run.
@@ -115,25 +157,93 @@ def write_results(folder: Path, fitted, predictions: pd.DataFrame, content: dict
         predictions: of `loop.predict_held_out`, with the column `probability`.
         content: of metrics.json, as `metrics.summarise` gives it.
     """
+    key = network_key(fitted.network)
     calibrated = {name: content[name] for name in ("calibration", "threshold")}
-    model = {
-        "state_dict": fitted.network.state_dict(),
-        "config": {**fitted.config, **calibrated},
-    }
     with workspace.locked(folder / "results"), ExitStack() as stack:
         beside = {name: stack.enter_context(workspace.replacing(folder / name)) for name in RESULTS}
-        save(model, beside["model.pt"])
         fitted.history.to_csv(beside["history.csv"], index=False)
         predictions.to_csv(beside["predictions.csv"], index=False)
-        timing = workspace.as_json(fitted.timing)
-        beside["timing.json"].write_text(timing, encoding="utf-8")
-        beside["metrics.json"].write_text(workspace.as_json(content), encoding="utf-8")
+        for name, of_network in (("timing.json", fitted.timing), ("metrics.json", content)):
+            text = workspace.as_json({**of_network, "network_key": key})
+            beside[name].write_text(text, encoding="utf-8")
+        results = {name: short_hash(beside[name].read_bytes()) for name in RESULTS[1:]}
+        config = {**fitted.config, **calibrated, "network_key": key, "results": results}
+        save({"state_dict": fitted.network.state_dict(), "config": config}, beside["model.pt"])
+        set_aside_results(folder, key)
     (folder / PROGRESS).unlink(missing_ok=True)
 
 
+def set_aside_results(folder: Path, key: str) -> None:
+    """Move what was made of the network that lies in a run, unless that is the one of this key.
+
+    It goes into `of-network-<key>/` and a line is printed; the notebooks that made it stand there,
+    too, where they were stored in the run.
+    """
+    left = sorted(path for pattern in OF_A_NETWORK for path in folder.glob(pattern))
+    if not left:
+        return
+    try:
+        content = read_checkpoint(folder / "model.pt")
+        before = state_key(content["config"].get("network", "AttnVGG"), content["state_dict"])
+    except (FileNotFoundError, KeyError, ValueError):
+        before = "unknown"
+    if before == key:
+        return
+    aside = folder / f"of-network-{before}"
+    for path in left:
+        place = aside / path.relative_to(folder)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(path, place)
+    print(
+        f"{left[0].name} and what else was made of the network before this one, {len(left)} files, "
+        f"lie in {aside.name} now: 05_visualize_attention.ipynb and 06_audit.ipynb make theirs of "
+        "this one"
+    )
+
+
 def read_predictions(folder: Path) -> pd.DataFrame:
-    """`predictions.csv` of a run. Raises as `workspace.read_table`."""
+    """`predictions.csv` of a run.
+
+    Raises:
+        FileNotFoundError: it or model.pt is not there.
+        ValueError: it is not of this model.pt, or as `workspace.read_table`.
+    """
+    check_result(folder, "predictions.csv")
     return workspace.read_table(folder / "predictions.csv", "04_train.ipynb", PREDICTIONS)
+
+
+def read_metrics(folder: Path) -> dict:
+    """`metrics.json` of a run. Raises as `read_predictions`."""
+    check_result(folder, "metrics.json")
+    return workspace.read_json(folder / "metrics.json", "04_train.ipynb")
+
+
+def check_result(folder: Path, name: str) -> None:
+    """Raises ValueError unless a file of RESULTS is the one that was left with model.pt."""
+    path = workspace.need(folder / name, "04_train.ipynb")
+    config = read_checkpoint(folder / "model.pt")["config"]
+    known = config.get("results", {}).get(name)  # not in a file of an earlier edition
+    if known is not None and short_hash(path.read_bytes()) != known:
+        raise ValueError(
+            f"{path} is not what was left with model.pt beside it: it is of another network, or "
+            "was changed by hand. Put the one back that was, or run 04_train.ipynb again"
+        )
+
+
+def say_what_no_longer_fits(folder: Path) -> None:
+    """Print that the network in a run was trained on another split or cache than lie there now."""
+    try:
+        config = read_checkpoint(folder / "model.pt")["config"]
+        split = read_split(folder / "split.csv")
+    except (FileNotFoundError, ValueError):
+        return
+    cache = workspace.read_json(folder / "cache.json", "02_preprocess.ipynb")
+    other = misfit(config, split, Photographs(cache, torch.device("cpu")))
+    if other:
+        print(
+            f"model.pt, predictions.csv, metrics.json and what rests on them in {folder} are of "
+            f"{other}. Run 04_train.ipynb again, and those after it"
+        )
 
 
 # what a training follows from
@@ -154,14 +264,25 @@ def weights_key(weights: str) -> str:
     return short_hash(workspace.resolve(weights).read_bytes())
 
 
+def rows_key(split: pd.DataFrame) -> str:
+    """A hash of all that split.csv says of the rows in the cache."""
+    used = split[split["kept"] == 1].reset_index(drop=True)
+    return short_hash(used.to_csv().encode())
+
+
 def network_key(network: nn.Module) -> str:
     """A hash of a network's kind and of all that its state holds."""
-    state = hashlib.sha256(type(network).__name__.encode())
-    for name, tensor in network.state_dict().items():
+    return state_key(type(network).__name__, network.state_dict())
+
+
+def state_key(kind: str, state: dict[str, torch.Tensor]) -> str:
+    """`network_key` of the network of this kind that has this state."""
+    key = hashlib.sha256(kind.encode())
+    for name, tensor in state.items():
         content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        state.update(f"{name} {list(tensor.shape)} {tensor.dtype}".encode())
-        state.update(content.numpy())
-    return state.hexdigest()[:16]
+        key.update(f"{name} {list(tensor.shape)} {tensor.dtype}".encode())
+        key.update(content.numpy())
+    return key.hexdigest()[:16]
 
 
 def short_hash(content: bytes) -> str:
@@ -193,7 +314,7 @@ def facts_of(
         "device": photographs.device.type,
         "precision": str(precision).removeprefix("torch."),
         "photographs": photographs.key,
-        "rows": short_hash(used.to_csv().encode()),
+        "rows": rows_key(used),
         "torch": str(torch.__version__),
         "training": TRAINING_VERSION,
     }
