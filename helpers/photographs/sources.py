@@ -15,10 +15,13 @@ import pandas as pd
 
 from helpers import workspace
 from helpers.photographs import archives, reading
+from helpers.photographs.identity import find_copies, match_files
 from helpers.photographs.kaggle import KAGGLE_DATASET, fetch
-from helpers.photographs.masks import check_masks, mask_names_used
+from helpers.photographs.layout import find_table, walk
+from helpers.photographs.lists import keep_listed
+from helpers.photographs.masks import check_masks, is_named_as_mask, of_masks
 from helpers.photographs.sample import make_sample, sample_folder
-from helpers.photographs.table import read_csv, read_marking, tidy
+from helpers.photographs.table import read_marking, tidy
 
 LICENCE_OF_SAMPLE = "made by helpers/photographs/sample.py: no photograph of a patient"
 LICENCES = (
@@ -48,8 +51,8 @@ def find_dataset(
             folder `masks` beside the table, if there) or "".
         ids: a csv with a column `image_id` of the photographs to keep, or "".
         split_seed: draws the sample.
-        unusable: the share of photographs that may be missing or damaged; they are left out and
-            listed.
+        unusable: the share of photographs that may be missing, damaged, or a melanoma under one id
+            and none under another; they are left out and listed.
 
     Returns:
         The content of `dataset.json`.
@@ -58,22 +61,24 @@ def find_dataset(
         ValueError, FileNotFoundError, KaggleFailed: what was found, and what to do.
     """
     folder = find_folder(dataset, kaggle_dataset, split_seed)
-    tables = [path for path in folder.rglob("marking.csv") if path.is_file()]
-    table_path = archives.only(tables, f"a marking.csv in {folder}")
-    table = read_marking(table_path)
+    table_path = find_table(folder)
+    with workspace.saying_what_fails(table_path):
+        table = read_marking(table_path)
     if ids:
-        table = keep_listed(table, ids, table_path)
-    photographs, files = find_photographs(table["image_id"], table_path.parent)
-    sums, left_out = check_photographs(table, photographs, files, unusable)
+        table, note = keep_listed(table, ids)
+        print(note)
+    photographs, files = find_photographs(table["image_id"], table_path.parent, folder, apart=masks)
+    inspected, left_out, copies = check_photographs(table, photographs, files, unusable)
+    sums = inspected.checksums
     table = table[~table["image_id"].isin(left_out)]
-    masks_folder, mask_sums = check_masks(table, masks, table_path.parent)
+    headers = {name: inspected.seen[files[name]] for name in table["image_id"]}
+    about_masks, mask_sums = check_masks(masks, table_path.parent, photographs, headers)
     orders = colour_orders(table, photographs, files)
     return {
         "dataset": dataset,
         "kaggle_dataset": kaggle_dataset if dataset == "kaggle" else "",
         "folder": str(photographs),
-        "masks_folder": str(masks_folder or ""),
-        "masks": len(mask_names_used(table, masks_folder)),
+        **about_masks,
         "csv": str(table_path),
         "ids": str(workspace.resolve(ids)) if ids else "",
         "sha256": hashlib.sha256(table_path.read_bytes()).hexdigest(),
@@ -82,6 +87,7 @@ def find_dataset(
         "bytes": sum((photographs / name).stat().st_size for name in sums),
         "checked_against_archive": bool(archives.checksums(photographs)),
         "unusable": left_out,
+        "copies": copies,
         "colour_order": orders[table["source"].mode()[0]]["order"],
         "colour_order_by_source": orders,
         "checksums": {"photographs": sums, "masks": mask_sums},
@@ -102,62 +108,111 @@ def find_folder(dataset: str, kaggle_dataset: str, split_seed: int) -> Path:
     return folder
 
 
-def keep_listed(table: pd.DataFrame, ids: str, table_path: Path) -> pd.DataFrame:
-    """The rows of the photographs that a list names. Raises ValueError for ids that are unknown."""
-    listed = set(read_csv(workspace.resolve(ids), ["image_id"])["image_id"].dropna())
-    unknown = sorted(listed - set(table["image_id"]))
-    if unknown or not listed:
-        such = f", such as {unknown[0]}" if unknown else ""
-        raise ValueError(
-            f"ids: {ids} needs a column image_id with ids of {table_path}; it has {len(listed)}, "
-            f"{len(unknown)} of them unknown{such}"
-        )
-    return table[table["image_id"].isin(listed)]
+def find_photographs(
+    image_ids: Iterable[str], *places: Path, apart: str = ""
+) -> tuple[Path, dict[str, str]]:
+    """The folder that holds the photographs of a table, and their names in it.
 
+    Of several folders, parts of one set or one for each class, it is the one above them all. Masks
+    may have the names of their photographs: where several folders have some, those named as folders
+    of masks are, and what `apart` names, are not those of photographs.
 
-def find_photographs(image_ids: Iterable[str], folder: Path) -> tuple[Path, dict[str, str]]:
-    """The one folder at or below `folder` that holds the photographs, and their names in it.
+    Args:
+        image_ids: of the rows.
+        places: where to look, at any depth: in the next where there is none.
+        apart: as the parameter `masks`.
 
     Returns:
-        The folder, and the file name of every photograph there by image id, with a row or without.
+        The folder, and the file name of every photograph there by image id, with a row or without;
+        with the folder below before it, where there are several. A file is found under another
+        spelling of its id, too (see `match_files`).
 
     Raises:
-        ValueError: no folder has any, or several have, or one photograph is there as two files.
+        ValueError: there is none, or one photograph is there as two files.
     """
     wanted = set(image_ids)
-    found: dict[Path, dict[str, str]] = {}
-    seen = set()
-    for place, below, names in os.walk(folder, followlinks=True):
-        if os.path.realpath(place) in seen:  # links may lead round in a circle
-            below.clear()
-            continue
-        seen.add(os.path.realpath(place))
-        files: dict[str, str] = {}
-        for name in sorted(names):
-            stem, ending = os.path.splitext(name)
-            if ending.lower() not in reading.ENDINGS or name.startswith("."):
-                continue
-            image_id = tidy(stem)
-            if image_id in wanted and image_id in files:
-                raise ValueError(
-                    f"{place} holds {image_id} twice, as {files[image_id]} and {name}: keep one"
-                )
-            files[image_id] = name
-        if wanted & files.keys():
-            found[Path(place)] = files
-    photographs = archives.only(
-        found, f"one folder in {folder} with the photographs of its rows, <image_id>.jpg"
+    there = {}
+    for folder in places:
+        there = {place: by_id(place, names, wanted) for place, names in walk(folder)}
+        found = {place: files for place, files in there.items() if wanted & files.keys()}
+        if not found:
+            found = {place: files for place, files in there.items() if match_files(wanted, files)}
+        if len(found) > 1:
+            found = {place: files for place, files in found.items() if not of_masks(place, apart)}
+        if found:
+            photographs, files = join_folders(found, wanted)
+            for image_id, stem in match_files(wanted, files).items():
+                files[image_id] = files.pop(stem)
+            return photographs, files
+    others = [place / name for place, files in there.items() for name in files.values()]
+    such = f"; {len(others)} others are, such as {others[0]}" if others else ""
+    raise ValueError(
+        f"no photograph of a row is in {folder}, such as {min(wanted)}.jpg{such}: name the folder "
+        "or zip of one data set, laid out as data/README.md describes"
     )
-    return photographs, found[photographs]
+
+
+def by_id(folder: Path, names: list[str], wanted: set[str]) -> dict[str, str]:
+    """The photographs of one folder: their names by image id.
+
+    Raises:
+        ValueError: one that is wanted is there as two files.
+    """
+    files: dict[str, str] = {}
+    for name in names:
+        stem, ending = os.path.splitext(name)
+        if ending.lower() not in reading.ENDINGS or name.startswith("."):
+            continue
+        image_id = tidy(stem)
+        if is_named_as_mask(name, wanted):
+            continue
+        if image_id in wanted and image_id in files:
+            raise ValueError(
+                f"{folder} holds {image_id} twice, as {files[image_id]} and {name}: keep one"
+            )
+        files[image_id] = name
+    return files
+
+
+def join_folders(
+    found: dict[Path, dict[str, str]], wanted: set[str]
+) -> tuple[Path, dict[str, str]]:
+    """The photographs of several folders as those of the one above them all.
+
+    Args:
+        found: the names of the photographs by image id, by folder.
+        wanted: image ids of rows.
+
+    Raises:
+        ValueError: one that is wanted lies in two of them, and is no link to the same file.
+    """
+    if len(found) == 1:
+        return next(iter(found.items()))
+    above = Path(os.path.commonpath(found))
+    joined: dict[str, str] = {}
+    for folder, files in found.items():
+        for image_id, name in files.items():
+            path = folder / name
+            first = above / joined.get(image_id, name)
+            if image_id not in joined:
+                joined[image_id] = path.relative_to(above).as_posix()
+            elif image_id in wanted and os.path.realpath(first) != os.path.realpath(path):
+                raise ValueError(
+                    f"{image_id} is there twice, as {first} and {path}: name the folder of one, "
+                    "or keep one"
+                )
+    print(f"the photographs lie in {len(found)} folders: " + ", ".join(map(str, list(found)[:9])))
+    return above, joined
 
 
 def check_photographs(
     table: pd.DataFrame, photographs: Path, files: dict[str, str], unusable: float
-) -> tuple[dict[str, str], dict[str, str]]:
+) -> tuple[reading.Inspected, dict[str, str], list[list[str]]]:
     """Read every photograph of the table.
 
     Returns:
-        The CRC-32 of those that can be used, by file name, and why the others cannot, by image id.
+        What was found in them, by file name; why some cannot be used, by image id; and the image
+        ids of those that stand several times (see `find_copies`).
 
     Raises:
         ValueError: more cannot be used than `unusable` allows.
@@ -166,11 +221,19 @@ def check_photographs(
     for image_id in table["image_id"]:
         names[image_id] = files.get(image_id, f"{image_id}.jpg")
     paths = [photographs / name for name in names.values()]
-    inspected = reading.inspect(paths, archives.checksums(photographs))
+    in_folder = {path.name: name for path, name in zip(paths, names.values(), strict=True)}
+    checked = reading.inspect(paths, archives.checksums(photographs))
+    inspected = reading.Inspected(
+        *({in_folder[name]: value for name, value in found.items()} for found in checked)
+    )
     left_out = {}
     for image_id, name in names.items():
         if name in inspected.unusable:
             left_out[image_id] = inspected.unusable[name]
+    copies = find_copies(names, inspected.checksums, photographs)
+    disputed = of_two_targets(copies, table)
+    left_out |= disputed
+    copies = [same for same in copies if same[0] not in disputed]
     bad = list(left_out.values())
     if len(bad) > unusable * len(table) or len(bad) == len(table):
         raise ValueError(
@@ -179,7 +242,23 @@ def check_photographs(
             "(what lies under data/raw/ comes again once its folder is deleted), list those to "
             "keep with `ids`, or raise `unusable`"
         )
-    return inspected.checksums, left_out
+    return inspected, left_out, copies
+
+
+def of_two_targets(copies: list[list[str]], table: pd.DataFrame) -> dict[str, str]:
+    """Why some photographs that stand several times cannot be used, by image id.
+
+    They are a melanoma under one id and none under another: one of the two is wrong, and nobody
+    here knows which. Kept, they would be a mistake whatever the network says.
+    """
+    targets = dict(zip(table["image_id"], table["target"], strict=True))
+    disputed = {}
+    for same in copies:
+        if len({targets[image_id] for image_id in same}) > 1:
+            said = ", ".join(f"{image_id} (target {targets[image_id]})" for image_id in same[:9])
+            reason = f"{said} are one photograph, byte for byte: correct the table"
+            disputed |= dict.fromkeys(same, reason)
+    return disputed
 
 
 def colour_orders(table: pd.DataFrame, photographs: Path, files: dict[str, str]) -> dict:

@@ -122,7 +122,7 @@ def test_a_zip_that_arrived_and_was_not_unpacked_is_not_asked_for_again(arriving
 def test_a_zip_stays_where_the_disk_is_full(arriving, tiny_zip, monkeypatch):
     arriving.content = [tiny_zip.read_bytes()]
     with monkeypatch.context() as patch:
-        patch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=0))
+        patch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=0, total=9 * MIB))
         with pytest.raises(OSError, match="make room"):
             kaggle.fetch(NAME)
     assert kaggle.fetch(NAME) == arriving.folder

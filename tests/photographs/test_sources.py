@@ -174,23 +174,18 @@ def test_what_is_not_there_is_named(tmp_path, tiny_zip, folders):
     cut = tmp_path / "cut.zip"
     cut.write_bytes(tiny_zip.read_bytes()[:-100])
     for place in (tmp_path / "nowhere", cut):
-        with pytest.raises(
-            FileNotFoundError,
-            match=f"dataset: there is no folder and no whole zip archive at {place}",
-        ):
+        with pytest.raises(FileNotFoundError, match=f"dataset: .*{place}"):
             sources.find_dataset(str(place))
-    with pytest.raises(
-        ValueError, match=r"expected a marking\.csv in .*, found 0;.* data/README\.md"
-    ):
-        sources.find_dataset(str(tmp_path))
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(ValueError, match=r"marking\.csv in .*empty.* data/README\.md"):
+        sources.find_dataset(str(empty))
 
 
 def test_several_tables_or_folders_of_the_same_photographs_are_refused(copy, folders):
     photographs = next(copy.glob("512x512-dataset-melanoma/*/*.jpg")).parent
     shutil.copytree(photographs, copy / "again")
-    with pytest.raises(
-        ValueError, match="expected one folder in .* with the photographs of its rows.*, found 2"
-    ):
+    with pytest.raises(ValueError, match="SAMPLE_.* twice, as .*again/SAMPLE_"):
         sources.find_dataset(str(copy))
     shutil.copy(copy / "marking.csv", copy / "again")
     with pytest.raises(ValueError, match=r"marking\.csv in .*, found 2 .*again"):
@@ -222,7 +217,7 @@ def test_missing_photographs_are_counted_and_ids_leave_them_out(copy, folders, t
     )
     for path in copy.rglob("*.jpg"):
         path.unlink()
-    with pytest.raises(ValueError, match="<image_id>.jpg, found 0"):
+    with pytest.raises(ValueError, match=f"no photograph .*{copy}"):
         sources.find_dataset(str(copy))
 
 
@@ -313,7 +308,7 @@ def test_masks_from_a_folder_a_zip_or_none(tiny, folders, tmp_path):
     (deep / one.name).unlink()
     with pytest.raises(ValueError, match="masks: no mask in .* has the image id of one of the 40"):
         sources.find_dataset(str(tiny), masks=str(tmp_path / "masks"))
-    with pytest.raises(ValueError, match="expected a folder of masks .*, found 0"):
+    with pytest.raises(ValueError, match="masks: no mask in .*512x512-test"):
         sources.find_dataset(str(tiny), masks=str(tiny / "512x512-test"))
 
 
@@ -343,14 +338,6 @@ def damage(content: bytes) -> bytes:
     """One byte changed, of a member that is stored as it is: only its CRC tells."""
     at = len(content) // 4
     return content[:at] + bytes([content[at] ^ 255]) + content[at + 1 :]
-
-
-def encrypt(content: bytes) -> bytes:
-    """The first member marked as encrypted."""
-    content, central = bytearray(content), content.index(b"PK\x01\x02")
-    content[6] |= 1
-    content[central + 8] |= 1
-    return bytes(content)
 
 
 def test_a_bomb_and_a_member_that_stands_twice_are_refused(tmp_path):
@@ -388,7 +375,7 @@ def test_a_member_larger_than_it_says_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "spoil", [damage, encrypt, lambda content: content[:-100], lambda content: b"<html>sorry"]
+    "spoil", [damage, lambda content: content[:-100], lambda content: b"<html>sorry"]
 )
 def test_a_damaged_zip_leaves_nothing(spoil, tmp_path):
     photograph = cv2.imencode(".jpg", np.zeros((64, 64, 3), np.uint8))[1].tobytes()
@@ -400,11 +387,15 @@ def test_a_damaged_zip_leaves_nothing(spoil, tmp_path):
 
 
 def test_a_full_disk_is_said_before_anything_is_written(tiny_zip, tmp_path, monkeypatch):
-    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=3 * MIB))
+    monkeypatch.setattr(
+        shutil, "disk_usage", lambda folder: SimpleNamespace(free=3 * MIB, total=9 * MIB)
+    )
     with pytest.raises(OSError, match=r"needs 0\.0 GB in .*: make room, or set ATTENTION_DATA"):
         archives.unpack(tiny_zip, tmp_path / "raw" / "set")
     assert files(tmp_path) == set()
-    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=4 * MIB))
+    monkeypatch.setattr(
+        shutil, "disk_usage", lambda folder: SimpleNamespace(free=4 * MIB, total=9 * MIB)
+    )
     archives.unpack(tiny_zip, tmp_path / "raw" / "set")
 
 
