@@ -197,7 +197,7 @@ def nobodies(names: Iterable[str]) -> set[str]:
     """
     names = list(dict.fromkeys(names))
     parts = [words(name) for name in names]
-    prefixes = {own[0] for own in parts if len(own) > 1 and own[1].isdecimal()}
+    prefixes = {own[0] for own in parts if [word.isdecimal() for word in own[:2]] == [False, True]}
     candidates = {name for name in names if may_mean_nobody(name, prefixes)}
     forms = [form(name) for name in names if name not in candidates]
     usual = {short for short in ("number", "initials") if forms.count(short) > len(forms) / 2}

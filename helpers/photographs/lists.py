@@ -60,7 +60,8 @@ def read_pairs(path: str, image_ids: pd.Series) -> tuple[pd.DataFrame, list[str]
             the same form are photographs that the table lacks, as a part of an archive does.)
     """
     listed = read_csv(workspace.resolve(path))
-    known = set(image_ids) | set(image_ids.str.removesuffix(TWIN))
+    photographs = image_ids.str.removesuffix(TWIN)
+    known = {*photographs, *(photographs + TWIN)}
     expected = f"pairs: {path} needs a first line that names its two columns, and ids of the table"
     if match_names(map(image_id, listed.columns), known):
         raise ValueError(f"{expected}: its first line is {', '.join(listed.columns)[:300]}")
