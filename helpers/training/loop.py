@@ -23,7 +23,6 @@ from tqdm.auto import tqdm
 
 from helpers import workspace
 from helpers.model import AttnVGG
-from helpers.photographs.cache import cache_side
 from helpers.photographs.table import check_classes
 from helpers.training import checkpoint, processes
 from helpers.training.augment import IMAGENET_MEAN, IMAGENET_STD, draw, transform, warp_masks
@@ -434,25 +433,23 @@ def colours(photographs: Photographs, train: np.ndarray) -> tuple[tuple, tuple]:
 
 
 def say_how_sharp(training: Training, report: Callable[[str], None]) -> None:
-    """Report where evaluation enlarges what is stored: pixels that the cache does not hold."""
-    side = training.settings.image_size
-    seen = round(training.photographs.side * training.recipe.view)
-    if seen < side:
-        report(
-            f"the network takes {side} pixels a side; the part of a photograph that recipe "
-            f"{training.settings.recipe!r} shows it (view {training.recipe.view}) is stored in "
-            f"{seen}, so it is enlarged. For as sharp a view as other recipes have, run "
-            f"02_preprocess.ipynb with image_size {stored_for(side, training.recipe.view)}, and "
-            f"04_train.ipynb with {side}"
-        )
+    """Report where 02 stored photographs for another size or recipe than is trained now.
 
-
-def stored_for(side: int, view: float) -> int:
-    """The least image_size of 02 whose cache holds `side` pixels in the view."""
-    stored = 32
-    while round(cache_side(stored) * view) < side:
-        stored += 32
-    return stored
+    With fewer pixels than the network takes they are enlarged; of more than twice as many most are
+    skipped, which leaves edges that are not there.
+    """
+    settings = training.settings
+    stored = training.photographs.side
+    seen = round(stored * training.recipe.view)
+    if settings.image_size <= seen <= 2 * settings.image_size:
+        return
+    what = "enlarged" if seen < settings.image_size else "thinned out"
+    report(
+        f"the photographs are {what}: 02_preprocess.ipynb stored {stored} pixels a side, of which "
+        f"recipe {settings.recipe!r} shows {seen} (view {training.recipe.view}), and the network "
+        f"takes {settings.image_size}. Run 02_preprocess.ipynb again with image_size "
+        f"{settings.image_size} and recipe {settings.recipe!r}, and then 04_train.ipynb"
+    )
 
 
 def resume(training: Training, progress: Path, report: Callable[[str], None]) -> None:

@@ -424,10 +424,16 @@ def test_the_config_records_what_the_network_was_made_from(fitted, made, tmp_pat
 
 @pytest.mark.parametrize(
     "recipe, stored, said",
-    [("one_cycle", 36, False), ("tutorial", 36, False), ("paper", 36, True), ("paper", 64, False)],
+    [
+        ("one_cycle", 36, False),
+        ("one_cycle", 31, True),  # 02 ran for a smaller network
+        ("tutorial", 64, False),
+        ("tutorial", 73, True),  # for one more than twice as large
+        ("paper", 36, True),  # for a recipe that sees all: this one sees 25 of 36
+        ("paper", cache_side(32, 0.7), False),
+    ],
 )
-def test_a_view_of_fewer_pixels_than_the_network_takes_is_said(recipe, stored, said, made):
-    """The paper's recipe sees 0.7 of what is stored: 25 of 36 pixels; the network takes 32."""
+def test_a_cache_of_another_size_than_the_network_takes_is_said(recipe, stored, said, made):
     lines = []
     training = SimpleNamespace(
         settings=dataclasses.replace(SMALL, recipe=recipe),
@@ -437,14 +443,20 @@ def test_a_view_of_fewer_pixels_than_the_network_takes_is_said(recipe, stored, s
     loop.say_how_sharp(training, lines.append)
     assert bool(lines) is said
     if said:
-        assert all(fact in lines[0] for fact in ("32", "25", "'paper'", "0.7", "image_size 64"))
+        facts = ("02_preprocess", "image_size 32", str(stored), repr(recipe))
+        assert all(fact in lines[0] for fact in facts)
 
 
-@pytest.mark.parametrize("side", [32, 96, 224])
-def test_the_size_it_names_is_the_least_whose_cache_holds_the_view(side):
-    enough = loop.stored_for(side, 0.7)
-    assert enough % 32 == 0
-    assert cache_side(enough) * 0.7 > side - 0.5 > cache_side(enough - 32) * 0.7
+@pytest.mark.parametrize("side", [32, 96, 224, 512])
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_what_02_stores_for_a_recipe_is_as_sharp_as_the_network_takes(recipe, side):
+    stored = cache_side(side, RECIPES[recipe].view)
+    training = SimpleNamespace(
+        settings=dataclasses.replace(SMALL, recipe=recipe, image_size=side),
+        recipe=RECIPES[recipe],
+        photographs=SimpleNamespace(side=stored),
+    )
+    loop.say_how_sharp(training, pytest.fail)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="peak memory is a GPU's")
