@@ -9,20 +9,21 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 from helpers import workspace
-from helpers.photographs import archives, reading
+from helpers.photographs import archives, identity, reading
 from helpers.photographs.kaggle import fetch
+from helpers.photographs.layout import walk
 from helpers.photographs.reading import Header, read_bytes
 from helpers.photographs.table import TWIN, tidy
 
 # what ends a mask's name before the dot, in letters of any case: _segmentation, " mask", -lesion
-SUFFIX = re.compile(r"([ _.-]+(segmentation|seg|mask|lesion|ground_?truth|gt))+$", re.IGNORECASE)
+SUFFIX = re.compile(r"[ _.-]+(segmentation|seg|mask|lesion|ground_?truth|gt)$", re.IGNORECASE)
 FOLDERS = ("masks", "mask", "segmentations", "segmentation", "groundtruth")  # any case, for "auto"
 GREY = ("1", "L", "I", "F", "I;16", "I;16B", "I;16L")  # Pillow's words for one channel
 FEW = 8  # a mask with more values has noise or soft edges; of so few each may be a label
@@ -48,6 +49,7 @@ class Marks(NamedTuple):
     border: float  # the same of its outermost pixels
     nested: bool  # whether what its border is stands also inside what its border is not
     framed: bool  # whether its border is a band of one value along all sides
+    values: frozenset[float]  # all of them, if they are FEW
 
 
 class Reading(NamedTuple):
@@ -66,13 +68,13 @@ def join(
 ) -> tuple[dict[str, str], list[str]]:
     """Find the mask of each photograph by its file's name.
 
-    `<image_id>_segmentation.png`, another word of SUFFIX or no word; blanks at the ends, Unicode's
-    forms and (where that leaves no doubt) capitals do not count. `ISIC_x_downsampled` without one
-    of its own has that of `ISIC_x`, the same photograph: ISIC offers no other.
+    `<image_id>_segmentation.png`, with another word of SUFFIX or none. Capitals, signs and blanks
+    do not count where that leaves no doubt. `ISIC_x_downsampled` without one of its own has that of
+    `ISIC_x`, the same photograph: ISIC offers no other.
 
     Args:
         image_ids: of the table.
-        names: of the files in the folder of masks; what is no picture by its ending is left out.
+        names: of files, which may have folders before them; what is no picture is left out.
         plain: whether `<image_id>.png` is a mask, too.
 
     Returns:
@@ -82,49 +84,58 @@ def join(
     Raises:
         ValueError: a photograph has two.
 
-    >>> join(["A", "B"], ["a_Mask.PNG", "C_segmentation.png", "B.png"], plain=False)
-    ({'A': 'a_Mask.PNG'}, ['C_segmentation.png'])
+    >>> join(["A_1", "B"], ["m/a-1 Mask.PNG", "C_segmentation.png", "B.png"], plain=False)
+    ({'A_1': 'm/a-1 Mask.PNG'}, ['C_segmentation.png'])
     """
     image_ids = list(image_ids)
-    wanted = {}  # both ids of a photograph, as they are and in small letters
-    for image_id in [*image_ids, *(name.removesuffix(TWIN) for name in image_ids)]:
-        wanted.setdefault(image_id, {image_id})
-    for image_id in list(wanted):
-        wanted.setdefault(image_id.casefold(), set()).add(image_id)
-    by_id = {}
-    others = []
+    wanted = {*image_ids, *(image_id.removesuffix(TWIN) for image_id in image_ids)}
+    files: dict[str, list[str]] = {}  # by the image id that they say
     for name in sorted(names):
-        stem, ending = os.path.splitext(name)
-        stem = tidy(stem)
-        bare = tidy(SUFFIX.sub("", stem))
-        if ending.lower() not in reading.ENDINGS or name.startswith("."):
+        stem, ending = os.path.splitext(PurePosixPath(name).name)
+        if ending.lower() not in reading.ENDINGS or stem.startswith("."):
             continue
-        found = set()
-        for spelling in (stem, stem.casefold(), bare, bare.casefold()):
-            known = spelling in wanted and (plain or spelling not in (stem, stem.casefold()))
-            if known and not found:
-                found = wanted[spelling]
-        if len(found) == 1:
-            [image_id] = found
-            if image_id in by_id:
-                raise ValueError(
-                    f"masks: {image_id} has two, {by_id[image_id]} and {name}: keep one"
-                )
-            by_id[image_id] = name
-        elif bare != stem:
-            others.append(name)
+        said = ids_said(stem)
+        if not plain:
+            said = said[1:]
+        if said:
+            own = next((image_id for image_id in said if image_id in wanted), said[-1])
+            files.setdefault(own, []).append(name)
+    ids_of_key = identity.spellings(wanted, identity.photograph_key)
+    files_of_key = identity.spellings(files.keys() - wanted, identity.photograph_key)
     joined = {}
     for image_id in image_ids:
-        name = by_id.get(image_id) or by_id.get(image_id.removesuffix(TWIN))
-        if name:
-            joined[image_id] = name
-    return joined, sorted(set(others) | (set(by_id.values()) - set(joined.values())))
+        for own in (image_id, image_id.removesuffix(TWIN)):
+            key = identity.photograph_key(own)
+            said = [own] if own in files else files_of_key.get(key, [])
+            own_names = [name for spelling in said for name in files[spelling]]
+            if not own_names or (own not in files and len(ids_of_key[key]) > 1):
+                continue
+            if len(own_names) > 1:
+                raise ValueError(
+                    f"masks: {image_id} has two, {own_names[0]} and {own_names[1]}: keep one"
+                )
+            joined[image_id] = own_names[0]
+            break
+    used = set(joined.values())
+    return joined, [name for names in files.values() for name in names if name not in used]
+
+
+def ids_said(stem: str) -> list[str]:
+    """The image ids that a file's name may say: as it is, and with one word after another left out.
+
+    >>> ids_said("A_lesion_mask")
+    ['A_lesion_mask', 'A_lesion', 'A']
+    """
+    said = [tidy(stem)]
+    while SUFFIX.search(said[-1]):
+        said.append(identity.image_id(tidy(SUFFIX.sub("", said[-1]))))
+    return said
 
 
 def is_named_as_mask(name: str, image_ids: set[str]) -> bool:
     """Whether a file beside photographs is the mask of one, and itself none of them."""
-    stem = tidy(os.path.splitext(name)[0])
-    return stem not in image_ids and SUFFIX.sub("", stem) in image_ids
+    own, *others = ids_said(os.path.splitext(name)[0])
+    return own not in image_ids and not image_ids.isdisjoint(others)
 
 
 def of_masks(folder: Path, masks: str) -> bool:
@@ -136,7 +147,7 @@ def of_masks(folder: Path, masks: str) -> bool:
 def find_masks(
     masks: str, beside: Path, photographs: Path, image_ids: Iterable[str]
 ) -> tuple[Path | None, dict[str, str], list[str]]:
-    """The one folder of masks that the parameter `masks` names, and whose they are.
+    """The folder of the masks that the parameter `masks` names, and whose they are.
 
     Args:
         masks: as in `sources.find_dataset`.
@@ -145,10 +156,10 @@ def find_masks(
         image_ids: of the table.
 
     Returns:
-        The folder (None without masks), and what `join` returns of it.
+        The folder in or below which they lie (None without masks), and what `join` returns.
 
     Raises:
-        ValueError: several folders have some, or none has; or a photograph has two masks.
+        ValueError: there is none, or a photograph has two.
     """
     if masks == "":
         return None, {}, []
@@ -164,24 +175,26 @@ def find_masks(
     else:
         place = archives.open_folder(masks, "masks")
     image_ids = list(image_ids)
-    example = ""
-    for plain in (False, True):
-        found = {}
-        for folder, _, names in os.walk(place):
-            if plain and Path(folder).resolve() == photographs.resolve():
-                continue
-            joined, others = join(image_ids, names, plain=plain)
-            example = example or next(iter(others), "")
-            if joined:
-                found[Path(folder)] = (joined, others)
-        if found:
-            folder = archives.only(found, f"one folder of masks in {masks}")
-            return folder, *found[folder]
-    such = f" (there is {example})" if example else ""
-    raise ValueError(
-        f"masks: no mask in {place}{such} has the image id of one of the {len(image_ids)} "
-        "photographs, as <image_id>_segmentation.png; name other masks, or set `masks` to ''"
-    )
+    names = []
+    unsuited = []  # to `plain`
+    for folder, here in walk(place):
+        own = [(folder / name).relative_to(place).as_posix() for name in here]
+        names += own
+        if folder.resolve() == photographs.resolve():
+            unsuited += own
+    joined, others = join(image_ids, names, plain=False)
+    if not joined:
+        rest = sorted(set(names) - set(unsuited))
+        joined, others = join(image_ids, rest, plain=True)
+    if not joined:
+        such = f" (there is {others[0]})" if others else ""
+        raise ValueError(
+            f"masks: no mask in {place}{such} has the image id of one of the {len(image_ids)} "
+            "photographs, as <image_id>_segmentation.png; name other masks, or set `masks` to ''"
+        )
+    above = os.path.commonpath([os.path.dirname(name) for name in joined.values()])
+    inside = {image_id: os.path.relpath(name, above or ".") for image_id, name in joined.items()}
+    return place / above, inside, others
 
 
 # what a mask holds
@@ -258,7 +271,7 @@ def look(path: Path, content: bytes) -> Marks:
     values, counts = histogram(grey)
     levels, solid = levels_of(grey, values, counts)
     if len(levels) != 2:
-        return Marks(W, H, levels, False, solid, 0.0, 1.0, 1.0, False, False)
+        return Marks(W, H, levels, False, solid, 0.0, 1.0, 1.0, False, False, frozenset(levels))
     low, high = levels
     shares = counts / grey.size
     away = np.minimum(np.abs(values - low), np.abs(values - high))
@@ -277,6 +290,7 @@ def look(path: Path, content: bytes) -> Marks:
         border=float(border),
         nested=bool(inside.mean() > HOLE),
         framed=is_framed(of_border),
+        values=frozenset(values.tolist() if len(values) <= FEW else ()),
     )
 
 
@@ -385,11 +399,13 @@ def understand(marks: dict[str, Marks]) -> tuple[dict, dict[str, str]]:
 def unclear(marks: dict[str, Marks]) -> dict[str, str]:
     """Why masks cannot be used whatever the others hold, by name."""
     why = {}
+    labels = {mark.values for mark in marks.values() if len(mark.levels) > 2}
     for name, mark in marks.items():
-        if len(mark.levels) > 2:
-            values = ", ".join(f"{level:g}" for level in mark.levels)
+        # a small lesion may show but lines of a label that others show well
+        if len(mark.values) > 2 and any(mark.values <= more for more in labels):
+            values = ", ".join(f"{value:g}" for value in sorted(mark.values))
             why[name] = (
-                f"{name} holds {len(mark.levels)} values, {values}: which of them are lesion "
+                f"{name} holds {len(mark.values)} values, {values}: which of them are lesion "
                 "cannot be told; save it with two"
             )
         elif mark.beside > BESIDE:
@@ -562,20 +578,22 @@ def check_masks(
     found = {"masks_folder": str(folder or ""), "masks": len(joined), "mask_names": joined}
     if folder is None:
         return {**found, "masks_say": {}}, {}
-    names = sorted(set(joined.values()))
-    paths = [folder / name for name in names]
+    names = {PurePosixPath(name).name: name for name in sorted(joined.values())}
+    paths = [folder / name for name in names.values()]
     inspected = reading.inspect(paths, archives.checksums(folder), look, "checking masks")
-    meaning, unclear = understand(inspected.seen) if inspected.seen else ({}, {})
-    places, unfit = fit_all(joined, inspected.seen, headers)
-    why = {**unfit, **unclear, **inspected.unusable}
+    marks = {names[name]: mark for name, mark in inspected.seen.items()}
+    meaning, unread = understand(marks) if marks else ({}, {})
+    places, unfit = fit_all(joined, marks, headers)
+    why = {**unfit, **unread, **inspected.unusable}
     if why:
         raise ValueError(
             f"{len(why)} of {len(names)} masks in {folder} cannot be used, the first: "
-            f"{next(iter(why.values()))}. Replace or delete them (a photograph needs no mask) and "
+            f"{why[min(why)]}. Replace or delete them (a photograph needs no mask) and "
             "run 01_download.ipynb again"
         )
     say = {**meaning, **places, "without_photograph": len(others), "such_as": others[:1]}
-    return {**found, "masks_say": say}, inspected.checksums
+    sums = {names[name]: value for name, value in inspected.checksums.items()}
+    return {**found, "masks_say": say}, sums
 
 
 def describe(dataset: dict) -> list[str]:

@@ -24,7 +24,7 @@ import pytest
 from PIL import Image
 
 from helpers import workspace
-from helpers.photographs import masks, reading, sources
+from helpers.photographs import reading, sources
 from helpers.photographs.cache import build_cache
 from helpers.photographs.split import make_split
 from helpers.pictures import explorer
@@ -348,26 +348,6 @@ def test_a_mask_that_cannot_be_used_is_named_with_what_to_do(kind, folder):
         found = sources.find_dataset(str(folder))
     again = make_split(found)
     assert again["mask"][4] == "" and build_cache(found, again, image_size=28)["masks_file"]
-
-
-@pytest.mark.parametrize(
-    "kind", ["another size", "another shape", "red", "1 of 255", "one bit", "a palette"]
-)
-def test_a_mask_of_another_size_or_kind_is_the_same_mask(kind, tmp_path):
-    """It is squashed to the square as its photograph is, and what is not black is lesion."""
-    plain = masks.read_mask(put(tmp_path, "plain.png", encoded(Image.fromarray(MASK), "PNG")), 48)
-    H, W = MASK.shape
-    image = Image.fromarray(MASK)
-    image = {
-        "another size": lambda: image.resize((4 * W, 4 * H), 0),
-        "another shape": lambda: image.resize((3 * W, H), 0),
-        "red": lambda: Image.merge("RGB", [image, *2 * [Image.fromarray(0 * MASK)]]),
-        "1 of 255": lambda: Image.fromarray(MASK // 255),
-        "one bit": lambda: image.convert("1"),
-        "a palette": lambda: image.convert("P"),
-    }[kind]()
-    other = masks.read_mask(put(tmp_path, "other.png", encoded(image, "PNG")), 48)
-    assert np.abs(plain.astype(int) - other).max() <= 1 and 0 < plain.mean() < 255
 
 
 # one photograph of the reader's own, in 05

@@ -1,4 +1,4 @@
-"""The one reader of photographs and masks, against Pillow and OpenCV, on good and bad files."""
+"""The one reader of photographs, against Pillow and OpenCV, on good and bad files."""
 
 import io
 import zlib
@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from helpers.photographs import masks, reading
+from helpers.photographs import reading
 
 
 def block_means(pixels: np.ndarray, side: int) -> np.ndarray:
@@ -148,55 +148,6 @@ def test_red_and_blue_are_exchanged_where_a_source_stores_them_so(tmp_path):
     Image.fromarray(red).save(tmp_path / "red.png")
     assert (reading.square(tmp_path / "red.png", 32, swapped=False) == [200, 0, 0]).all()
     assert (reading.square(tmp_path / "red.png", 32, swapped=True) == [0, 0, 200]).all()
-
-
-def test_a_mask_of_ones_is_a_mask_and_one_of_zeros_is_none(tmp_path):
-    lesion = np.zeros((40, 60), np.uint8)
-    lesion[:20, :30] = 1
-    Image.fromarray(lesion).save(tmp_path / "ones.png")
-    expected = block_means(cv2.resize(lesion, (60, 60)) * 255.0, 20)
-    assert np.abs(masks.read_mask(tmp_path / "ones.png", 20) - expected).max() <= 128
-    assert masks.read_mask(tmp_path / "ones.png", 20)[:10, :10].min() == 255
-    Image.fromarray(0 * lesion).save(tmp_path / "zeros.png")
-    with pytest.raises(ValueError, match="zeros.png.*every pixel is 0"):
-        masks.read_mask(tmp_path / "zeros.png", 20)
-    found = reading.inspect(
-        [tmp_path / "ones.png", tmp_path / "zeros.png"], {}, masks.decode_lesion
-    )
-    assert list(found.checksums) == ["ones.png"] and list(found.unusable) == ["zeros.png"]
-
-
-def quarter_mask() -> np.ndarray:
-    """uint8 [64, 64]: 255 on the first quarter, else 0."""
-    lesion = np.zeros((64, 64), np.uint8)
-    lesion[:32, :32] = 255
-    return lesion
-
-
-@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
-def test_what_is_see_through_is_refused_and_what_is_opaque_is_not(mode, tmp_path):
-    """White everywhere and see-through outside the lesion: without its alpha, all is lesion."""
-    file = tmp_path / "white.png"
-    white = Image.new("L", (64, 64), 255)
-    alpha = Image.fromarray(quarter_mask())
-    if mode == "P":
-        alpha.convert("P").save(file, transparency=0)
-    else:
-        Image.merge("LA", (white, alpha)).convert(mode).save(file)
-    with pytest.raises(ValueError, match="white.png.*see-through"):
-        masks.read_mask(file, 64)
-    with pytest.raises(ValueError, match="white.png.*see-through"):
-        reading.read_photograph(file)
-    assert list(reading.inspect([file], {}, masks.decode_lesion).unusable) == ["white.png"]
-    alpha.convert("RGBA").save(file)  # opaque everywhere
-    assert (masks.read_mask(file, 64) == quarter_mask()).all()
-
-
-def test_a_mask_of_16_bits_keeps_its_low_values(tmp_path):
-    lesion = np.where(quarter_mask() > 0, 65535, 0).astype(np.uint16)
-    lesion[:16, :32] = 1
-    Image.fromarray(lesion).save(tmp_path / "deep.png")
-    assert (masks.read_mask(tmp_path / "deep.png", 64) == quarter_mask()).all()
 
 
 @pytest.mark.parametrize("swapped", [False, True])

@@ -12,7 +12,6 @@ import pytest
 from sklearn.model_selection import train_test_split
 
 from helpers import workspace
-from helpers.photographs.masks import mask_names
 from helpers.photographs.split import (
     SPLIT_COLUMNS,
     balance,
@@ -20,7 +19,6 @@ from helpers.photographs.split import (
     main,
     make_split,
     read_split,
-    report_patients,
     split_groups,
     take_groups,
 )
@@ -95,14 +93,6 @@ def test_pairs_are_compared_as_the_table_is(photographs, tmp_path):
         "group"
     ]
     assert group["X_0"] == group["X_38"] and group["X_4"] == group["X_30"] != group["X_0"]
-
-
-def test_a_word_for_no_patient_is_told_once_where_several_photographs_have_it(capsys):
-    report_patients(pd.Series(["NA", "p", "q", "q", "nan", "nan", "nan", "Unknown", None, None]))
-    assert capsys.readouterr().out.splitlines() == [
-        "3 photographs have the patient_id 'nan' and stay together, as one patient's; where the "
-        "patient is not known, leave the cell empty"
-    ]
 
 
 def test_a_pair_list_of_another_shape_is_refused():
@@ -461,31 +451,6 @@ def test_files_are_named_as_they_are_on_the_disk(photographs):
     sums = {"photographs": dict.fromkeys(names.values(), "00000000"), "masks": {}}
     split = make_split({**photographs, "checksums": sums})
     assert dict(zip(split["image_id"], split["path"], strict=True)) == names
-
-
-def test_masks_are_named_as_they_are_on_the_disk(tmp_path):
-    names = ["A_Segmentation.PNG", "X_e\u0301_segmentation.png", "B_segmentation.txt"]
-    for name in names:
-        (tmp_path / name).touch()
-    ids = pd.Series(["A", "X_\u00e9", "B"], index=[5, 6, 7])
-    masks = mask_names(ids, tmp_path)
-    assert masks.tolist() == [names[0], names[1], ""] and masks.index.equals(ids.index)
-    assert mask_names(ids, tmp_path / "gone").tolist() == ["", "", ""]
-    (tmp_path / "A_segmentation.png").touch()
-    with pytest.raises(ValueError, match="A_Segmentation.PNG and A_segmentation.png"):
-        mask_names(ids, tmp_path)
-
-
-def test_a_twin_takes_the_mask_of_its_photograph_where_it_has_none_of_its_own(tmp_path):
-    for name in ("ISIC_1", "ISIC_2", "ISIC_2_downsampled"):
-        (tmp_path / f"{name}_segmentation.png").touch()
-    ids = pd.Series(["ISIC_1_downsampled", "ISIC_2_downsampled", "ISIC_2", "ISIC_3_downsampled"])
-    assert mask_names(ids, tmp_path).tolist() == [
-        "ISIC_1_segmentation.png",
-        "ISIC_2_downsampled_segmentation.png",
-        "ISIC_2_segmentation.png",
-        "",
-    ]
 
 
 def test_ids_and_pairs_reach_the_split(photographs, tmp_path):
