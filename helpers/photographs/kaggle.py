@@ -1,5 +1,6 @@
 """Fetch a data set from Kaggle with its own client: credentials, patience, refusals in words."""
 
+import codecs
 import contextlib
 import io
 import json
@@ -32,7 +33,10 @@ REFUSED = {
     "none": "No credentials for Kaggle were found, so {name} was not downloaded. Create a token "
     "under API at https://www.kaggle.com/settings, save it as ~/.kaggle/access_token, type "
     "chmod 600 ~/.kaggle/access_token and run this again; 01_download.ipynb lists other ways. On "
-    "Kaggle, Add Input needs none.",
+    "Kaggle, Add Input needs none.{reason}",
+    "flawed": "Kaggle's client cannot use the credentials in {found}, so {name} was not "
+    "downloaded. Mend that and run this again; where they are lost: Create new ones under API at "
+    "https://www.kaggle.com/settings and put them there.",
     401: "Kaggle did not accept the credentials in {found}, so {name} was not downloaded: they are "
     "mistyped, expired or revoked. Create new ones under API at https://www.kaggle.com/settings "
     "and put them there.",
@@ -144,7 +148,9 @@ def download(name: str, folder: Path) -> None:
         hosts.lend_credentials(ask=not workspace.headless())
         found = find_credentials()
     if not found:  # without any, the client ends the program
-        raise KaggleFailed(refusal(name, found, "none", ""))
+        raise KaggleFailed(refusal(name, found, "none", look_elsewhere()))
+    if all(place.endswith(")") for place in found):  # it passes over what it cannot read
+        raise KaggleFailed(refusal(name, found, "flawed", ""))
     if found == ["~/.kaggle/credentials.json"]:
         # kaggle 2.0.2 does not look there unasked
         os.environ.setdefault("KAGGLE_ENABLE_OAUTH", "1")
@@ -214,6 +220,14 @@ def patient():
         requests.adapters.HTTPAdapter.send = plain
 
 
+def legacy_folder() -> Path:
+    """Where Kaggle's client looks for kaggle.json."""
+    home = Path("~/.kaggle").expanduser()
+    if not home.is_dir():
+        home = Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser() / "kaggle"
+    return Path(os.environ.get("KAGGLE_CONFIG_DIR") or home)
+
+
 def find_credentials() -> list[str]:
     """Where credentials for Kaggle lie, as its client tries them, each with what is wrong there."""
     variables = os.environ
@@ -221,18 +235,18 @@ def find_credentials() -> list[str]:
     token = home / "access_token"
     if not os.path.exists(token):  # unlike Path.exists, without a word where nobody may look
         token = home / "access_token.txt"
-    legacy = home
-    if not home.is_dir():
-        legacy = Path(variables.get("XDG_CONFIG_HOME") or "~/.config").expanduser() / "kaggle"
-    legacy = Path(variables.get("KAGGLE_CONFIG_DIR") or legacy)
+    name = variables.get("KAGGLE_USERNAME")
+    key = variables.get("KAGGLE_KEY")
 
     found = []
     if variables.get("KAGGLE_API_TOKEN") or variables.get("KAGGLE_API_V1_TOKEN"):
-        found.append("KAGGLE_API_TOKEN")
+        wrong = flaw_of_word(variables.get("KAGGLE_API_TOKEN") or "_")
+        found.append(noted("KAGGLE_API_TOKEN", wrong))
     found += look_into("~/.kaggle/access_token", token)
-    if variables.get("KAGGLE_USERNAME") and variables.get("KAGGLE_KEY"):
-        found.append("KAGGLE_USERNAME and KAGGLE_KEY")
-    found += look_into("kaggle.json", legacy / "kaggle.json")
+    if name and key:
+        wrong = flaw_of_word(name) or flaw_of_word(key)
+        found.append(noted("KAGGLE_USERNAME and KAGGLE_KEY", wrong))
+    found += look_into("kaggle.json", legacy_folder() / "kaggle.json")
     found += look_into("~/.kaggle/credentials.json", home / "credentials.json")
     return found
 
@@ -241,7 +255,39 @@ def look_into(place: str, path: Path) -> list[str]:
     """The place, with what is wrong there; nothing where there is no such file."""
     if not os.path.exists(path):
         return []
-    return [place + flaw(path)]
+    return [noted(place, flaw(path))]
+
+
+def noted(place: str, wrong: str) -> str:
+    """A place with what is wrong there."""
+    return f"{place} ({wrong})" if wrong else place
+
+
+def look_elsewhere() -> str:
+    """What looks like credentials where Kaggle's client does not look, in sentences, or ""."""
+    home = Path("~").expanduser()
+    legacy = legacy_folder()
+    said = ""
+    if legacy.is_file():
+        said += f" KAGGLE_CONFIG_DIR is a file, {shown(legacy)}: name its folder."
+    for one, other in (("KAGGLE_USERNAME", "KAGGLE_KEY"), ("KAGGLE_KEY", "KAGGLE_USERNAME")):
+        if os.environ.get(one) and not os.environ.get(other):
+            said += f" {one} is set, and {other} is not."
+    folders = (legacy, home / ".kaggle", home / "Downloads", home / "Desktop", home, Path.cwd())
+    for folder in dict.fromkeys(folders):
+        with contextlib.suppress(OSError):  # not there, or nobody may look
+            for name in sorted(os.listdir(folder)):
+                kind = re.match(r"(kaggle).*\.json|(access_token)", name, re.IGNORECASE)
+                if kind:
+                    place = legacy / "kaggle.json" if kind[1] else home / ".kaggle" / "access_token"
+                    said += f" There is {shown(folder / name)}: move it to {shown(place)}."
+    return said
+
+
+def shown(path: Path) -> str:
+    """A path, with ~ for the home folder."""
+    home = Path("~").expanduser()
+    return f"~/{path.relative_to(home).as_posix()}" if path.is_relative_to(home) else str(path)
 
 
 def flaw(path: Path) -> str:
@@ -249,24 +295,58 @@ def flaw(path: Path) -> str:
 
     Prints how to hide it where others may read it.
     """
-    keys = KEYS.get(path.name, ())
-    held = {}
     try:
-        text = path.read_text(encoding="utf-8").strip()
+        content = path.read_bytes()
         if os.name == "posix" and path.stat().st_mode & 0o044:
             print(
                 f"other users of this machine may read your {path.name}: hide it with chmod 600",
                 flush=True,
             )
-        if not text:
-            return " (empty)"
-        if keys:
-            held = json.loads(text)
     except OSError as error:
-        return f" ({error.strerror})"
-    except ValueError:
-        return " (neither text nor JSON)"
+        return error.strerror or "it cannot be read"
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in content:
+        return "UTF-16, as PowerShell's > writes: save it as UTF-8"
+    if content.startswith(codecs.BOM_UTF8):
+        return "begins with a byte order mark, as Windows' editors write: save it without BOM"
+    if content.startswith(b"{\\rtf"):
+        return "RTF, as TextEdit writes: save it as plain text"
+    try:
+        text = content.decode().strip()
+    except UnicodeDecodeError:
+        return "neither text nor JSON"
+    if not text:
+        return "empty"
+    if path.name in KEYS:
+        return flaw_of_json(text, KEYS[path.name])
+    if text.startswith("{"):
+        return "JSON, which belongs into kaggle.json: here is a token alone"
+    return flaw_of_word(text)
+
+
+def flaw_of_json(text: str, keys: tuple[str, ...]) -> str:
+    """Why the text of a file of credentials that holds these keys cannot be used, or ""."""
+    try:
+        held = json.loads(text)
+    except json.JSONDecodeError as error:
+        if re.search("[\u2018-\u201f\u00ab\u00bb]", text):
+            return 'no JSON: it has curly quotes, as word processors write, in place of "'
+        if re.fullmatch(r"[\w.-]+", text):
+            return "no JSON; a token belongs into ~/.kaggle/access_token"
+        return f"no JSON: {error.msg}, line {error.lineno}, column {error.colno}"
     for key in keys:
         if not isinstance(held, dict) or not isinstance(held.get(key), str) or not held[key]:
-            return f" (no JSON object with {' and '.join(keys)})"
+            return f"no JSON object with {' and '.join(keys)}"
+        if flaw_of_word(held[key]):
+            return f"its {key} is {flaw_of_word(held[key])}"
+    return ""
+
+
+def flaw_of_word(text: str) -> str:
+    """Why a name, key or token cannot be one, or ""."""
+    if re.search("[\"'\u2018-\u201f]", text):
+        return "in quotes: it stands there without"
+    if text != text.strip() or len(text.split()) > 1:
+        return "not one word: blanks or more lines around it"
+    if not text.isascii():
+        return "not plain letters and digits"
     return ""

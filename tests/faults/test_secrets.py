@@ -7,6 +7,7 @@ logging is shown addresses by urllib3 itself.
 # ruff: noqa: F811  (fixtures are imported by name)
 
 import base64
+import codecs
 import json
 import os
 import subprocess
@@ -35,6 +36,7 @@ KINDS = (
     "OAuth, old",
 )
 CREDENTIALS = {"access_token", "access_token.txt", "kaggle.json", "credentials.json"}
+GOOD = json.dumps({"username": USER, "key": KEY})  # of kaggle.json
 TURNED_DOWN = f"credentials in {{}}, so {NAME} was not downloaded"
 
 
@@ -44,7 +46,7 @@ TURNED_DOWN = f"credentials in {{}}, so {NAME} was not downloaded"
 @pytest.mark.parametrize(
     "name, content, said",
     [
-        ("kaggle.json", "{", "neither text nor JSON"),
+        ("kaggle.json", "{", "no JSON"),
         ("kaggle.json", "", "empty"),
         ("kaggle.json", json.dumps({"username": USER}), "no JSON object with username and key"),
         (
@@ -52,9 +54,10 @@ TURNED_DOWN = f"credentials in {{}}, so {NAME} was not downloaded"
             json.dumps({"username": 5, "key": None}),
             "no JSON object with username and key",
         ),
-        ("kaggle.json", b"\xff\xfe\x00", "neither text nor JSON"),
+        ("kaggle.json", b"\xff\xfe\x00", "UTF-16"),
+        ("kaggle.json", b"\xfc\xdf", "neither text nor JSON"),
         ("kaggle.json", None, "Is a directory"),
-        ("credentials.json", "[", "neither text nor JSON"),
+        ("credentials.json", "[", "no JSON"),
         ("credentials.json", "[]", "no JSON object with refresh_token"),
         (
             "credentials.json",
@@ -65,7 +68,24 @@ TURNED_DOWN = f"credentials in {{}}, so {NAME} was not downloaded"
         ("access_token", "", "empty"),
         ("access_token.txt", " \n", "empty"),
         ("access_token", None, "Is a directory"),
-        ("access_token", b"\xff\xfe\x00", "neither text nor JSON"),
+        ("access_token", b"\xff\xfe\x00", "UTF-16"),
+        # what editors and commands of other systems leave
+        ("kaggle.json", codecs.BOM_UTF8 + GOOD.encode(), "byte order mark"),
+        ("kaggle.json", GOOD.encode("utf-16"), "UTF-16"),
+        ("kaggle.json", GOOD.encode("utf-16-be"), "UTF-16"),
+        ("kaggle.json", GOOD.replace('"', "\u201c"), "curly quotes"),
+        ("kaggle.json", GOOD.replace('"', "'"), "line 1, column 2"),
+        ("kaggle.json", GOOD.replace("}", ",}"), "line 1"),
+        ("kaggle.json", GOOD.replace("{", "{\n// mine\n"), "line 2, column 1"),
+        ("kaggle.json", "{\\rtf1\\ansi " + GOOD, "RTF"),
+        ("kaggle.json", TOKEN, "access_token"),
+        ("kaggle.json", json.dumps({"username": USER, "key": KEY + "\n"}), "key is not one word"),
+        ("access_token", codecs.BOM_UTF8 + TOKEN.encode(), "byte order mark"),
+        ("access_token", f"{TOKEN}\r\n".encode("utf-16"), "UTF-16"),
+        ("access_token", f'"{TOKEN}"', "in quotes"),
+        ("access_token", f"token: {TOKEN}", "not one word"),
+        ("access_token", GOOD, "belongs into kaggle.json"),
+        ("access_token.txt", f"\u2018{TOKEN}\u2019", "in quotes"),
     ],
 )
 def test_a_spoilt_file_is_named_with_what_is_wrong(name, content, said, reader, tiny_zip):
@@ -79,8 +99,62 @@ def test_a_spoilt_file_is_named_with_what_is_wrong(name, content, said, reader, 
     with LoopbackKaggle(tiny_zip) as server:
         result = reader.run(server)
     place = name if name == "kaggle.json" else f"~/.kaggle/{name.removesuffix('.txt')}"
-    assert result.status == 1 and TURNED_DOWN.format(f"{place} ({said})") in result.last
+    assert result.status == 1 and f"so {NAME} was not downloaded" in result.last
+    assert f"credentials in {place} (" in result.last and said in result.last
     assert "Create new ones under API" in result.last and "zip" not in server.names()
+
+
+@pytest.mark.parametrize(
+    "name, content",
+    [
+        ("kaggle.json", GOOD.replace(",", ",\r\n").encode() + b"\r\n"),
+        ("kaggle.json", GOOD.replace(",", "\t,\n\n").encode()),
+        ("access_token", TOKEN.encode() + b"\r\n"),
+        ("access_token.txt", b"\n" + TOKEN.encode() + b"  \n\n"),
+    ],
+)
+def test_lines_that_end_otherwise_do_no_harm(name, content, reader, tiny_zip):
+    path = reader.home / ".kaggle" / name
+    path.parent.mkdir()
+    path.write_bytes(content)
+    path.chmod(0o600)
+    with LoopbackKaggle(tiny_zip) as server:
+        result = reader.run(server)
+    assert (result.status, result.output) == (0, f"at {SLUG}\n")
+
+
+@pytest.mark.parametrize(
+    "place, to",
+    [
+        (".kaggle/kaggle.json.txt", "~/.kaggle/kaggle.json"),
+        (".kaggle/kaggle (1).json", "~/.kaggle/kaggle.json"),
+        (".kaggle/Kaggle.JSON", "~/.kaggle/kaggle.json"),
+        ("Downloads/kaggle.json", "~/.config/kaggle/kaggle.json"),
+        ("kaggle.json", "~/.config/kaggle/kaggle.json"),
+        ("Downloads/access_token.txt", "~/.kaggle/access_token"),
+        (".kaggle/access_token.txt.txt", "~/.kaggle/access_token"),
+    ],
+)
+def test_credentials_where_nobody_looks_are_named_with_their_place(place, to, reader, tiny_zip):
+    path = reader.home / place
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(GOOD)
+    with LoopbackKaggle(tiny_zip) as server:
+        result = reader.run(server)
+    assert result.status == 1 and server.names() == []
+    assert f"There is ~/{place}: move it to {to}." in result.last
+
+
+def test_variables_that_lead_nowhere_are_named(reader, tiny_zip):
+    file = reader.home / "mine.json"
+    file.write_text(GOOD)
+    with LoopbackKaggle(tiny_zip) as server:
+        result = reader.run(server, KAGGLE_CONFIG_DIR=str(file), KAGGLE_USERNAME=USER)
+        assert "KAGGLE_CONFIG_DIR is a file, ~/mine.json" in result.last
+        assert "KAGGLE_KEY is not" in result.last
+        result = reader.run(server, KAGGLE_USERNAME=USER, KAGGLE_KEY=f"'{KEY}'")
+        assert "KAGGLE_USERNAME and KAGGLE_KEY (in quotes" in result.last
+    assert server.names() == []
 
 
 def test_one_spoilt_file_does_not_hide_a_good_one(reader, tiny_zip):

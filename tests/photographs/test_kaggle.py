@@ -225,7 +225,7 @@ def test_a_killed_download_goes_on_in_the_next_run(reader, tiny_zip):
             {"bad_token": 401},
             ["credentials in KAGGLE_API_TOKEN,"],
         ),
-        ({"KAGGLE_API_TOKEN": "mistyped-key\nx"}, {}, ["credentials in KAGGLE_API_TOKEN,"]),
+        ({"KAGGLE_API_TOKEN": "mistyped-key\nx"}, {}, ["credentials in KAGGLE_API_TOKEN ("]),
         (
             {"KAGGLE_USERNAME": USER, "KAGGLE_KEY": "mistyped-key"},
             {},
