@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageOps
 from tqdm.auto import tqdm
 
 from helpers import workspace
@@ -27,6 +27,8 @@ LEAST = 16  # pixels a side
 MOST = 80_000_000  # pixels in all: what is larger is not decoded
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")  # whatever the file's name says
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")  # in letters of any case
+# Pillow's words for pixels that become 8-bit RGB without a guess; 16-bit colour is "RGB" to it
+KINDS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "I;16", "I;16B", "I;16L")
 REDUCED = {
     1: cv2.IMREAD_COLOR,
     2: cv2.IMREAD_REDUCED_COLOR_2,
@@ -74,7 +76,8 @@ def read_photograph(
 
     Raises:
         ValueError: the file's name and what is wrong with it: missing, empty, changed, damaged, cut
-            short, animated, see-through, no photograph, too small or too large.
+            short, animated, see-through, no photograph, of values that are no colours of 8 or 16
+            bits, too small or too large.
     """
     return decode(path, read_bytes(path, crc), at_least)
 
@@ -213,12 +216,55 @@ def orientation_of(image: Image.Image) -> int:
 def decode(path: Path, content: bytes, at_least: int | None) -> np.ndarray:
     """The pixels in the bytes of a file, as `read_photograph` returns them. Raises ValueError."""
     header = judge(path, content)
+    if header.mode not in KINDS:
+        raise refusal(
+            path,
+            f"its pixels are of kind {header.mode}, which cannot be turned into colours "
+            "faithfully; export it as RGB with 8 bits a channel",
+        )
+    if header.mode == "CMYK":
+        return decode_print(path, content)
     times = 1
     if at_least:
         for factor in (2, 4, 8):
             if min(header[:2]) >= factor * at_least:
                 times = factor
-    return cv2.cvtColor(decode_opaque(path, content, header, REDUCED[times]), cv2.COLOR_BGR2RGB)
+    flags = REDUCED[times] | cv2.IMREAD_ANYDEPTH
+    pixels = decode_opaque(path, content, header, flags)
+    return cv2.cvtColor(to_8_bits(path, pixels), cv2.COLOR_BGR2RGB)
+
+
+def decode_print(path: Path, content: bytes) -> np.ndarray:
+    """The colours of printing inks (CMYK) as Pillow makes them RGB: uint8 [H, W, 3], upright.
+
+    By the inks' plain mixture, without a profile of the press: red stays red.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise refusal(path, "it is damaged or cut short") from error
+
+
+def to_8_bits(path: Path, pixels: np.ndarray) -> np.ndarray:
+    """Pixels of 8 or 16 bits as 8: 65535 becomes 255.
+
+    Raises:
+        ValueError: they fill a sixteenth of their range at most, as 12 bits in a file of 16 do:
+            where white is, nobody knows.
+    """
+    if pixels.dtype == np.uint8:
+        return pixels
+    if pixels.max() < 1 << 12:
+        raise refusal(
+            path,
+            f"its pixels have 16 bits and reach {pixels.max()} of 65535: as a photograph it would "
+            "be nearly black; export it with 8 bits a channel",
+        )
+    return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
 def decode_opaque(path: Path, content: bytes, header: Header, flags: int) -> np.ndarray:

@@ -25,16 +25,13 @@ from helpers.pictures.style import COLOUR_MAP
 from helpers.training.augment import plain, transform
 from helpers.training.batches import Photographs
 
-# Pillow's words for pixels that become 8-bit RGB without a guess; 16-bit colour is "RGB" to it
-FAITHFUL = ("RGB", "RGBA", "P", "PA", "L", "LA", "1")
 SHOWN = 384  # width of the explorer's picture on the page, in pixels
 
 
 def own_photograph(path: Path) -> np.ndarray:
     """A colour photograph of the reader's own, as the network takes photographs in.
 
-    It is read as all others are (`helpers.photographs.reading`); beyond that, its pixels must mean
-    what those of the training photographs mean.
+    It is read as all others are (`helpers.photographs.reading`); beyond that, it must be in colour.
 
     Args:
         path: the file, whatever its name.
@@ -44,30 +41,18 @@ def own_photograph(path: Path) -> np.ndarray:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: no image, damaged, too small or large, animated, CMYK, 16 or 32 bits of grey,
-            see-through, or grey.
+        ValueError: `read_photograph` raises it, or the photograph is grey.
     """
     if not path.exists():
         raise FileNotFoundError(
             f"photograph: there is nothing at {path}; name an image file, or '' for an example"
         )
     try:
-        content = reading.read_bytes(path)
-        refuse_kind(path, reading.judge(path, content).mode)
-        pixels = reading.decode(path, content, None)
+        pixels = reading.read_photograph(path)
         refuse_grey(path, pixels)
     except ValueError as error:
         raise ValueError(f"photograph: {error}") from error
     return pixels
-
-
-def refuse_kind(path: Path, mode: str) -> None:
-    """Raises ValueError where a decoder would have to guess the colours; mode: Pillow's word."""
-    if mode not in FAITHFUL:
-        raise ValueError(
-            f"{path.name} has pixels of kind {mode}, which cannot be turned into the colours of "
-            "the training photographs faithfully; export it as RGB with 8 bits a channel"
-        )
 
 
 def refuse_grey(path: Path, pixels: np.ndarray) -> None:

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from helpers.photographs import reading
+from helpers.pictures import explorer
 
 
 def block_means(pixels: np.ndarray, side: int) -> np.ndarray:
@@ -123,6 +124,57 @@ def test_each_kind_of_file_is_read_or_refused_with_a_reason(tmp_path):
     assert reading.read_photograph(files["16-bit PNG"]).dtype == np.uint8
     turned = reading.read_photograph(files["turned"])
     assert turned.shape == (64, 48, 3), "upright, as a viewer shows it"
+
+
+def colour_pattern() -> np.ndarray:
+    """Smooth colours, uint8 [48, 64, 3], red first."""
+    colours = np.random.default_rng(1).integers(0, 256, (6, 8, 3)).astype(np.uint8)
+    return np.asarray(Image.fromarray(colours).resize((64, 48), Image.Resampling.BICUBIC))
+
+
+@pytest.mark.parametrize("kind", ["png", "tiff"])
+def test_16_bits_become_8_as_65535_becomes_255(kind, tmp_path):
+    path = tmp_path / f"deep.{kind}"
+    colours = colour_pattern()
+    rest = np.random.default_rng(0).integers(-128, 129, colours.shape)  # what rounding takes away
+    deep = np.clip(colours.astype(int) * 257 + rest, 0, 65535).astype(np.uint16)
+    cv2.imwrite(str(path), deep[..., ::-1])
+    assert (reading.read_photograph(path) == colours).all()
+    grey = tmp_path / f"grey.{kind}"
+    cv2.imwrite(str(grey), deep[..., 0])
+    assert (reading.read_photograph(grey) == colours[..., :1]).all()
+
+
+@pytest.mark.parametrize("most", [255, 1023, 4095])
+def test_fewer_bits_in_a_file_of_16_are_refused(most, tmp_path):
+    """What a camera of 10 or 12 bits writes: taken as 16, the photograph would be black."""
+    deep = (colour_pattern() / 255.0 * most).astype(np.uint16)
+    cv2.imwrite(str(tmp_path / "deep.png"), deep)
+    with pytest.raises(ValueError, match="deep.png.*16 bits"):
+        reading.read_photograph(tmp_path / "deep.png")
+
+
+@pytest.mark.parametrize("mode", ["F", "I", "LAB", "YCbCr"])
+def test_numbers_that_are_no_colours_are_refused(mode, tmp_path):
+    image = Image.fromarray(colour_pattern())
+    if mode in ("F", "I"):
+        image = image.convert("L")
+    image.convert(mode).save(tmp_path / "x.tiff")
+    with pytest.raises(ValueError, match=f"x.tiff.*kind {mode}"):
+        reading.read_photograph(tmp_path / "x.tiff")
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
+def test_printing_inks_become_the_colours_they_print(kind, tmp_path):
+    """Upright, and squashed as all others are; so for a data set as for one photograph in 05."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image = Image.fromarray(colour_pattern()).convert("CMYK")
+    image.save(tmp_path / "print", kind, quality=95, exif=exif)
+    pixels = reading.read_photograph(tmp_path / "print", at_least=16)
+    assert np.abs(pixels - np.rot90(colour_pattern(), -1).astype(int)).mean() < 5
+    assert (explorer.own_photograph(tmp_path / "print") == pixels).all()
+    assert reading.square(tmp_path / "print", 32, swapped=True).shape == (32, 32, 3)
 
 
 def test_a_checksum_tells_a_changed_byte_that_still_decodes(photographs):

@@ -158,12 +158,8 @@ def test_more_pixels_than_are_harmless_are_refused_before_any_is_decoded(
 
 
 def test_pixels_that_mean_no_colours_are_refused(tmp_path, colours):
-    photograph = Image.fromarray(colours)
-    photograph.convert("CMYK").save(tmp_path / "print.jpg")
-    assert "CMYK" in refused(tmp_path / "print.jpg")
     Image.fromarray(colours[..., 0].astype(np.uint16) * 257).save(tmp_path / "deep.png")
-    text = refused(tmp_path / "deep.png")
-    assert "I;16" in text and "8 bits" in text
+    assert "grey" in refused(tmp_path / "deep.png")
     Image.fromarray(colours[..., 0] / np.float32(7)).save(tmp_path / "floats.tiff")
     assert "kind F" in refused(tmp_path / "floats.tiff")
 
