@@ -5,11 +5,11 @@
                           [--grid NAME=VALUE,VALUE]... [--workers N] [--scheduler ADDRESS]
 
 Exit 0: all ran. 1: a notebook failed, or files cannot be written. 2: a parameter or option is
-unknown, of the wrong type, or contradicts another. 130: stopped by Ctrl-C (SIGINT) or SIGTERM.
+unknown, of the wrong type, changes nothing, or contradicts another. 130: stopped by Ctrl-C (SIGINT)
+or SIGTERM.
 """
 
 import argparse
-import difflib
 import logging
 import os
 import signal
@@ -21,7 +21,16 @@ from pathlib import Path
 
 from helpers import workspace
 from helpers.runs import grid
-from helpers.runs.parameters import NOTEBOOKS, check, known_parameters, read_parameters
+from helpers.runs.parameters import (
+    NOTEBOOKS,
+    Once,
+    check,
+    known_parameters,
+    no_option,
+    read_parameters,
+    say_passed_over,
+    split_pairs,
+)
 from helpers.runs.series import NotebookFailed, declared, run_series
 
 OPTIONS = ("run", "dataset", "params", "from", "to", "only", "grid", "workers", "scheduler")
@@ -36,25 +45,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    options, unknown = read_options(arguments)
     logging.getLogger("papermill").setLevel(logging.ERROR)
     try:
+        workspace.start_command()
+        pairs, words = split_pairs(sys.argv[1:] if arguments is None else arguments)
+        options, unknown = read_options(words)
         refuse_options(options, unknown)
         notebooks = choose(options.first, options.only, options.last)
         known = known_parameters(NOTEBOOKS)
         named = [("run", options.run), ("dataset", options.dataset)]
-        pairs = options.p + [(name, value) for name, value in named if value is not None]
-        values = read_parameters(options.params, pairs, known)
+        pairs += [(name, value) for name, value in named if value is not None]
+        file = options.params or ""
+        values = read_parameters(file, pairs, known)
         plan = None
         if options.grid:
-            plan = read_grid(options.grid, values, options.p, known)
+            plan = read_grid(options.grid, values, pairs, known)
             notebooks = [*plan.first, plan.notebook]
         else:
             check(values, known)
+        refuse_unused([name for name, _ in pairs], notebooks)
     except ValueError as error:
         print(f"helpers.run: {error}", file=sys.stderr)
         return 2
-    say_unused(options.p, notebooks)
+    say_passed_over(file, [name for path in notebooks for name in declared(path)])
     try:
         with unwatched():
             if plan:
@@ -76,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run_points(plan: grid.Grid, options: argparse.Namespace) -> int:
     """Run a grid, and say which points failed; returns the exit code."""
     workers = options.workers or 0
-    failed = grid.run_grid(plan, workers=workers, scheduler=options.scheduler)
+    failed = grid.run_grid(plan, workers=workers, scheduler=options.scheduler or "")
     for point, reason in failed.items():
         print(f"\n{point} failed: {reason}", file=sys.stderr)
     return 1 if failed else 0
@@ -106,50 +119,48 @@ def unwatched() -> Iterator[None]:
 # the command line
 
 
-def read_options(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
+def read_options(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """The options, and the words that are none."""
     parser = argparse.ArgumentParser(
-        prog="python -m helpers.run", description="Run the notebooks in order."
+        prog="python -m helpers.run", description="Run the notebooks in order.", allow_abbrev=False
     )
-    add = parser.add_argument
+
+    def add(name: str, **options) -> None:
+        parser.add_argument(name, **{"action": Once, **options})
+
     add("--run", help="the run's name: a folder under runs/ (default: sample)")
     add("--dataset", help="sample, isic, kaggle, or a folder or zip in the Kaggle layout")
-    add("--params", default="", metavar="FILE", help="parameters in YAML, see notebooks/params/")
-    add("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="a parameter")
+    add("--params", metavar="FILE", help="parameters in YAML, see notebooks/params/")
+    add("-p", nargs=2, metavar=("NAME", "VALUE"), help="a parameter; may be given several times")
     add("--from", dest="first", metavar="04", help="start at this notebook")
     add("--to", dest="last", metavar="05", help="end with this notebook")
     add("--only", metavar="05", help="run this notebook alone")
     add(
         "--grid",
         action="append",
-        default=[],
         metavar="NAME=V1,V2",
         help="run 04 for every combination of these values, and compare the runs",
     )
     add("--workers", type=int, metavar="N", help="N points of a grid at a time, on this machine")
-    add(
-        "--scheduler", default="", metavar="ADDRESS", help="points on the Dask cluster of tcp://..."
-    )
-    return parser.parse_known_args(arguments)
+    add("--scheduler", metavar="ADDRESS", help="points on the Dask cluster of tcp://...")
+    return parser.parse_known_args(words)
 
 
 def refuse_options(options: argparse.Namespace, unknown: Sequence[str]) -> None:
     """Raises ValueError where an option is unknown, or contradicts another."""
     if unknown:
-        names = {name: f"-p {name}" for name in known_parameters(NOTEBOOKS)}
-        names |= {name: f"--{name}" for name in OPTIONS}
-        near = difflib.get_close_matches(unknown[0].lstrip("-"), names, n=1)
-        hint = f"did you mean {names[near[0]]}?" if near else "--help lists them"
-        raise ValueError(f"there is no option {unknown[0]!r}; {hint}")
-    if not options.grid and (options.workers is not None or options.scheduler):
+        raise ValueError(no_option(unknown, OPTIONS, known_parameters(NOTEBOOKS)))
+    if options.params == "":
+        raise ValueError("--params is empty: name a file of parameters, or leave it out")
+    if not options.grid and (options.workers is not None or options.scheduler is not None):
         raise ValueError(
             "--workers and --scheduler say where the points of a --grid run; there is no --grid"
         )
-    if options.grid and (options.first or options.only or options.last):
+    if options.grid and {options.first, options.only, options.last} != {None}:
         raise ValueError(
             "--grid runs 01 and 02 once and 04 for each point: leave --from, --to and --only out"
         )
-    if options.workers is not None and (options.workers < 1 or options.scheduler):
+    if options.workers is not None and (options.workers < 1 or options.scheduler is not None):
         raise ValueError(
             f"--workers is at least 1, not {options.workers}, and for this machine: not beside "
             "--scheduler"
@@ -167,38 +178,52 @@ def choose(first: str | None, only: str | None, last: str | None = None) -> list
     Raises:
         ValueError: there is no such notebook, or one contradicts another.
     """
-    if only and (first or last):
+    if only is not None and (first, last) != (None, None):
         raise ValueError(
             f"--only {only} runs one notebook, --from {first or ''} and --to {last or ''} several"
         )
-    if only:
-        return [NOTEBOOKS[place] for place in places(only)]
-    start = places(first)[0] if first else 0
-    end = places(last)[-1] if last else len(NOTEBOOKS) - 1
+    if only is not None:
+        return [NOTEBOOKS[place_of(only)]]
+    start = 0 if first is None else place_of(first)
+    end = len(NOTEBOOKS) - 1 if last is None else place_of(last)
     if end < start:
         raise ValueError(f"there is no notebook from {first} to {last}")
     return NOTEBOOKS[start : end + 1]
 
 
-def places(start: str) -> list[int]:
-    """Where in the series the notebooks stand whose names start so.
+def place_of(notebook: str) -> int:
+    """Where in the series a notebook stands, named by its number, or by how its file's name starts.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is none, or more than one.
     """
-    numbers = [n for n, notebook in enumerate(NOTEBOOKS) if notebook.name.startswith(start)]
-    if not numbers:
+    start = Path(notebook).name  # a path, too, as a shell completes it
+    if start.isdecimal():
+        start = f"{int(start):02}"
+    found = [place for place, path in enumerate(NOTEBOOKS) if path.name.startswith(start)]
+    if not start or len(found) != 1:
         names = ", ".join(path.stem for path in NOTEBOOKS)
-        raise ValueError(f"no notebook starts with {start!r}: {names}")
-    return numbers
+        raise ValueError(f"no notebook of its own starts with {notebook!r}: {names}")
+    return found[0]
 
 
-def say_unused(pairs: Sequence[tuple[str, str]], notebooks: Sequence[Path]) -> None:
-    """Say which of the -p parameters have no effect, since no notebook that runs takes them."""
+def refuse_unused(names: Sequence[str], notebooks: Sequence[Path]) -> None:
+    """Raises ValueError where a parameter that was typed changes nothing.
+
+    A value of a file may be for other notebooks; one that was typed was meant for these.
+    """
     taken = {name for notebook in notebooks for name in declared(notebook)}
-    for name in dict.fromkeys(name for name, _ in pairs if name not in taken):
-        numbers = ", ".join(notebook.stem for notebook in notebooks)
-        print(f"helpers.run: -p {name} changes nothing: not used by {numbers}", file=sys.stderr)
+    unused = []
+    for name in dict.fromkeys(names):
+        if name not in taken:
+            takers = ", ".join(path.stem for path in NOTEBOOKS if name in declared(path))
+            unused.append(f"{name} changes nothing, it is for {takers}")
+    if unused:
+        numbers = ", ".join(path.stem for path in notebooks)
+        raise ValueError(
+            f"{'; '.join(unused)}. This command runs {numbers}: let those run, too, or leave "
+            "out what is for them"
+        )
 
 
 # a grid
@@ -232,8 +257,9 @@ def read_grid(
         except ValueError as error:
             raise ValueError(f"{point}: {error}") from error
     merged = {name: default for name, (_, default) in known.items()} | values
-    if "image_size" in axes:  # of the first cache; each point has the one of its own size
-        merged["image_size"] = axes["image_size"][0]
+    for name in ("image_size", "recipe"):  # of the first cache; each point has one of its own
+        if name in axes:
+            merged[name] = axes[name][0]
     shared = {name: merged[name] for path in first for name in declared(path)}
     parameters = {name: merged[name] for name in declared(notebook)}
     shared.pop("seed", None)  # it shows there how batches are drawn, and makes nothing

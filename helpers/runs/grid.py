@@ -21,6 +21,7 @@ from helpers.runs import compare
 from helpers.runs.series import run_notebook
 from helpers.runs.workers import chosen
 from helpers.training.checkpoint import TRAINING_VERSION, weights_key
+from helpers.training.settings import RECIPES
 
 SHARED = ("dataset.json", "split.csv", "cache.json")
 # what a point leaves; where 04 trains a control, its files lie in a folder beside these
@@ -57,7 +58,7 @@ def name_points(name: str, axes: dict[str, list]) -> dict[str, dict]:
         axes: parameter -> its values. A path stands in a name by its last part.
 
     Raises:
-        ValueError: two points would have the same name.
+        ValueError: two points would have the same name, or one that no run can have.
 
     >>> name_points("g", {"attention": ["none"], "seed": [0, 1]})["g-attention=none-seed=1"]
     {'attention': 'none', 'seed': 1}
@@ -66,6 +67,7 @@ def name_points(name: str, axes: dict[str, list]) -> dict[str, dict]:
     for values in itertools.product(*axes.values()):
         parts = [f"{axis}={compare.label(value)}" for axis, value in zip(axes, values, strict=True)]
         point = "-".join([name, *parts])
+        workspace.check_run_name(point)
         if point in points:
             raise ValueError(
                 f"two points of the grid would be the run {point!r}: give each value once, and "
@@ -198,11 +200,13 @@ def lay_out(grid: Grid, point: str, values: dict, shared: Path) -> bool:
     """
     folder = workspace.run_folder(point)
     cache = workspace.read_json(shared / "cache.json", "02_preprocess.ipynb")
-    if "image_size" in grid.axes:  # the same photographs in another size: a cache more, or its own
+    parameters = grid.parameters | values | {"run": point}
+    # the same photographs in another size, or seen in part: a cache more, or its own
+    if "image_size" in grid.axes or "recipe" in grid.axes:
         dataset = workspace.read_json(shared / "dataset.json", "01_download.ipynb")
         split = read_split(shared / "split.csv")
-        cache = build_cache(dataset, split, image_size=values["image_size"])
-    parameters = grid.parameters | values | {"run": point}
+        view = RECIPES[parameters["recipe"]].view
+        cache = build_cache(dataset, split, image_size=parameters["image_size"], view=view)
     shaped_by = {
         "parameters": parameters | {"weights": weights_key(parameters.get("weights", "none"))},
         "split": digest(shared / "split.csv"),

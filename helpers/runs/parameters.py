@@ -4,12 +4,16 @@ What they may be is said in `helpers.training.settings`, once; here text becomes
 starts at the caller's folder.
 """
 
+import argparse
 import ast
+import difflib
+import itertools
+import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from helpers import workspace
-from helpers.training.settings import NAMES, Parameters, kind_of, path_or, unknown
+from helpers import hosts, workspace
+from helpers.training.settings import NAMES, Parameters, in_quotes, kind_of, path_or, unknown
 
 NOTEBOOKS = sorted((workspace.PROJECT / "notebooks").glob("0*.ipynb"))
 TYPES = {"str": str, "int": int, "float": float, "bool": bool}
@@ -21,16 +25,94 @@ def known_parameters(notebooks: Sequence[Path]) -> dict[str, tuple[type, object]
 
     known = {}
     for notebook in notebooks:
-        for name, declared in papermill.inspect_notebook(str(notebook)).items():
+        for name, declared in papermill.inspect_notebook(no_template(notebook)).items():
             kind = TYPES[declared["inferred_type_name"]]
             known[name] = (kind, ast.literal_eval(declared["default"]))
     return known
 
 
+def no_template(path: Path) -> str:
+    """A path as papermill takes it, which would fill in what stands in braces.
+
+    >>> no_template(Path("lr{1e-4}"))
+    'lr{{1e-4}}'
+    """
+    return str(path).replace("{", "{{").replace("}", "}}")
+
+
+# what is typed
+
+
+class Once(argparse.Action):
+    """An option that has one value; argparse would take the last of several, and not say so."""
+
+    def __call__(self, parser, options, value, option_string=None):
+        before = getattr(options, self.dest)
+        if before not in (self.default, value):
+            raise ValueError(
+                f"{option_string} is given twice, as {before!r} and {value!r}: leave one out"
+            )
+        setattr(options, self.dest, value)
+
+
+def split_pairs(words: Sequence[str]) -> tuple[list[tuple[str, str]], list[str]]:
+    """The NAME VALUE behind each -p, and the other words.
+
+    argparse would take a value such as -1e-4 for an option.
+
+    Raises:
+        ValueError: a -p is written in another way, or its value is missing.
+
+    >>> split_pairs(["--run", "a", "-p", "alpha", "-1e-4"])
+    ([('alpha', '-1e-4')], ['--run', 'a'])
+    """
+    pairs = []
+    others = []
+    rest = iter(words)
+    for word in rest:
+        if not word.startswith("-p"):
+            others.append(word)
+            continue
+        typed = [word, *itertools.islice(rest, 2)]
+        name, value = (typed + ["", ""])[1:3]
+        no_value = len(typed) < 3 or value == "-p" or value.startswith("--")
+        if word != "-p" or no_value or "=" in name or name.startswith("-"):
+            raise ValueError(
+                f"{' '.join(typed)}: a parameter is typed as -p NAME VALUE, with blanks between "
+                "them, such as -p epochs 3"
+            )
+        pairs.append((name, value))
+    return pairs, others
+
+
+def no_option(words: Sequence[str], options: Collection[str], names: Collection[str]) -> str:
+    """That the first of these words is no option, and what to type if one is near.
+
+    Args:
+        words: what argparse did not know.
+        options: the command's, without their dashes.
+        names: of the parameters that -p takes.
+
+    >>> no_option(["--epochs", "3"], ["run"], ["epochs"])
+    "there is no option '--epochs'; type -p epochs 3"
+    """
+    name, _, value = words[0].lstrip("-–—").partition("=")  # some editors make a dash of --
+    if not value:
+        value = words[1] if len(words) > 1 else "VALUE"
+    typed = {known: f"-p {known} {value}" for known in names}
+    typed |= {option: f"--{option} {value}" for option in options}
+    near = difflib.get_close_matches(name, typed, n=1)
+    hint = f"type {typed[near[0]]}" if near else "--help lists them"
+    return f"there is no option {words[0]!r}; {hint}"
+
+
+# what it means
+
+
 def read_parameters(
     file: str, pairs: Sequence[tuple[str, str]], known: Collection[str]
 ) -> dict[str, object]:
-    """Parameters from a YAML file (or ""), then from NAME VALUE pairs; the last of a name counts.
+    """Parameters from a YAML file (or ""), then from NAME VALUE pairs, which win over the file.
 
     Args:
         file: the path of the file, "" for none.
@@ -41,15 +123,28 @@ def read_parameters(
         Values by name, of the parameter's type; a path is absolute.
 
     Raises:
-        ValueError: a name is not known (the nearest is given), a value is of another type, or
-            nothing lies at a path.
+        ValueError: a name is not known (the nearest is given), a value is of another type, two
+            pairs contradict each other, or nothing lies at a path.
     """
-    values = {}
-    for name, value in [*read_file(file).items(), *pairs]:
-        if name not in known:
-            raise ValueError(unknown(name, list(known)))
-        values[name] = as_path(name, convert(name, value, kind_of(name)))
-    return values
+    values = {name: read_value(name, value, known) for name, value in read_file(file).items()}
+    typed = {}
+    for name, text in pairs:
+        value = read_value(name, text, known)
+        if typed.setdefault(name, value) != value:
+            raise ValueError(
+                f"{name} is given twice, as {typed[name]!r} and {value!r}: leave one out"
+            )
+    return values | typed
+
+
+def read_value(name: str, value: object, known: Collection[str]) -> object:
+    """One parameter's value; raises ValueError as `read_parameters`."""
+    if name not in known:
+        raise ValueError(unknown(name, list(known)))
+    value = as_path(name, convert(name, value, kind_of(name)))
+    if isinstance(value, str) and not workspace.is_utf8(value):
+        raise ValueError(f"{name} is {value!r}, with letters that are not UTF-8: rename it")
+    return value
 
 
 def read_file(file: str) -> dict:
@@ -63,8 +158,10 @@ def read_file(file: str) -> dict:
     import yaml
 
     try:
-        content = yaml.safe_load(Path(file).expanduser().read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        text = hosts.absolute(file, Path.cwd()).read_text(encoding="utf-8")
+        content = yaml.safe_load(text)
+        root = yaml.compose(text, Loader=yaml.SafeLoader)  # still has a name that stands twice
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise ValueError(f"--params {file} cannot be read: {error}") from error
     if content is None:
         return {}
@@ -72,7 +169,18 @@ def read_file(file: str) -> dict:
         raise ValueError(
             f"--params {file} holds a {type(content).__name__}, expected lines of `name: value`"
         )
+    names = [name.value for name, _ in root.value]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"--params {file} gives {name} twice: leave one out")
     return content
+
+
+def say_passed_over(file: str, taken: Collection[str]) -> None:
+    """Print which values of a file of parameters have no effect here: it may be for all parts."""
+    others = sorted(set(read_file(file)) - set(taken))
+    if others:
+        print(f"of {file}, {', '.join(others)} are for other parts and change nothing here")
 
 
 def convert(name: str, value: object, kind: type) -> object:
@@ -95,7 +203,7 @@ def convert(name: str, value: object, kind: type) -> object:
             return kind(value)
         except (ValueError, KeyError):
             pass
-    raise ValueError(f"{name} is {value!r}, expected {NAMES[kind]}")
+    raise ValueError(f"{name} is {value!r}, expected {NAMES[kind]}{in_quotes(kind, value)}")
 
 
 def as_path(name: str, value: object) -> object:
@@ -107,8 +215,11 @@ def as_path(name: str, value: object) -> object:
     path_or_word = path_or(name)
     if path_or_word is None or path_or_word.takes(value):
         return value
-    path = Path(value).expanduser().absolute()
-    if not value or not path.exists():
+    try:
+        path = hosts.absolute(value, Path.cwd())
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+    if not value or not os.path.exists(path):
         raise ValueError(f"{name}: there is nothing at {path}; expected {path_or_word.in_words()}")
     return str(path)
 

@@ -9,10 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import papermill
+from jupyter_client import AsyncKernelManager
+from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from helpers import workspace
+from helpers.runs.parameters import no_template
 
 FIRST_FIGURE = "attention_malignant.png"
 # seconds that a kernel has to start, and the last outputs of a cell to arrive: to be slow is no
@@ -24,9 +27,17 @@ class NotebookFailed(Exception):
     """A notebook did not end; the message names it, the cell, the error and the stored notebook."""
 
 
+class ThisPython(AsyncKernelManager):
+    """Starts the Python that runs this, whatever kernels of that name others have installed."""
+
+    def __init__(self, **options):
+        no_installed = KernelSpecManager(kernel_dirs=[])
+        super().__init__(kernel_spec_manager=no_installed, **options)
+
+
 def declared(notebook: Path) -> list[str]:
     """The names in a notebook's cell of parameters."""
-    return list(papermill.inspect_notebook(str(notebook)))
+    return list(papermill.inspect_notebook(no_template(notebook)))
 
 
 def run_notebook(notebook: Path, values: dict, folder: Path) -> float:
@@ -41,7 +52,7 @@ def run_notebook(notebook: Path, values: dict, folder: Path) -> float:
         Seconds.
 
     Raises:
-        NotebookFailed: a cell raised, or the kernel died.
+        NotebookFailed: a cell raised, or the kernel died, or did not start.
         CannotWrite: the stored notebook cannot be written.
     """
     stored = folder / notebook.name
@@ -51,11 +62,12 @@ def run_notebook(notebook: Path, values: dict, folder: Path) -> float:
     try:
         with workspace.saying_what_to_do(stored):
             papermill.execute_notebook(
-                str(notebook),
-                str(stored),
+                no_template(notebook),
+                no_template(stored),
                 {name: value for name, value in values.items() if name in names},
                 cwd=str(notebook.parent),
                 kernel_name="python3",
+                kernel_manager_class=ThisPython,
                 log_output=False,
                 # a kernel on this machine need not warn of its transport
                 extra_arguments=["--log-level=50"],
@@ -75,6 +87,17 @@ def run_notebook(notebook: Path, values: dict, folder: Path) -> float:
             f"{notebook.name} was stopped: {reason}. Out of memory? Lower batch_size or "
             f"image_size.\nThe notebook up to there: {stored}"
         ) from None
+    except NoSuchKernel:
+        raise NotebookFailed(
+            f"{notebook.name} was not started: the Python that runs this has no ipykernel. Type "
+            f"{sys.executable} -m pip install ipykernel, or `make lab` in {workspace.PROJECT}, "
+            "which sets up an environment with everything"
+        ) from None
+    except RuntimeError as error:
+        raise NotebookFailed(
+            f"{notebook.name} was not started: {error}. What {sys.executable} -m ipykernel says "
+            "may tell why"
+        ) from None
     return time.perf_counter() - started
 
 
@@ -90,6 +113,7 @@ def run_series(values: dict, notebooks: Sequence[Path]) -> None:
         CannotWrite: the run's folder, or a notebook in it, cannot be written.
     """
     folder = workspace.run_folder(values.get("run", "sample"))
+    before = drawn_at(folder)
     total = 0.0
     for number, notebook in enumerate(notebooks, start=1):
         print(f"[{number}/{len(notebooks)}] {notebook.stem} ...", end=" ", flush=True)
@@ -99,7 +123,14 @@ def run_series(values: dict, notebooks: Sequence[Path]) -> None:
     print(f"All {len(notebooks)} ran in {total:.0f} s. Read them in order:")
     for notebook in notebooks:
         print(f"  {folder / notebook.name}")
-    figures = sorted(path.name for path in (folder / "figures").glob("*.png"))
+    drawn = drawn_at(folder)
+    figures = [name for name in drawn if drawn[name] != before.get(name)]
     if figures:
         first = FIRST_FIGURE if FIRST_FIGURE in figures else figures[0]
         print(f"First figure to open: {folder / 'figures' / first}")
+
+
+def drawn_at(folder: Path) -> dict[str, int]:
+    """When each figure of a run was written, in nanoseconds, by its name in alphabetical order."""
+    figures = sorted((folder / "figures").glob("*.png"))
+    return {path.name: path.stat().st_mtime_ns for path in figures}

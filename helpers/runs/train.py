@@ -8,13 +8,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from helpers import workspace
-from helpers.runs.parameters import read_file, read_parameters
+from helpers.runs.parameters import (
+    Once,
+    no_option,
+    read_parameters,
+    say_passed_over,
+    split_pairs,
+)
 from helpers.scores import metrics
 from helpers.training import processes
 from helpers.training.batches import open_prepared
 from helpers.training.checkpoint import PROGRESS, write_results
 from helpers.training.loop import fit, predict_held_out
-from helpers.training.settings import Parameters, Settings
+from helpers.training.settings import RECIPES, Parameters, Settings
 
 
 def train_run(run: str, settings: Settings) -> None:
@@ -36,7 +42,9 @@ def train_run(run: str, settings: Settings) -> None:
             return
         predictions = predict_held_out(fitted, split, photographs, settings.precision)
         val = predictions[predictions["split"] == "val"]
-        calibration = metrics.calibrate(val["logit"], val["target"])
+        shift = metrics.prior_shift(split, RECIPES[settings.recipe].melanoma_times)
+        calibration = metrics.calibrate(val["logit"], val["target"], val["group"], shift=shift)
+        print(metrics.caution(val), end="")
         predictions["probability"] = metrics.probability(predictions["logit"], calibration)
         val_probability = predictions.loc[val.index, "probability"]
         content = metrics.summarise(
@@ -80,10 +88,32 @@ def read_settings(file: str, pairs: Sequence[tuple[str, str]]) -> Settings:
             hint = "--run names the run" if name == "run" else f"it takes {', '.join(taken)}"
             raise ValueError(f"helpers.train takes no parameter {name!r}: {hint}")
     values = read_parameters(file, pairs, known)
-    others = sorted(set(read_file(file)) - set(taken))
-    if others:
-        print(f"of {file}, {', '.join(others)} are for other parts and change nothing here")
+    say_passed_over(file, taken)
     return Settings(**{name: value for name, value in values.items() if name in taken})
+
+
+def read_options(words: Sequence[str]) -> argparse.Namespace:
+    """The options; raises ValueError where a word is none."""
+    parser = argparse.ArgumentParser(
+        prog="python -m helpers.train",
+        description="Train a run, on one GPU or several.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--run", action=Once, required=True, help="a run that 01 and 02 have prepared")
+    add(
+        "--params",
+        action=Once,
+        default="",
+        metavar="FILE",
+        help="parameters in YAML, as in notebooks/params/",
+    )
+    add("-p", nargs=2, metavar=("NAME", "VALUE"), help="a parameter of training")
+    options, unknown = parser.parse_known_args(words)
+    if unknown:
+        taken = [field.name for field in dataclasses.fields(Settings)]
+        raise ValueError(no_option(unknown, ["run", "params"], taken))
+    return options
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -92,27 +122,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0: trained. 1: it failed, or something is missing. 2: a parameter is unknown, not taken here, of
     the wrong type, or contradicts another. 130: stopped from the keyboard.
     """
-    parser = argparse.ArgumentParser(
-        prog="python -m helpers.train", description="Train a run, on one GPU or several."
-    )
-    parser.add_argument("--run", required=True, help="a run that 01 and 02 have prepared")
-    parser.add_argument(
-        "--params", default="", metavar="FILE", help="parameters in YAML, as in notebooks/params/"
-    )
-    parser.add_argument(
-        "-p",
-        nargs=2,
-        action="append",
-        default=[],
-        metavar=("NAME", "VALUE"),
-        help="one parameter of training",
-    )
     given = sys.argv[1:] if arguments is None else list(arguments)
     if given[:1] == ["--"]:  # torchrun passes its own on
         given = given[1:]
-    options = parser.parse_args(given)
     try:
-        train_run(options.run, read_settings(options.params, options.p))
+        workspace.start_command()
+        pairs, words = split_pairs(given)
+        options = read_options(words)
+        train_run(options.run, read_settings(options.params, pairs))
     except ValueError as error:
         print(f"helpers.train: {error}", file=sys.stderr)
         return 2
@@ -121,6 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ConnectionError,
         MemoryError,
         FloatingPointError,
+        workspace.CannotRead,
         workspace.CannotWrite,
     ) as error:
         print(f"helpers.train: {error}", file=sys.stderr)

@@ -58,9 +58,8 @@ RECIPES = {
             colour=0.2,
         ),
     ),
-    # Yan et al. 2019: the middle 0.8 of the photograph, of its 256 pixels a random 224. So much of
-    # photographs stored at 8/7 of the network's side are 0.8 as many pixels a side as it takes:
-    # `fit` says so, and at which image_size 02 must store them for a comparison like for like.
+    # Yan et al. 2019: the middle 0.8 of the photograph, of its 256 pixels a random 224. 02 stores
+    # photographs so large that this part has as many pixels as the network takes.
     "paper": Recipe(
         optimiser="sgd",
         learning_rate=1e-2,
@@ -100,6 +99,14 @@ def name_of_one_folder(run: str) -> str:
     """Refuse, as `workspace` does, what would leave the folder of the runs; nothing is created."""
     workspace.check_run_name(run)
     return run
+
+
+def name_of_a_control(run: str) -> str:
+    """The same for the name of another run, where "" stands for none."""
+    try:
+        return run and name_of_one_folder(run)
+    except ValueError as error:
+        raise ValueError(f"control: {error}") from None
 
 
 def in_words(table: type) -> type:
@@ -235,7 +242,7 @@ class Parameters(Settings):
     split_seed: Seed = Field(
         42, description="draws the sample, the subsample, the split and the benign rows"
     )
-    control: str = Field(
+    control: Annotated[str, AfterValidator(name_of_a_control)] = Field(
         "", description='a finished run with attention "none" to compare with; empty: none'
     )
     photograph: Annotated[str, PathOr(("",))] = Field(
@@ -244,6 +251,12 @@ class Parameters(Settings):
     posthoc: Positive = Field(
         24, description="test photographs for the slow post-hoc methods, drawn by seed"
     )
+
+    @model_validator(mode="after")
+    def control_is_another_run(self):
+        if self.control == self.run:
+            raise ValueError(f"control is {self.control!r}, the run itself; expected another run")
+        return self
 
 
 # what somebody may have typed for a value; a name that holds more (a table, a tensor, what
@@ -344,7 +357,15 @@ def sentence(table: type, problem: dict) -> str:
     known = list(table.__pydantic_fields__)
     if name not in known:
         return unknown(name, known)
-    return f"{name} is {problem['input']!r}, expected {expected(table, name)}"
+    hint = in_quotes(kind_of(name), problem["input"])
+    return f"{name} is {problem['input']!r}, expected {expected(table, name)}{hint}"
+
+
+def in_quotes(kind: type, value: object) -> str:
+    """What to do where a number, or nothing, came for text: it was written without quotes."""
+    if kind is not str or isinstance(value, str):
+        return ""
+    return " in quotes; papermill's -r leaves a value text, its -p makes a number or None of it"
 
 
 def unknown(name: object, known: list[str]) -> str:

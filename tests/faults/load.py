@@ -9,6 +9,7 @@ table in ATTENTION_TEST_DATA or ../shared/data; without it, it says so and ends 
 """
 
 import gzip
+import json
 import math
 import os
 import subprocess
@@ -78,8 +79,9 @@ def watch(process: subprocess.Popen) -> Taken:
 def run_notebook(number: str, place: Path) -> tuple[int, Taken, str]:
     """One notebook through the command: its exit code, what it took, and what it printed."""
     variables = {"ATTENTION_DATA": str(place / "data"), "ATTENTION_RUNS": str(place / "runs")}
-    command = [sys.executable, "-m", "helpers.run", "--run", "load"]
-    command += ["--dataset", str(place / "set"), "-p", "benign", "0", "-p", "image_size", "32"]
+    values = {"run": "load", "dataset": str(place / "set"), "benign": 0, "image_size": 32}
+    (place / "load.yaml").write_text(json.dumps(values))
+    command = [sys.executable, "-m", "helpers.run", "--params", str(place / "load.yaml")]
     with (
         (place / "printed").open("w+") as printed,
         subprocess.Popen(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -79,7 +80,8 @@ def left(folders, name: str, run_name: str = "sample") -> dict:
         (None, None, "02_second", "12"),
         ("02", None, "03", "23"),
         ("02", None, "02", "2"),
-        ("0", None, "0", "123"),
+        ("2", None, "3", "23"),
+        ("notebooks/02_second.ipynb", None, "002", "2"),
     ],
 )
 def test_notebooks_are_chosen_by_how_they_start(first, only, last, expected, series):
@@ -95,6 +97,10 @@ def test_notebooks_are_chosen_by_how_they_start(first, only, last, expected, ser
         (None, "01", "02", ["--only 01", "--to 02"]),
         ("04", None, None, ["'04'", "01_first, 02_second, 03_third"]),
         (None, "7", None, ["'7'", "01_first, 02_second, 03_third"]),
+        (None, "", None, ["''", "01_first, 02_second, 03_third"]),
+        ("", None, None, ["''"]),
+        (None, None, "", ["''"]),
+        ("0", None, None, ["'0'"]),
     ],
 )
 def test_a_choice_that_cannot_be_is_refused(first, only, last, facts, series):
@@ -131,25 +137,69 @@ def test_all_run_in_order_each_with_the_parameters_it_declares(series, folders, 
     assert "-p" not in output.err
 
 
-def test_a_parameter_that_no_notebook_takes_is_said(series, folders, capsys):
-    """A value of --params may be for other notebooks; one that was typed was meant for these."""
-    (series.parent / "mine.yaml").write_text("attention: none\n")
-    arguments = ["--only", "01", "--params", "mine.yaml", "-p", "epochs", "2"]
-    assert command.main([*arguments, "-p", "subsample", "5"]) == 0
+@pytest.mark.parametrize(
+    "arguments, name, taker",
+    [
+        (["--only", "01", "-p", "epochs", "2"], "epochs", "02_second"),
+        (["--only", "2", "-p", "epochs", "2", "-p", "subsample", "5"], "subsample", "01_first"),
+        (["--from", "02", "--dataset", "photographs"], "dataset", "01_first"),
+        (["--from", "03", "-p", "dataset", "sample"], "dataset", "01_first"),
+        (["--to", "01", "-p", "attention", "none"], "attention", "02_second, 03_third"),
+    ],
+)
+def test_what_no_notebook_that_runs_takes_is_refused(
+    arguments, name, taker, series, folders, capsys
+):
+    (series.parent / "photographs").mkdir()
+    assert command.main(arguments) == 2
     error = capsys.readouterr().err
-    assert "-p epochs" in error and "01_first" in error
-    assert "subsample" not in error and "attention" not in error
-    assert left(folders, "01_first")["subsample"] == 5
+    assert f"{name} changes nothing, it is for {taker}" in error and not folders.runs.exists()
 
 
-def test_the_attention_figure_is_the_first_to_open(series, folders, capsys):
+def test_what_a_file_says_to_other_notebooks_is_named_and_stops_nothing(series, folders, capsys):
+    (series.parent / "mine.yaml").write_text("attention: none\nsubsample: 5\nrun: mine\n")
+    assert command.main(["--only", "01", "--params", "mine.yaml"]) == 0
+    output = capsys.readouterr()
+    (line,) = [line for line in output.out.splitlines() if "mine.yaml" in line]
+    assert "attention" in line and "subsample" not in line and output.err == ""
+    assert left(folders, "01_first", "mine")["subsample"] == 5
+    assert command.main(["--params", "mine.yaml"]) == 0
+    assert "mine.yaml" not in capsys.readouterr().out
+
+
+def test_a_value_that_begins_with_a_dash_or_stands_twice_alike_is_taken(series, folders):
+    arguments = ["-p", "epochs", "3", "-p", "epochs", "03", "--run", "a", "-p", "run", "a"]
+    assert command.main([*arguments, "--only", "02", "--only", "02"]) == 0
+    assert left(folders, "02_second", "a")["epochs"] == 3
+
+
+@pytest.mark.parametrize(
+    "drawn, first",
+    [
+        (["a.png", FIRST_FIGURE, "z.png"], FIRST_FIGURE),
+        (["z.png", "b.png"], "b.png"),
+        ([], None),
+    ],
+)
+def test_the_first_figure_to_open_is_one_that_this_call_drew(
+    drawn, first, series, folders, capsys, monkeypatch
+):
+    """Those of an earlier call lie there, too; the attention figure is named before all others."""
     figures = folders.runs / "sample" / "figures"
     figures.mkdir(parents=True)
     for name in ("a.png", FIRST_FIGURE, "z.png"):
         (figures / name).touch()
+        os.utime(figures / name, (1, 1))
+
+    def draw(notebook, values, folder) -> float:
+        for name in drawn:
+            (figures / name).write_bytes(b"new")
+        return 0.0
+
+    monkeypatch.setattr("helpers.runs.series.run_notebook", draw)
     assert command.main(["--only", "02"]) == 0
-    assert f"{figures / FIRST_FIGURE}\n" in capsys.readouterr().out
-    assert [path.name for path in (folders.runs / "sample").glob("*.ipynb")] == ["02_second.ipynb"]
+    named = re.findall(r"/figures/(.+\.png)\n", capsys.readouterr().out)
+    assert named == ([first] if first else [])
 
 
 def test_a_failure_stops_the_series_and_says_where(series, folders, capsys):
@@ -193,11 +243,36 @@ def test_a_kernel_that_dies_is_told_as_such(series, folders, capsys):
         (["--params", "absent.yaml"], "absent.yaml"),
         (["--only", "09"], "'09'"),
         (["--from", "02", "--only", "01"], "--only 01"),
-        (["--datset", "sample"], "--dataset?"),
-        (["--epoch", "3"], "-p epochs?"),
+        (["--datset", "sample"], "--dataset sample"),
+        (["--epoch", "3"], "-p epochs 3"),
+        (["--epochs=3"], "-p epochs 3"),
+        (["epochs=3"], "-p epochs 3"),
+        (["--subsample"], "-p subsample VALUE"),
+        (["\N{EM DASH}run", "a"], "--run a"),
+        (["-run", "a"], "--run a"),
         (["--zzz"], "'--zzz'"),
-        (["-p", "epochs"], "-p"),
         (["kagle"], "'kagle'"),
+        (["-p", "epochs"], "-p NAME VALUE"),
+        (["-p"], "-p NAME VALUE"),
+        (["-p", "epochs=3"], "-p NAME VALUE"),
+        (["-p", "epochs=3", "--run", "a"], "-p NAME VALUE"),
+        (["-p=epochs", "3"], "-p NAME VALUE"),
+        (["-pepochs", "3"], "-p NAME VALUE"),
+        (["-p", "epochs", "--run", "a"], "-p NAME VALUE"),
+        (["-p", "epochs", "-p", "run", "a"], "-p NAME VALUE"),
+        (["-p", "epochs", "-1e-4"], "'-1e-4'"),
+        (["-p", "epochs", "3", "-p", "epochs", "4"], "epochs is given twice, as 3 and 4"),
+        (["--run", "a", "-p", "run", "b"], "run is given twice"),
+        (["--run", "a", "--run", "b"], "--run is given twice, as 'a' and 'b'"),
+        (["--only", "01", "--only", "02"], "--only is given twice"),
+        (["--dataset", "sample", "-p", "dataset", "kaggle"], "dataset is given twice"),
+        (["--run"], "--run"),
+        (["--params", ""], "--params"),
+        (["--params", "~nobody-here/x.yaml"], "~nobody-here"),
+        (["--dataset", "~nobody-here/x"], "~nobody-here"),
+        (["--dataset", "x" * 300], "dataset: "),
+        (["--dataset", "a\0b"], "dataset: "),
+        (["--dataset", "a\udcff"], "dataset"),
         (["--run", "new", "-p", "epochs", "0"], "epochs"),
     ],
 )
@@ -207,7 +282,7 @@ def test_what_is_wrong_is_said_and_leaves_nothing(arguments, fact, series, folde
     except SystemExit as exit:  # argparse's own
         code = exit.code
     output = capsys.readouterr()
-    assert code == 2 and fact in output.err and "Traceback" not in output.err
+    assert code == 2 and fact in output.err and "Traceback" not in output.err, output.err
     assert "[1/" not in output.out
     assert not folders.runs.exists(), "a refused command creates no folder"
 

@@ -166,17 +166,26 @@ def test_a_deleted_cache_is_made_again(toy):
     assert toy.ran() == FIRST
 
 
-def test_another_image_size_is_another_cache_of_the_same_split(toy, folders, monkeypatch):
-    def build_cache(dataset, split, image_size):
-        return {"file": str(toy.pixels), "key": f"side {image_size}"}
+@pytest.mark.parametrize(
+    "axis, values, keys",
+    [
+        ("image_size", [64, 96], ["64 of 1.0", "96 of 1.0"]),
+        ("recipe", ["tutorial", "paper"], ["96 of 1.0", "96 of 0.7"]),
+    ],
+)
+def test_another_size_or_view_is_another_cache_of_the_same_split(
+    axis, values, keys, toy, folders, monkeypatch
+):
+    def build_cache(dataset, split, image_size, view):
+        return {"file": str(toy.pixels), "key": f"{image_size} of {view}"}
 
     monkeypatch.setattr(grid, "build_cache", build_cache)
-    sized = {"attention": "none", "seed": 42, "image_size": 96}
-    assert toy.run(axes={"image_size": [64, 96]}, parameters=sized) == {}
+    sized = {"attention": "none", "seed": 42, "image_size": 96, "recipe": "one_cycle"}
+    assert toy.run(axes={axis: values}, parameters=sized) == {}
     split = (folders.runs / "g" / "split.csv").read_bytes()
-    for side in (64, 96):
-        folder = folders.runs / f"g-image_size={side}"
-        assert json.loads((folder / "cache.json").read_text())["key"] == f"side {side}"
+    for value, key in zip(values, keys, strict=True):
+        folder = folders.runs / f"g-{axis}={value}"
+        assert json.loads((folder / "cache.json").read_text())["key"] == key
         assert (folder / "split.csv").read_bytes() == split
 
 
@@ -380,7 +389,10 @@ def test_workers_on_this_machine(series, folders, tmp_path, monkeypatch, capsys)
         (["--grid", "seed=0,1", "--workers", "2", "--scheduler", "tcp://x:1"], "--scheduler"),
         (["--workers", "2"], "--grid"),
         (["--scheduler", "tcp://x:1"], "--grid"),
-        (["--gird", "seed=0"], "--grid?"),
+        (["--gird", "seed=0"], "--grid seed=0"),
+        (["--grid", "seed=0,1", "--from", ""], "--from"),
+        (["--grid", "split=1", "--dataset", "sample", "--dataset", "kaggle"], "--dataset"),
+        (["--grid", "seed=0,1", "-p", "dataset", "sample", "--dataset", "kaggle"], "dataset is"),
     ],
 )
 def test_what_is_wrong_is_said_and_leaves_nothing(

@@ -70,7 +70,7 @@ def test_a_value_of_another_type_is_refused_with_its_name_and_itself(value, kind
 def test_the_file_is_read_and_the_command_line_overrides_it(tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text("epochs: 3\nlearning_rate: 1\ncompile_model: true\nrun: from-file\n")
-    pairs = [("epochs", "5"), ("run", "mine"), ("run", "last")]
+    pairs = [("epochs", "5"), ("run", "last"), ("run", "last")]
     values = parameters.read_parameters(str(file), pairs, KNOWN)
     assert values == {"epochs": 5, "learning_rate": 1.0, "compile_model": True, "run": "last"}
     assert type(values["learning_rate"]) is float
@@ -103,12 +103,24 @@ def test_a_name_like_no_other_brings_them_all():
         (b"epochs: [3\n", "mine.yaml"),
         (b"run: \xff\xfe\n", "mine.yaml"),
         (b"3: 4\n", "3"),
+        (b"epochs: 3\nrun: a\nepochs: 4\n", "epochs twice"),
+        (b"epochs: 3\nepochs: 3\n", "epochs twice"),
+        (b"run: 2024-13-45\n", "mine.yaml"),
+        (b"run: 2024\n", "run is 2024, .* in quotes"),
+        (b"run: on\n", "run is True, .* in quotes"),
+        (b"weights:\n", "weights is None, .* in quotes"),
     ],
 )
 def test_a_file_of_something_else_is_refused(content, fact, tmp_path):
     (tmp_path / "mine.yaml").write_bytes(content)
     with pytest.raises(ValueError, match=fact):
         parameters.read_parameters(str(tmp_path / "mine.yaml"), [], KNOWN)
+
+
+def test_a_file_may_name_its_values_by_an_anchor(tmp_path):
+    (tmp_path / "mine.yaml").write_text("<<: {}\nepochs: &number 3\nlearning_rate: *number\n")
+    values = parameters.read_parameters(str(tmp_path / "mine.yaml"), [], KNOWN)
+    assert values == {"epochs": 3, "learning_rate": 3.0}
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):

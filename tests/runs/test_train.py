@@ -43,6 +43,24 @@ def test_a_parameter_that_is_wrong_or_not_trainings_is_refused_by_name(
     assert not folders.runs.exists()
 
 
+@pytest.mark.parametrize(
+    "words, fact",
+    [
+        (["--epochs", "3"], "-p epochs 3"),
+        (["--dataset", "sample"], "'--dataset'"),
+        (["-p", "epochs=3"], "-p NAME VALUE"),
+        (["-p", "epochs"], "-p NAME VALUE"),
+        (["-p", "epochs", "3", "-p", "epochs", "4"], "epochs is given twice"),
+        (["-p", "run", "mine"], "--run"),
+        (["-p", "learning_rate", "-1e-4"], "learning_rate is -0.0001"),
+        (["other"], "'other'"),
+    ],
+)
+def test_words_that_it_does_not_take_are_refused_with_what_to_type(words, fact, folders, capsys):
+    code, said = refusal(capsys, *words)
+    assert code == 2 and fact in said and not folders.runs.exists(), said
+
+
 @pytest.mark.parametrize("run", ["", "a/b", ".."])
 def test_a_run_is_the_name_of_one_folder(run, folders, capsys):
     assert train.main(["--run", run]) == 2

@@ -72,27 +72,13 @@ def place(browser, tmp_path_factory) -> tuple[Path, dict[str, str]]:
         path = folder / "settings" / "@jupyterlab" / f"{plugin}.jupyterlab-settings"
         path.parent.mkdir(parents=True)
         path.write_text(json.dumps(setting))
+    values = {"dataset": str(folder / "small"), "image_size": 64, "epochs": 1, "benign": 20}
+    (folder / "small.yaml").write_text(json.dumps(values))
+    command = [sys.executable, "-m", "helpers.run", "--params", str(folder / "small.yaml")]
     started = time.monotonic()
     for number in ("01", "02", "04"):
         done = subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "helpers.run",
-                "--only",
-                number,
-                "--dataset",
-                str(folder / "small"),
-                "-p",
-                "image_size",
-                "64",
-                "-p",
-                "epochs",
-                "1",
-                "-p",
-                "benign",
-                "20",
-            ],
+            [*command, "--only", number],
             cwd=PROJECT,
             env=environment,
             capture_output=True,

@@ -116,6 +116,9 @@ WRONG = [
     ("run", "a/b", "folder"),
     ("run", "", "folder"),
     ("run", "..", "folder"),
+    ("run", "a:b", "folder"),
+    ("control", "../a", "folder"),
+    ("control", "sample", "the run itself"),
     *[
         (name, value, "number")
         for name in ("learning_rate", "gamma", "alpha", "mask_weight_pool3", "unusable")
