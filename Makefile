@@ -4,22 +4,30 @@
 VENV := .venv
 PYTHON ?= $(VENV)/bin/python
 SETUP := $(if $(filter $(VENV)/bin/python,$(PYTHON)),$(VENV)/.done)
-# the Python that makes .venv: the first of these that is there
-# (the redirection makes a make before 4.3 start a shell, which knows `command`)
-BASE ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(if $(shell command -v $(name) 2>/dev/null),$(name))))
+# the Python that makes .venv: the first of these that starts and is one of those that the pins take
+TAKEN := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+BASE ?= $(shell for name in python3.11 python3.12 python3.13 python3 python; do if $$name -c '$(TAKEN)' 2>/dev/null; then echo $$name; break; fi; done)
+# a .venv that came from another machine, or whose Python has gone
+STALE := $(shell test ! -e $(VENV)/.done || $(VENV)/bin/python -c '' 2>/dev/null || echo stale)
 INSTALL := -m pip install --quiet --disable-pip-version-check
 export ATTENTION_HEADLESS ?= 1
 
 .DEFAULT_GOAL := help
 .PHONY: help tutorial test lint units series nbval faults faults-all hosts test-3.13 \
-	lab notebooks opening results bench site test-site clean
+	lab notebooks opening results bench site test-site clean .stale
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9.-]+:.*##' Makefile | sed 's/:.*##/ #/' | awk -F ' #  *' '{printf "make %-12s %s\n", $$1, $$2}'
 
-$(VENV)/.done: requirements.txt
-	@$(BASE) --version >/dev/null 2>&1 || { echo "$(BASE) does not start: install Python 3.11, 3.12 or 3.13"; exit 1; }
-	$(BASE) -m venv $(VENV) || { echo "python3 -m venv failed; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
+.stale:
+	@echo "$(VENV)/bin/python does not start here: $(VENV) is made again"; rm -rf $(VENV)
+
+$(VENV)/.done: requirements.txt $(if $(STALE),.stale)
+	@base='$(BASE)'; $$base -c '$(TAKEN)' 2>/dev/null || { \
+	echo "needs Python 3.11, 3.12 or 3.13; $${base:-python3} is: $$($${base:-python3} --version 2>&1)"; \
+	echo "Install one of them, or say where it is: make BASE=/path/to/python3.13 $(MAKECMDGOALS)"; exit 1; }
+	$(BASE) -m venv $(VENV) || { echo "$(BASE) -m venv failed: see above; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	@$(VENV)/bin/python -c '$(TAKEN)' || { echo "$(VENV) is of another Python: delete it, and start again"; exit 1; }
 	$(VENV)/bin/python $(INSTALL) -r requirements.txt
 	@touch $@
 
@@ -36,14 +44,14 @@ TOGETHER := $(if $(filter output-sync,$(.FEATURES)),--output-sync=recurse)
 SUMMARY := $(or $(TMPDIR),/tmp)/attention-test-$(shell id -u)
 
 test: $(SETUP)  ## the parts lint, units, series, nbval and faults, and a summary
-	@rm -rf $(SUMMARY) && mkdir -p $(SUMMARY)
+	@rm -rf "$(SUMMARY)" && mkdir -p "$(SUMMARY)"
 	@$(MAKE) -k --no-print-directory $(if $(findstring -j,$(MAKEFLAGS)),,-j$(JOBS)) $(TOGETHER) $(PARTS:%=.part-%); \
-	code=$$?; echo; cat $(SUMMARY)/* 2>/dev/null; exit $$code
+	code=$$?; echo; cat "$(SUMMARY)"/* 2>/dev/null; exit $$code
 
 .part-%:
 	@start=$$(date +%s); \
 	if $(MAKE) --no-print-directory $*; then word=passed; code=0; else word=FAILED; code=1; fi; \
-	printf '%-7s %s in %s s\n' $* $$word $$(($$(date +%s) - start)) > $(SUMMARY)/$*; exit $$code
+	printf '%-7s %s in %s s\n' $* $$word $$(($$(date +%s) - start)) > "$(SUMMARY)/$*"; exit $$code
 
 lint: $(SETUP)  ## ruff: rules and format
 	$(PYTHON) -m ruff check .
