@@ -6,6 +6,7 @@ too many costs nothing, a person on two sides spoils every figure. What was link
 a false link is seen. Photographs are told apart more strictly: ids of ISIC differ in digits alone.
 """
 
+import functools
 import hashlib
 import os
 import re
@@ -82,6 +83,7 @@ def patient_key(name: str) -> str:
     return " ".join(without_zeros(word) for word in words(as_number(plain(name)))) or name
 
 
+@functools.lru_cache(2**17)  # of a table's ids, which several ask for
 def photograph_key(name: str) -> str:
     """What all spellings of one image id have in common: as of a patient's, but with every zero.
 
@@ -122,6 +124,8 @@ def image_id(name: str) -> str:
     >>> image_id("train/ISIC_1.jpg"), image_id("C:\\data\\ISIC_1.JPEG"), image_id("12.0")
     ('ISIC_1', 'ISIC_1', '12')
     """
+    if not re.search(r"[/\\.]", name):
+        return name
     stem, ending = os.path.splitext(re.split(r"[/\\]", name)[-1].strip())
     while ending.lower() in ENDINGS:
         stem, ending = os.path.splitext(stem)

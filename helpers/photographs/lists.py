@@ -66,16 +66,16 @@ def read_pairs(path: str, image_ids: pd.Series) -> tuple[pd.DataFrame, list[str]
     if match_names(map(image_id, listed.columns), known):
         raise ValueError(f"{expected}: its first line is {', '.join(listed.columns)[:300]}")
     listed = listed.map(image_id, na_action="ignore")
-    names = list(dict.fromkeys(listed.stack().dropna()))
-    meant = match_names(names, known)
+    meant = match_names(listed.stack().dropna(), known)
     if not meant:
         raise ValueError(
             f"{expected}: of its {len(listed)} rows none has one, the first is "
             f"{', '.join(listed.iloc[0].fillna(''))[:300]!r}"
         )
     pairs, notes = two_columns(listed, meant)
+    names = set(pairs.stack().dropna())
     forms = {form(name) for name in known}
-    foreign = [name for name in names if name not in meant and form(name) not in forms]
+    foreign = sorted(name for name in names - meant.keys() if form(name) not in forms)
     if len(foreign) > len(meant):
         raise ValueError(
             f"{expected}: of its {len(names)} ids {len(meant)} are, and {len(foreign)} are written "

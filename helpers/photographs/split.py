@@ -8,7 +8,7 @@ split.csv` splits a table without its photographs.
 
 import argparse
 import os
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pandas as pd
@@ -20,7 +20,7 @@ from helpers import hosts, workspace
 from helpers.photographs.identity import LARGE, MANY, match_files, photograph_key
 from helpers.photographs.lists import both_known, keep_listed, read_pairs
 from helpers.photographs.masks import names_of
-from helpers.photographs.places import check_table
+from helpers.photographs.places import check_rows, check_table
 from helpers.photographs.table import TWIN, read_marking_and_notes, tidy
 
 SPLIT_COLUMNS = ["image_id", "path", "mask", "target", "source", "group", "split", "kept"]
@@ -187,6 +187,7 @@ def read_table_and_notes(
     if dataset["ids"]:
         table, _ = keep_listed(table, dataset["ids"])
     table = table[~table["image_id"].isin(dataset.get("unusable", ()))].reset_index(drop=True)
+    check_rows(dataset, len(table))
     known = pd.DataFrame(columns=["first", "second"], dtype=str)
     if pairs:
         known, more = read_pairs(pairs, marking["image_id"])
@@ -285,9 +286,22 @@ def make_split(
         print(note)
     split = table.assign(split=split_groups(table, split_seed))
     split["path"] = photograph_names(split["image_id"], dataset)
+    tell_respelled(split)
     split["mask"] = names_of(split["image_id"], dataset)
     split["kept"] = balance(split, benign, split_seed)
     return split[SPLIT_COLUMNS]
+
+
+def tell_respelled(split: pd.DataFrame) -> None:
+    """Print how many photographs are in files that spell their ids in another way."""
+    stems = split["path"].map(lambda name: tidy(PurePosixPath(name).stem))
+    respelled = split[stems != split["image_id"]]
+    if len(respelled):
+        name, path = respelled.iloc[0][["image_id", "path"]]
+        print(
+            f"the files of {len(respelled)} photographs spell their ids in another way: the first, "
+            f"{name!r}, is {path}"
+        )
 
 
 def photograph_names(image_ids: pd.Series, dataset: dict) -> list[str]:
