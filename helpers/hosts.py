@@ -7,7 +7,6 @@ itself: one that is too old, too, so that it can be told so.
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import importlib.util
 import os
 import re
@@ -54,24 +53,57 @@ def name() -> str:
 
 
 def prepare() -> str:
-    """Install what is missing here.
+    """Install what is missing, where a machine is lent for that: on Colab, Kaggle and Gradient.
 
-    Packages come unpinned, and under the constraint that whatever is there stays as it is.
+    Packages come unpinned, and under the constraint that whatever is there stays as it is. Into an
+    environment of the reader's own, or of somebody else, nothing is installed.
 
     Returns:
         The host's name.
 
     Raises:
-        RuntimeError: this Python is too old or too new, or pip cannot bring the packages.
+        RuntimeError: this Python is too old or too new, or packages are missing that pip cannot
+            bring, or may not.
         ValueError: as `pin_folders`.
     """
     check_python()
     pin_folders(PROJECT)
+    host = name()
+    if host == "local":
+        check_packages()
+        return host
     absent = missing()
     if absent:
         print("installing what is missing here:", ", ".join(absent), flush=True)
         install(absent)
-    return name()
+    return host
+
+
+def leave_unless_ready() -> None:
+    """End a command with a sentence where this Python cannot run it; before it imports the rest."""
+    try:
+        check_python()
+        check_packages()
+    except RuntimeError as error:
+        print(error, file=sys.stderr)
+        sys.exit(1)
+
+
+def check_packages() -> None:
+    """Raises RuntimeError where packages are missing; it names them, and the commands that help."""
+    absent = missing()
+    if not absent:
+        return
+    pip = f"{sys.executable} -m pip install {' '.join(absent)}"
+    if importlib.util.find_spec("pip") is None:
+        pip = f"{sys.executable} -m ensurepip, and then {pip}"
+    more = f" and {len(absent) - 3} more" if len(absent) > 3 else ""
+    raise RuntimeError(
+        f"{', '.join(absent[:3])}{more} cannot be imported by this Python, {sys.executable}, and "
+        f"nothing is installed into it unasked. Type `make lab` in {PROJECT}, which sets up an "
+        f"environment with everything, or choose a kernel that has them; or, if this one is yours "
+        f"to change, type {pip}"
+    )
 
 
 def check_python() -> None:
@@ -100,9 +132,15 @@ def missing() -> list[str]:
     absent = []
     for package in re.findall(r"^([\w-]+)==", file.read_text(encoding="utf-8"), re.MULTILINE):
         module = MODULES.get(package, package)
-        if package not in UNUSED and importlib.util.find_spec(module) is None:
+        if package not in UNUSED and not can_be_imported(module):
             absent.append(package)
     return absent
+
+
+def can_be_imported(module: str) -> bool:
+    """Whether there is such a module; a folder of that name beside the notebook is none."""
+    found = importlib.util.find_spec(module)
+    return found is not None and found.origin is not None
 
 
 def install(packages: list[str]) -> None:
@@ -136,8 +174,10 @@ def constraints() -> list[str]:
     Systems name some of their own packages' versions in ways of their own, `1.1build1`: one such
     line, and pip would refuse all.
     """
+    from importlib import metadata  # not there before Python 3.8, which is to be told so
+
     versions = {}
-    for package in importlib.metadata.distributions():
+    for package in metadata.distributions():
         if not PACKAGE.fullmatch(package.name or "") or not VERSION.fullmatch(
             package.version or ""
         ):

@@ -2,7 +2,12 @@
 
 import sys
 
-from helpers.photographs.split import main
+from helpers import hosts
+
+if __name__ == "__main__":
+    hosts.leave_unless_ready()
+
+from helpers.photographs.split import main  # noqa: E402
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -123,6 +123,43 @@ def test_helpers_copied_alone_miss_nothing(monkeypatch, tmp_path):
     assert hosts.missing() == []
 
 
+def test_a_folder_of_a_package_s_name_is_no_package(monkeypatch, tmp_path):
+    """Such as what a reader unpacks beside a notebook, whose folder Python searches first."""
+    (tmp_path / "six_photographs").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert not hosts.can_be_imported("six_photographs")
+    (tmp_path / "six_photographs" / "__init__.py").touch()
+    importlib.invalidate_caches()
+    assert hosts.can_be_imported("six_photographs")
+
+
+@pytest.mark.parametrize("name", ["colab", "kaggle", "gradient", "local"])
+def test_packages_are_brought_where_a_machine_is_lent_and_nowhere_else(name, host, monkeypatch):
+    host(name)
+    brought = []
+    monkeypatch.setattr(hosts, "missing", lambda: ["captum", "ImageHash"])
+    monkeypatch.setattr(hosts, "install", brought.extend)
+    if name != "local":
+        assert hosts.prepare() == name and brought == ["captum", "ImageHash"]
+        return
+    with pytest.raises(RuntimeError) as raised:
+        hosts.prepare()
+    assert brought == []
+    command = f"{sys.executable} -m pip install captum ImageHash"
+    for fact in (command, "make lab", str(hosts.PROJECT)):
+        assert fact in str(raised.value)
+
+
+def test_where_pip_is_missing_too_the_command_brings_it(host, monkeypatch):
+    host("local")
+    plain = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name in ("pip", "captum") else plain(name)
+    )
+    with pytest.raises(RuntimeError, match="ensurepip.*pip install captum"):
+        hosts.prepare()
+
+
 def wheel(folder: Path, name: str, version: str, needs: str = "") -> None:
     """A package of one empty module, as the smallest wheel there is."""
     info = f"{name}-{version}.dist-info"
@@ -214,6 +251,18 @@ def test_a_version_that_pip_refuses_does_not_keep_pip_from_the_rest(python):
     assert done.stdout.split()[-2:] == ["1.0", "1.0"]
 
 
+@pytest.mark.parametrize("command", ["run", "train", "preprocess"])
+def test_a_command_of_a_bare_python_ends_in_a_sentence_and_installs_nothing(command, python):
+    before = sorted(path.name for path in python.packages.iterdir())
+    done = python(
+        f"import sys, runpy; sys.argv = ['{command}', '--help']; "
+        f"runpy.run_module('helpers.{command}', run_name='__main__')"
+    )
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "torch" in done.stderr and "make lab" in done.stderr
+    assert sorted(path.name for path in python.packages.iterdir()) == before
+
+
 RIGHT = """1 1.0 2.14.0+cu128 2!1.0 1.0a1 1.0.alpha 1.0-rc.2 1.0rc 1.0.post1 1.0-1 1.0.dev3 v1.0
 1.0a1.post2.dev3 2026.1 1.0preview4 1.0-r4 1.0C2 1.0+a.b-c_1 1.0.post 1.0dev"""
 WRONG = """1.1build1 1.0-1ubuntu2 1.0~rc1 1.0+ 1..0 1.0a+ unknown 0.23ubuntu1 1.0.0-SNAPSHOT
@@ -270,12 +319,14 @@ def test_the_pythons_of_the_readme_are_those_that_are_taken():
     assert [oldest, newest] == [str(hosts.OLDEST[1]), str(hosts.NEWEST[1])]
 
 
-@pytest.mark.parametrize("minor", [8, 9, 10])
+@pytest.mark.parametrize("minor", [7, 8, 9, 10])
 def test_an_old_python_can_read_the_module_that_refuses_it(minor):
     source = (hosts.PROJECT / "helpers" / "hosts.py").read_text(encoding="utf-8")
     tree = ast.parse(source, feature_version=(3, minor))
     imported = [node.module for node in tree.body if isinstance(node, ast.ImportFrom)]
     assert imported[0] == "__future__"  # without it, `list[str]` stops 3.8
+    whole = {name.name for node in tree.body if isinstance(node, ast.Import) for name in node.names}
+    assert "importlib.metadata" not in whole, "not there in 3.7"
 
 
 @pytest.fixture
@@ -397,6 +448,14 @@ def test_a_notebook_alone_fetches_the_helpers_once(remote, tmp_path):
             **remote,
             "GIT_CONFIG_KEY_0": "url.file:///nowhere.insteadOf",
         }  # the second time it is there
+
+
+def test_a_notebook_alone_without_git_says_so(remote, tmp_path):
+    (tmp_path / "here").mkdir()
+    done = first_cell(tmp_path / "here", {**remote, "PATH": str(tmp_path)})
+    last = done.stderr.strip().splitlines()[-1]
+    assert "git" in last and f"{opening.address()}/archive/HEAD.zip" in last
+    assert list((tmp_path / "here").iterdir()) == []
 
 
 def test_a_notebook_alone_without_a_network_says_so(remote, tmp_path):

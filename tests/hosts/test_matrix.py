@@ -178,6 +178,7 @@ def test_the_first_cell_replaces_nothing(python, tmp_path):
     done = subprocess.run(
         [copy, "-c", "from helpers import hosts; print(hosts.prepare())"],
         cwd=hosts.PROJECT,
+        env={**os.environ, **COLAB},
         capture_output=True,
         text=True,
     )

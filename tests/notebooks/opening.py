@@ -35,9 +35,10 @@ BADGES = {  # a host's picture, and what opens a notebook there
     ),
 }
 BOOTSTRAP = """\
-# The same in every notebook: find the helpers above it, or fetch them; then install
-# what is missing here.
+# The same in every notebook: find the helpers above it, or fetch them; then see that
+# this Python has what they need.
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +53,11 @@ else:
     project = here / repo.rsplit("/", 1)[1]
     clone = ["git", "clone", "--depth", "1", repo, str(project)]
     if not (project / "helpers").is_dir():
+        if shutil.which("git") is None:
+            raise RuntimeError(
+                "git, which fetches the helpers, is not on this machine: install it, or "
+                f"unpack {{repo}}/archive/HEAD.zip and open the notebook in there"
+            )
         fetched = subprocess.run(clone, capture_output=True, text=True)
         if fetched.returncode:
             raise RuntimeError(
