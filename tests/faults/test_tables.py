@@ -349,3 +349,71 @@ def test_a_table_that_may_not_be_read_is_named_by_the_command(folder):
     assert f"Permission denied: '{folder / 'marking.csv'}'" in done.stderr.replace(
         "PosixPath(", ""
     ).replace(")", "")
+
+
+@pytest.fixture
+def own(shared, folders, tmp_path) -> Path:
+    """The forty photographs again, for a test that adds to them."""
+    return Path(shutil.copytree(shared, tmp_path / "own"))
+
+
+def add_copies(folder: Path, targets: dict[int, int]) -> None:
+    """Photographs under second ids, of nobody known and another source, with these targets."""
+    lines = [f",Y_{row},{target},U\n" for row, target in targets.items()]
+    put(folder, PLAIN + "".join(lines))
+    for row in targets:
+        shutil.copy(folder / "images" / f"X_{row}.png", folder / "images" / f"Y_{row}.png")
+
+
+def test_a_file_that_stands_twice_stays_on_one_side(own, capsys):
+    add_copies(own, {row: row // 2 % 2 for row in range(0, 40, 3)})
+    found = sources.find_dataset(str(own))
+    side = make_split(found).set_index("image_id")["split"]
+    assert [sorted(ids) for ids in found["copies"]] == [
+        [f"X_{n}", f"Y_{n}"] for n in range(0, 40, 3)
+    ]
+    assert all(side[f"X_{row}"] == side[f"Y_{row}"] for row in range(0, 40, 3))
+    assert "14 photographs" in capsys.readouterr().out
+
+
+def test_a_photograph_of_two_targets_is_refused_or_left_out_and_listed(own):
+    add_copies(own, {4: 1, 8: 0, 12: 0})  # X_4 is benign
+    with pytest.raises(ValueError) as raised:
+        sources.find_dataset(str(own))
+    for fact in ("2 of 43", "X_4 (target 0)", "Y_4 (target 1)"):
+        assert fact in str(raised.value)
+    found = sources.find_dataset(str(own), unusable=0.1)
+    assert set(found["unusable"]) == {"X_4", "Y_4"} and found["rows"] == 41
+    assert found["copies"] == [["X_8", "Y_8"], ["X_12", "Y_12"]]
+    split = make_split(found)
+    assert len(split) == 41 and not split["image_id"].isin(["X_4", "Y_4"]).any()
+
+
+def test_files_that_spell_their_ids_in_another_way_are_found_and_told(own, capsys):
+    put(own, PLAIN)
+    plain = make_split(sources.find_dataset(str(own)))
+    assert capsys.readouterr().out == ""
+    for row in range(5):
+        (own / "images" / f"X_{row}.png").rename(own / "images" / f"x-{row:03}.PNG")
+    split = make_split(sources.find_dataset(str(own)))
+    assert split["path"][:6].tolist() == [*[f"x-{row:03}.PNG" for row in range(5)], "X_5.png"]
+    pd.testing.assert_frame_equal(split.drop(columns="path"), plain.drop(columns="path"))
+    said = capsys.readouterr().out
+    assert "5 photographs" in said and "'X_0'" in said and "x-000.PNG" in said
+
+
+def test_the_command_tells_of_spellings_and_of_nobody(folder, monkeypatch, capsys):
+    """Half of each patient's photographs in another spelling, and eight of nobody known."""
+    content = PLAIN.replace(",X_1", ".0,X_1").replace("P_", "")
+    for row in range(32, 40):
+        content = content.replace(f"{row // 2},X_{row},", f"not recorded,X_{row},")
+    put(folder, content)
+    monkeypatch.chdir(folder)
+    assert main(["marking.csv", "--out", "split.csv"]) == 0
+    said = capsys.readouterr().out
+    assert (
+        "8 photographs" in said and "'not recorded'" in said and "0 groups are on two sides" in said
+    )
+    split = read_split(folder / "split.csv")
+    assert split["group"].nunique() == 16 + 8
+    (folder / "split.csv").unlink()
