@@ -31,6 +31,7 @@ ROUNDED = 0.98  # of the largest value: what is larger was rounded to another, 2
 FRAME = 0.08  # of the shorter side: a straight edge nearer to the border is a frame's
 NOISE = 1 / 8  # of the distance of the two levels: so far from them lies what is noise
 BESIDE = 0.25  # share of pixels further from both levels that edges and noise explain
+THIRD = 0.005  # share of pixels that, heaped between both levels, are one more
 ALL_ROUND = 0.98  # share of the border's pixels that makes it one level's
 HOLE = 0.01  # share of the picture that is no speck
 ALIKE = 0.02  # by so much width / height of two pictures of one shape may differ
@@ -45,6 +46,7 @@ class Marks(NamedTuple):
     noisy: bool  # whether it has values beside its levels
     solid: bool  # whether each level fills a square of 3 pixels somewhere
     beside: float  # share of pixels that lie far from its levels
+    heaped: float  # share of pixels in areas of a further level between these
     area: float  # share of pixels nearer to its upper level
     border: float  # the same of its outermost pixels
     nested: bool  # whether what its border is stands also inside what its border is not
@@ -271,7 +273,9 @@ def look(path: Path, content: bytes) -> Marks:
     values, counts = histogram(grey)
     levels, solid = levels_of(grey, values, counts)
     if len(levels) != 2:
-        return Marks(W, H, levels, False, solid, 0.0, 1.0, 1.0, False, False, frozenset(levels))
+        return Marks(
+            W, H, levels, False, solid, 0.0, 0.0, 1.0, 1.0, False, False, frozenset(levels)
+        )
     low, high = levels
     shares = counts / grey.size
     away = np.minimum(np.abs(values - low), np.abs(values - high))
@@ -286,12 +290,36 @@ def look(path: Path, content: bytes) -> Marks:
         noisy=len(values) > 2,
         solid=solid,
         beside=float(shares[away > NOISE * (high - low)].sum()),
+        heaped=heaped_between(grey, levels, values, shares),
         area=float(shares[values > (low + high) / 2].sum()),
         border=float(border),
         nested=bool(inside.mean() > HOLE),
         framed=is_framed(of_border),
         values=frozenset(values.tolist() if len(values) <= FEW else ()),
     )
+
+
+def heaped_between(
+    grey: np.ndarray, levels: tuple[float, float], values: np.ndarray, shares: np.ndarray
+) -> float:
+    """The share of pixels of a third level between two, each within a square of 3 such pixels.
+
+    Soft edges are spread evenly between the two, or narrow. Labels, even a JPEG's, are heaped about
+    their value, and areas.
+
+    Args:
+        grey: the mask [H, W].
+        levels: its two.
+        values, shares: its histogram.
+    """
+    heights, ends = np.histogram(values, bins=16, range=levels, weights=shares)
+    between = heights[2:-2]  # 12 of 16: beside the levels is noise
+    heaps = between[:-1] + between[1:]  # of two neighbours, since its value may lie at a bin's end
+    place = heaps.argmax()
+    if heaps[place] <= max(8 * np.median(between), THIRD):
+        return 0.0
+    heap = (grey >= ends[2 + place]) & (grey <= ends[4 + place])
+    return float(cv2.erode(heap.astype(np.uint8), np.ones((3, 3), np.uint8)).mean())
 
 
 def ring(pixels: np.ndarray, depth: int) -> np.ndarray:
@@ -406,6 +434,12 @@ def unclear(marks: dict[str, Marks]) -> dict[str, str]:
             values = ", ".join(f"{value:g}" for value in sorted(mark.values))
             why[name] = (
                 f"{name} holds {len(mark.values)} values, {values}: which of them are lesion "
+                "cannot be told; save it with two"
+            )
+        elif mark.heaped > THIRD:
+            why[name] = (
+                f"{name} holds more than two values: {mark.heaped:.1%} of its pixels are areas "
+                f"between {mark.levels[0]:g} and {mark.levels[1]:g}. Which of them are lesion "
                 "cannot be told; save it with two"
             )
         elif mark.beside > BESIDE:

@@ -217,6 +217,7 @@ REFUSED = {
     "labels 0, 1, 2": (lambda m, n: encoded(structures(m, 0, 1, 2)), "X_"),
     "labels 0, 1, 2, 3": (lambda m, n: encoded(structures(m, 0, 1, 2, 3)), "X_"),
     "a margin of 255": (lambda m, n: encoded(structures(m, 0, 1, 255)), "X_"),
+    "labels in a JPEG": (lambda m, n: encoded(structures(m, 0, 128, 255), "JPEG"), "X_"),
     "not sure, 127": (some(lambda m: encoded(structures(m, 0, 127, 255)), 5), "X_5"),
     "photographs": (lambda m, n: encoded(overlay(m)), "X_0"),
     "one photograph": (some(lambda m: encoded(overlay(m)), 5), "X_5"),
@@ -472,7 +473,9 @@ Header = reading.Header
     ],
 )
 def test_a_shape_tells_how_a_mask_lies_or_that_it_does_not(size, photograph, expected):
-    mark = masks.Marks(*size, (0.0, 255.0), False, True, 0.0, 0.2, 0.0, False, False, frozenset())
+    mark = masks.Marks(
+        *size, (0.0, 255.0), False, True, 0.0, 0.0, 0.2, 0.0, False, False, frozenset()
+    )
     assert masks.fit(mark, photograph) == expected
 
 
