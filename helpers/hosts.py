@@ -41,6 +41,15 @@ MODULES = {
     "scikit-learn": "sklearn",
 }
 UNUSED = ("jupyterlab", "nbval", "pytest", "ruff")  # no notebook imports these
+# the oldest editions that the notebooks were run by: those of tests/hosts/colab.txt
+TRIED = {
+    "torch": (2, 11),
+    "torchvision": (0, 26),
+    "numpy": (2, 1),
+    "pandas": (2, 2),
+    "scikit-learn": (1, 6),
+    "matplotlib": (3, 10),
+}
 SECRETS = ("KAGGLE_API_TOKEN", "KAGGLE_USERNAME", "KAGGLE_KEY")
 
 
@@ -71,6 +80,14 @@ def prepare() -> str:
     host = name()
     if host == "local":
         check_packages()
+        old = older()
+        if old:
+            print(
+                "older than what these notebooks were tried with:",
+                ", ".join(old),
+                f"(if something fails here, type `make lab` in {PROJECT})",
+                flush=True,
+            )
         return host
     absent = missing()
     if absent:
@@ -137,6 +154,22 @@ def missing() -> list[str]:
     return absent
 
 
+def older() -> list[str]:
+    """The packages of TRIED that are here in an older edition: name, version, what was tried."""
+    from importlib import metadata  # not there before Python 3.8, which is to be told so
+
+    old = []
+    for package, tried in TRIED.items():
+        try:
+            version = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+        here = re.match(r"(\d+)\.(\d+)", version)
+        if here and (int(here[1]), int(here[2])) < tried:
+            old.append(f"{package} {version} ({tried[0]}.{tried[1]})")
+    return old
+
+
 def can_be_imported(module: str) -> bool:
     """Whether there is such a module; a folder of that name beside the notebook is none."""
     found = importlib.util.find_spec(module)
@@ -174,7 +207,7 @@ def constraints() -> list[str]:
     Systems name some of their own packages' versions in ways of their own, `1.1build1`: one such
     line, and pip would refuse all.
     """
-    from importlib import metadata  # not there before Python 3.8, which is to be told so
+    from importlib import metadata
 
     versions = {}
     for package in metadata.distributions():

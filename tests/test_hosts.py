@@ -150,6 +150,25 @@ def test_packages_are_brought_where_a_machine_is_lent_and_nowhere_else(name, hos
         assert fact in str(raised.value)
 
 
+def test_packages_older_than_those_tried_are_told_in_a_line(host, monkeypatch, tmp_path, capsys):
+    host("local")
+    monkeypatch.setattr(hosts, "missing", lambda: [])
+    assert hosts.prepare() == "local" and capsys.readouterr().out == ""
+    for name, version in (("numpy", "1.26.4"), ("pandas", "2.2.0rc1"), ("torch", "2.2.0+cu118")):
+        installed(tmp_path, name, version)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    assert hosts.prepare() == "local"
+    said = capsys.readouterr().out
+    assert "numpy 1.26.4 (2.1)" in said and "torch 2.2.0+cu118 (2.11)" in said
+    assert "pandas" not in said and "make lab" in said
+
+
+def test_the_oldest_packages_that_were_tried_are_those_of_the_imitated_hosts():
+    text = (hosts.PROJECT / "tests" / "hosts" / "colab.txt").read_text(encoding="utf-8")
+    for package, (major, minor) in hosts.TRIED.items():
+        assert re.search(rf"^{package}=={major}\.{minor}\.", text, re.MULTILINE), package
+
+
 def test_where_pip_is_missing_too_the_command_brings_it(host, monkeypatch):
     host("local")
     plain = importlib.util.find_spec

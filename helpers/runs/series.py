@@ -85,7 +85,8 @@ def run_notebook(notebook: Path, values: dict, folder: Path) -> float:
         reason = " ".join(str(error).split())
         raise NotebookFailed(
             f"{notebook.name} was stopped: {reason}. Out of memory? Lower batch_size or "
-            f"image_size.\nThe notebook up to there: {stored}"
+            "image_size. A disk that dropped out stops it, too: set ATTENTION_DATA to another.\n"
+            f"The notebook up to there: {stored}"
         ) from None
     except NoSuchKernel:
         raise NotebookFailed(
