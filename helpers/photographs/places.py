@@ -64,3 +64,13 @@ def check_table(dataset: dict) -> None:
     changed = changed_table(dataset)
     if changed:
         raise ValueError(changed)
+
+
+def check_rows(dataset: dict, rows: int) -> None:
+    """Raises ValueError unless the list `ids` leaves as many rows of the table as 01 found."""
+    if dataset.get("rows", rows) != rows:
+        raise ValueError(
+            f"{dataset['ids'] or dataset['csv']} names {rows} photographs, 01_download.ipynb found "
+            f"{dataset['rows']}: it has changed since. Run 01_download.ipynb again, and what comes "
+            "after it"
+        )

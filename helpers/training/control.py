@@ -80,3 +80,21 @@ def check_sides(run: str, ours: pd.DataFrame, theirs: pd.DataFrame) -> None:
             f"photographs of this run, or from their patients, such as {min(leaked)}. Make it with "
             "the same split: 02_preprocess.ipynb with the same pairs, subsample and split_seed"
         )
+
+
+def differences(config: dict, settings: dict) -> list[str]:
+    """The names of what the trainings of two networks did not have in common.
+
+    Args:
+        config: of one model.pt.
+        settings: of another.
+    """
+    ours = config.get("made_from", config)  # not in a file of the first edition
+    theirs = settings.get("made_from", settings)
+    return [name for name, value in ours.items() if theirs.get(name) != value]
+
+
+def common_test(ours: pd.DataFrame, theirs: pd.DataFrame) -> int:
+    """How many test photographs two files of predictions have in common."""
+    test = [rows.loc[rows["split"] == "test", "image_id"] for rows in (ours, theirs)]
+    return int(test[0].isin(test[1]).sum())
