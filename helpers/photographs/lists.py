@@ -32,9 +32,9 @@ def keep_listed(table: pd.DataFrame, ids: str) -> tuple[pd.DataFrame, str]:
     meant = match_names(listed, table["image_id"])
     unknown = [name for name in dict.fromkeys(listed) if name not in meant]
     if unknown or listed.empty:
-        such = f": {say_nearest(unknown[0], table['image_id'])}" if unknown else ""
+        such = f", such as {with_nearest(unknown[0], table['image_id'])}" if unknown else ""
         raise ValueError(
-            f"{path} (ids) needs a column image_id with ids of the table; it has {len(listed)}, "
+            f"ids: {path} needs a column image_id with ids of the table; it has {len(listed)}, "
             f"{len(unknown)} of them unknown{such}"
         )
     rows = table[table["image_id"].isin(meant.values())]
@@ -79,12 +79,12 @@ def read_pairs(path: str, image_ids: pd.Series) -> tuple[pd.DataFrame, list[str]
     if len(foreign) > len(meant):
         raise ValueError(
             f"{expected}: of its {len(names)} ids {len(meant)} are, and {len(foreign)} are written "
-            f"unlike any id of the table: {say_nearest(foreign[0], known)}"
+            f"unlike any id of the table, such as {with_nearest(foreign[0], known)}"
         )
     if foreign:
         notes.append(
-            f"{len(foreign)} ids of the list of pairs are not written as ids of the table: "
-            f"{say_nearest(foreign[0], known)}"
+            f"{len(foreign)} ids of the list of pairs are not written as ids of the table, such as "
+            f"{with_nearest(foreign[0], known)}"
         )
     pairs = pairs.map(lambda name: meant.get(name, name), na_action="ignore")
     itself = pairs.dropna().map(lambda name: photograph_key(name.removesuffix(TWIN)))
@@ -122,7 +122,7 @@ def form(name: str) -> str:
     return re.sub(r"\d", "0", name)
 
 
-def say_nearest(name: str, known: Collection[str]) -> str:
+def with_nearest(name: str, known: Collection[str]) -> str:
     """An id that the table lacks, and the one of its own that is nearest."""
     nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)
-    return f"{name!r} is not in the table, the nearest there is {nearest[0]!r}"
+    return f"{name} (the nearest in the table is {nearest[0]})"
