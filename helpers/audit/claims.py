@@ -1,7 +1,8 @@
 """The tutorial's claims about attention, each with what was measured and a verdict.
 
 One function a claim. A claim holds where the whole 95% interval of each difference that it rests on
-lies above 0, and is "not measured" where one of them is missing.
+lies above 0, is undecided where there are too few groups for an interval, and is "not measured"
+where a difference is missing.
 """
 
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from torchvision.models import vgg16_bn
 
 from helpers.audit.localisation import SAME, paired
 from helpers.model import AttnVGG
-from helpers.scores.bootstrap import interval, mean
+from helpers.scores.bootstrap import independent_pairs, interval, mean, side, span
 
 
 def cost(build: Callable[[], nn.Module]) -> dict[str, int]:
@@ -44,6 +45,8 @@ def verdict(holds: bool) -> str:
 def judge(claim: str, differences: dict[str, dict | None]) -> dict:
     """A row of `claims`: it holds where the whole interval of each difference lies above 0.
 
+    Of few groups nothing follows: undecided, unless another difference says that it does not hold.
+
     Args:
         claim: its words.
         differences: of `interval`, by what they are; None where one was not measured.
@@ -54,16 +57,19 @@ def judge(claim: str, differences: dict[str, dict | None]) -> dict:
     >>> gap = {"value": 0.05, "low": 0.01, "high": 0.09, "n": 40}
     >>> row = judge("A beats B", {"AUC, A less B": gap})
     >>> row["verdict"], row["measured"]
-    ('holds', 'AUC, A less B +0.050 (+0.010 to +0.090, n 40)')
+    ('holds', 'AUC, A less B +0.050 (+0.010 to +0.090), n 40')
     """
     if None in differences.values():
         return {"claim": claim, "measured": "", "verdict": "not measured in this run"}
     measured = []
     for name, gap in differences.items():
-        bounds = f"{gap['low']:+z.3f} to {gap['high']:+z.3f}, n {gap['n']}"
-        measured.append(f"{name} {gap['value']:+z.3f} ({bounds})")
-    holds = all(gap["low"] > SAME for gap in differences.values())
-    return {"claim": claim, "measured": "; ".join(measured), "verdict": verdict(holds)}
+        figure = span(gap["value"], gap["low"], gap["high"], form="+z.3f")
+        measured.append(f"{name} {figure}, n {gap['n']}")
+    judged = [gap for gap in differences.values() if side(gap) != "too few"]
+    word = verdict(all(gap["low"] > SAME for gap in judged))
+    if word == "holds" and len(judged) < len(differences):
+        word = "undecided"
+    return {"claim": claim, "measured": "; ".join(measured), "verdict": word}
 
 
 def explains_better_than_grad_cam(measured: pd.DataFrame) -> dict:
@@ -120,7 +126,9 @@ def minimises_activation(measured: pd.DataFrame, attention: str) -> dict:
         on_melanoma = mean(pool4["mean"], pool4["target"] == 1)
         on_benign = mean(pool4["mean"], pool4["target"] == 0)
         gap = interval(
-            lambda weights: on_melanoma(weights) / on_benign(weights) - 1, pool4["group"]
+            lambda weights: on_melanoma(weights) / on_benign(weights) - 1,
+            pool4["group"],
+            independent=independent_pairs(pool4["target"], pool4["group"]),
         )
     return judge(
         "On benign photographs pool-4 minimises its activation",
@@ -172,8 +180,8 @@ def claims(
             maps too.
 
     Returns:
-        Eight rows of claim, measured, verdict ("holds", "does not hold", "not measured in this
-        run").
+        Eight rows of claim, measured, verdict ("holds", "does not hold", "undecided", "not
+        measured in this run").
     """
     return [
         explains_better_than_grad_cam(measured),

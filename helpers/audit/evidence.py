@@ -219,8 +219,9 @@ def interventions(table: pd.DataFrame, parts: Contributions) -> pd.DataFrame:
 
     Returns:
         A row each: block, change; value, the AUC with the changed map less that with the
-        network's own, with low and high, its 95% interval over groups, and n; moved, how far a
-        logit goes, in standard deviations of the logits. What cannot be measured is left out.
+        network's own, with low and high, its 95% interval over groups (NaN where those of a class
+        are too few), and n; moved, how far a logit goes, in standard deviations of the logits.
+        What cannot be measured is left out.
 
     Raises:
         ValueError: where more than half of the photographs are of one group.

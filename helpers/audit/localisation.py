@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from helpers.audit.attribution import grad_cam
 from helpers.model import AttnVGG
-from helpers.scores.bootstrap import interval, mean
+from helpers.scores.bootstrap import interval, mean, or_none
 from helpers.training import batches
 from helpers.training.augment import (
     LUMA,
@@ -459,8 +459,8 @@ def paired(measured: pd.DataFrame, figure: str, first: str, second: str) -> dict
         second: that which it is compared with.
 
     Returns:
-        value, low, high, n: the mean difference with its 95% interval over groups; None where no
-        photograph has the figure of both.
+        value, low, high, n: the mean difference with its 95% interval over groups (NaN where they
+        are too few); None where no photograph has the figure of both.
     """
     wide = measured.pivot(index=["row", "group"], columns="map", values=figure)
     wide = wide.reindex(columns=[first, second]).dropna().reset_index()
@@ -472,16 +472,17 @@ def paired(measured: pd.DataFrame, figure: str, first: str, second: str) -> dict
 def with_interval(figure: str, values: pd.Series, groups: pd.Series) -> dict:
     """`figure`: the mean of the values; `<figure>_low`, `<figure>_high`: its 95% interval.
 
-    NaN is left out (pixel_auc has one where the mask covers all); None where nothing is left.
+    NaN is left out (pixel_auc has one where the mask covers all). None where nothing is left, and
+    for the ends where the groups are too few.
     """
     values = values.dropna()
     if values.empty:
         return {figure: None, f"{figure}_low": None, f"{figure}_high": None}
-    bounds = interval(mean(values), groups.loc[values.index])
+    bounds = interval(mean(values), groups.loc[values.index], share=True)
     return {
         figure: bounds["value"],
-        f"{figure}_low": bounds["low"],
-        f"{figure}_high": bounds["high"],
+        f"{figure}_low": or_none(bounds["low"]),
+        f"{figure}_high": or_none(bounds["high"]),
     }
 
 
@@ -494,8 +495,9 @@ def localisation(measured: pd.DataFrame, thresholds: dict[str, float] | None = N
 
     Returns:
         By map: n (photographs), zero (of them, maps of zeros), each of FIGURES as a mean with
-        `<figure>_low` and `<figure>_high`, its 95% interval over groups. With a map's threshold
-        also that, and iou_best as a figure. Empty where no photograph has a mask.
+        `<figure>_low` and `<figure>_high`, its 95% interval over groups, None where these are too
+        few. With a map's threshold also that, and iou_best as a figure. Empty where no photograph
+        has a mask.
     """
     thresholds = thresholds or {}
     located = {}

@@ -1,7 +1,8 @@
 """Runs of a grid beside each other: figures, ranges over seeds, paired differences.
 
 What chance there is in a figure has two sources, and each is shown by its own means: an interval
-draws other patients (the bootstrap over groups), a range over seeds trains again.
+draws other patients (the bootstrap over groups), a range over seeds trains again. Where the groups
+of a class are too few for an interval, its ends are missing, and no run is called better.
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from matplotlib.figure import Figure
 
 from helpers import workspace
 from helpers.pictures.style import BLUE, GREEN, GREY, ORANGE, VERMILION
-from helpers.scores.bootstrap import auc_difference
+from helpers.scores.bootstrap import FEW, auc_difference
 
 # the value that a parameter's others are compared with
 CONTROLS = {"attention": "none", "gamma": 0.0}
@@ -64,7 +65,7 @@ def gather(points: dict[str, dict]) -> pd.DataFrame:
         test = workspace.read_json(file, "04_train.ipynb")["test"]
         figures = {name: test[name] for name in FIGURES}
         rows.append({"run": point, **values, "setting": setting(values), **figures})
-    table = pd.DataFrame(rows)
+    table = pd.DataFrame(rows).astype({"auc_low": float, "auc_high": float})  # None is NaN
     by_setting = table.groupby("setting")["auc"]
     table["seeds"] = by_setting.transform("size")
     for statistic in ("mean", "min", "max"):
@@ -79,7 +80,8 @@ def subtract_control(points: dict[str, dict], name: str) -> list[list[float]]:
     """Test AUC of each run less that of its control, and the interval over groups of this: [N, 3].
 
     The control has the value of CONTROLS for the parameter `name`, and all else equal; the
-    photographs are the same. NaN for a control itself, and where the grid has none.
+    photographs are the same. NaN for a control itself, and where the grid has none; NaN for the
+    ends where the groups are too few.
     """
     runs = {tuple(values.items()): point for point, values in points.items()}
     rows = []
@@ -116,10 +118,11 @@ def verdicts(table: pd.DataFrame, name: str) -> pd.DataFrame:
 
     Returns:
         A row for each setting that has pairs: pairs, mean, min, max of the differences, and above
-        and below: how many have their whole interval above or below 0.
+        and below: how many have their whole interval above or below 0; NaN where no pair has one.
     """
     pairs = table.dropna(subset=f"less_{name}")
-    pairs = pairs.assign(above=pairs[f"less_{name}_low"] > 0, below=pairs[f"less_{name}_high"] < 0)
+    low, high = pairs[f"less_{name}_low"], pairs[f"less_{name}_high"]
+    pairs = pairs.assign(above=low > 0, below=high < 0)
     by_setting = pairs.groupby("setting", sort=False)
     rows = by_setting.agg(
         pairs=("run", "size"),
@@ -129,6 +132,8 @@ def verdicts(table: pd.DataFrame, name: str) -> pd.DataFrame:
         above=("above", "sum"),
         below=("below", "sum"),
     )
+    if low.isna().all():  # one test split: all pairs have an interval, or none
+        rows[["above", "below"]] = np.nan
     return rows.reset_index()
 
 
@@ -198,18 +203,27 @@ def describe_control(table: pd.DataFrame, name: str) -> list[str]:
     """The paragraphs on the differences from the control of the parameter `name`."""
     column = f"less_{name}"
     pairs = table.dropna(subset=column)
+    if pairs[f"{column}_low"].isna().all():
+        reading = (
+            f"The test photographs are of fewer than {FEW} patients or lesions with melanoma, or "
+            "without: too few to tell any two of these runs apart."
+        )
+    else:
+        reading = (
+            "above, below: how many pairs have their whole interval above or below 0. Of many such "
+            "intervals one in twenty misses by chance: read all rows, not the best one."
+        )
     return [
         f"## Less the run with {name} {CONTROLS[name]}",
         "Difference in test AUC on the same photographs, all other parameters and the seed equal.",
         markdown(pairs[["run", column, f"{column}_low", f"{column}_high"]]),
         markdown(verdicts(table, name)),
-        "above, below: how many pairs have their whole interval above or below 0. Of many such "
-        "intervals one in twenty misses by chance: read all rows, not the best one.",
+        reading,
     ]
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """A table in Markdown; floats with three decimals.
+    """A table in Markdown; floats with three decimals, "too few" for those that are missing.
 
     >>> print(markdown(pd.DataFrame({"run": ["a"], "auc": [0.51234]})))
     | run | auc |
@@ -221,7 +235,14 @@ def markdown(table: pd.DataFrame) -> str:
 
 
 def markdown_row(cells: Sequence) -> str:
-    texts = [f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in cells]
+    texts = []
+    for cell in cells:
+        if not isinstance(cell, float):
+            texts.append(str(cell))
+        elif np.isnan(cell):
+            texts.append("too few")
+        else:
+            texts.append(f"{cell:.3f}")
     return f"| {' | '.join(texts)} |"
 
 

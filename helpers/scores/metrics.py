@@ -2,7 +2,8 @@
 
 The figures are scikit-learn's. Photographs of one patient or lesion are not independent, so their
 intervals come from a bootstrap that draws whole groups. Everywhere: targets [N] are 0 or 1, scores
-[N] are larger where melanoma is more likely, groups [N] are labels.
+[N] are larger where melanoma is more likely, groups [N] are labels; the ends of an interval are
+None, or NaN in tables, where the groups of a class are too few to tell (`bootstrap.FEW`).
 """
 
 from collections.abc import Iterable
@@ -20,11 +21,22 @@ from sklearn.metrics import (
 )
 
 from helpers.photographs.table import check_classes
-from helpers.scores.bootstrap import interval, limits, ranking, resample, within
+from helpers.scores.bootstrap import (
+    FEW,
+    independent_pairs,
+    interval,
+    limits,
+    or_none,
+    ranking,
+    resample,
+    share_limits,
+    within,
+)
 
 SENSITIVITY = 0.90  # that the threshold keeps on validation
 ASKED = (0.80, 0.90, 0.95)  # sensitivities, and specificities, of `operating_points`
 ROUNDING = 1e-12  # 1 - 0.8 is a little less than 0.2 in binary
+FEW_IN_A_BIN = 5  # photographs; a share of fewer is chance (Cochran, Biometrics 1954)
 
 
 def discrimination(
@@ -35,8 +47,6 @@ def discrimination(
 ) -> dict:
     """How well scores tell melanomas from benign lesions.
 
-    With a handful of positive_groups, or with an AUC of 1 (interval 1 to 1), trust no interval.
-
     Args:
         targets: 0 or 1, [N].
         scores: larger where melanoma is more likely, [N].
@@ -45,7 +55,8 @@ def discrimination(
 
     Returns:
         auc and ap (average precision), each with its 95% interval over groups (auc_low, auc_high),
-        prevalence, n, positives, and positive_groups, the patients or lesions behind those.
+        prevalence, n, positives, and positive_groups, the patients or lesions behind those. An ap
+        of 1 has no interval: nothing bounds it.
 
     Raises:
         ValueError: there are no photographs, or they are of one class.
@@ -54,14 +65,19 @@ def discrimination(
     scores = np.asarray(scores)
     groups = np.asarray(groups)
     check_classes(targets, where)
-    (auc_low, ap_low), (auc_high, ap_high) = limits(resample(ranking(targets, scores), groups))
+    independent = independent_pairs(targets, groups)
+    drawn = resample(ranking(targets, scores), groups)  # [draws, 2]
+    auc_low, auc_high = share_limits(drawn[:, 0], independent)
+    ap_low, ap_high = limits(drawn[:, 1], independent)
+    if ap_low == 1:
+        ap_low = ap_high = np.nan
     return {
         "auc": float(roc_auc_score(targets, scores)),
-        "auc_low": float(auc_low),
-        "auc_high": float(auc_high),
+        "auc_low": or_none(auc_low),
+        "auc_high": or_none(auc_high),
         "ap": float(average_precision_score(targets, scores)),
-        "ap_low": float(ap_low),
-        "ap_high": float(ap_high),
+        "ap_low": or_none(ap_low),
+        "ap_high": or_none(ap_high),
         "prevalence": float(targets.mean()),
         "n": len(targets),
         "positives": int(targets.sum()),
@@ -101,7 +117,8 @@ def auc_table(table: pd.DataFrame, scores: Iterable[str]) -> pd.DataFrame:
 
     Returns:
         A row for each score: auc, auc_low, auc_high, and of pairs of one source alone within,
-        within_low, within_high, NaN where no source has both classes.
+        within_low, within_high, NaN where no source has both classes. Ends are NaN where groups
+        are too few.
 
     Raises:
         ValueError: the photographs are of one class.
@@ -110,26 +127,63 @@ def auc_table(table: pd.DataFrame, scores: Iterable[str]) -> pd.DataFrame:
     for score in scores:
         pooled = discrimination(table["target"], table[score], table["group"], "the table")
         row = {name: pooled[name] for name in ("auc", "auc_low", "auc_high")}
-        inside = interval(within(table, score), table["group"])
-        if inside is None:
-            inside = {"value": np.nan, "low": np.nan, "high": np.nan}
+        inside = interval_within(table, score)
         row["within"] = inside["value"]
         row["within_low"] = inside["low"]
         row["within_high"] = inside["high"]
         rows[score] = row
-    return pd.DataFrame.from_dict(rows, orient="index")
+    return pd.DataFrame.from_dict(rows, orient="index", dtype=float)
 
 
-def calibrate(logits: np.ndarray, targets: np.ndarray) -> dict:
+def interval_within(table: pd.DataFrame, score: str = "logit") -> dict:
+    """AUC within sources (`bootstrap.within`) with its interval; NaN where there is no pair."""
+    independent = independent_pairs(table["target"], table["group"], table["source"])
+    inside = interval(within(table, score), table["group"], independent=independent, share=True)
+    return inside or {"value": np.nan, "low": np.nan, "high": np.nan}
+
+
+def readable(table: pd.DataFrame, digits: int = 3) -> pd.DataFrame:
+    """A table of figures for readers: rounded, and "too few" for the ends of unknown intervals.
+
+    Args:
+        table: columns such as auc, auc_low and auc_high; or value, low and high.
+        digits: after the point.
+
+    >>> readable(pd.DataFrame({"auc": [1.0], "auc_low": [np.nan]})).to_dict("list")
+    {'auc': [1.0], 'auc_low': ['too few']}
+    """
+    shown = table.round(digits)
+    for column in shown:
+        figure = column.removesuffix("_low").removesuffix("_high")
+        if column in ("low", "high"):
+            figure = "value"
+        unknown = shown[column].isna() & shown[figure].notna()
+        if unknown.any():
+            shown[column] = shown[column].astype(object).mask(unknown, "too few")
+    return shown
+
+
+def calibrate(
+    logits: np.ndarray,
+    targets: np.ndarray,
+    groups: np.ndarray | None = None,
+    *,
+    shift: float = 0.0,
+) -> dict:
     """Fit the probability of melanoma to the logits of validation, at its natural prevalence.
 
     A logistic regression of the targets on the logits (Platt, Advances in Large Margin
     Classifiers, 1999). Where it would turn the order round (slope <= 0), the logits say nothing:
-    slope 0, and the prevalence.
+    slope 0, and the prevalence. Where the logits separate the classes, a slope would grow without
+    end: there the targets are Platt's (his equation 4), a little less than 1 and more than 0.
+
+    Of fewer than FEW groups of a class no correction is fitted: slope 1, and the `shift` alone.
 
     Args:
         logits: [N].
         targets: 0 or 1, [N].
+        groups: [N]; each photograph its own if not given.
+        shift: of `prior_shift`; what validation is too small to measure.
 
     Returns:
         slope and intercept, for `probability`.
@@ -137,23 +191,78 @@ def calibrate(logits: np.ndarray, targets: np.ndarray) -> dict:
     Raises:
         ValueError: there are no photographs, or they are of one class.
 
-    >>> calibration = calibrate([-2, -1, 0, 1, 2], [0, 1, 0, 1, 1])
-    >>> probability([-2, 2], calibration).round(2).tolist()
-    [0.17, 0.94]
-    >>> calibrate([2, 1, 0], [0, 0, 1])["slope"]  # the wrong way round
-    0.0
+    >>> calibrate([-2, -1, 0, 1, 2], [0, 1, 0, 1, 1])  # too few
+    {'slope': 1.0, 'intercept': 0.0}
+    >>> calibration = calibrate(list(range(-20, 20)), [0, 0, 0, 1] * 5 + [0, 1, 1, 1] * 5)
+    >>> probability([-20, 20], calibration).round(2).tolist()
+    [0.12, 0.89]
     """
     logits = np.asarray(logits, float)
     targets = np.asarray(targets)
     check_classes(targets, "validation")
-    fit = LogisticRegression(C=np.inf, max_iter=1000).fit(logits[:, None], targets)
-    slope = float(fit.coef_[0, 0])
-    intercept = float(fit.intercept_[0])
+    if groups is None:
+        groups = np.arange(len(targets))
+    if independent_pairs(targets, groups) < FEW:
+        return {"slope": 1.0, "intercept": float(shift)}
+    slope, intercept = fit_slope(logits, targets)
     if slope <= 0:
         prevalence = targets.mean()
         slope = 0.0
         intercept = float(np.log(prevalence / (1 - prevalence)))
     return {"slope": slope, "intercept": intercept}
+
+
+def fit_slope(logits: np.ndarray, targets: np.ndarray) -> tuple[float, float]:
+    """Slope and intercept of the logistic regression of targets on logits, finite in any case."""
+    regression = LogisticRegression(C=np.inf, max_iter=1000)
+    if logits[targets == 1].min() < logits[targets == 0].max():
+        regression.fit(logits[:, None], targets)
+    else:
+        melanomas = targets.sum()
+        benign = len(targets) - melanomas
+        soft = np.where(targets == 1, (melanomas + 1) / (melanomas + 2), 1 / (benign + 2))
+        regression.fit(  # a photograph counts as a melanoma and as a benign lesion, in parts
+            np.concatenate([logits, logits])[:, None],
+            np.repeat([1, 0], len(logits)),
+            sample_weight=np.concatenate([soft, 1 - soft]),
+        )
+    return float(regression.coef_[0, 0]), float(regression.intercept_[0])
+
+
+def prior_shift(split: pd.DataFrame, melanoma_times: float = 1.0) -> float:
+    """What balancing the training photographs adds to the logits, to be taken back: log odds.
+
+    The odds of a melanoma in the table (but for its test rows), over those in training.
+
+    Args:
+        split: target, split and kept, as in split.csv.
+        melanoma_times: how often the recipe shows a melanoma for each time of a benign lesion.
+
+    >>> split = pd.DataFrame({"split": "train", "target": [1, 0, 0, 0, 0], "kept": [1, 1, 0, 0, 0]})
+    >>> round(np.exp(prior_shift(split)), 3)  # one to four, in place of one to one
+    np.float64(0.25)
+    """
+    shown = split.loc[(split["split"] == "train") & (split["kept"] == 1), "target"]
+    natural = split.loc[split["split"] != "test", "target"]
+    trained = melanoma_times * shown.sum() / (shown == 0).sum()
+    return float(np.log(natural.sum() / (natural == 0).sum() / trained))
+
+
+def caution(val: pd.DataFrame) -> str:
+    """A line on what few validation groups do not bear, empty where they are enough.
+
+    Args:
+        val: target and group.
+    """
+    groups = val.groupby("target")["group"].nunique()
+    if independent_pairs(val["target"], val["group"]) >= FEW:
+        return ""
+    return (
+        f"validation has {groups[1]} patients or lesions with melanoma and {groups[0]} without, "
+        f"too few (under {FEW}) to fit a slope: probabilities are the sigmoid of the logit, put "
+        "back to the table's share of melanomas; and a threshold chosen on so few may find any "
+        "share of those on test\n"
+    )
 
 
 def probability(logits: np.ndarray, calibration: dict) -> np.ndarray:
@@ -287,15 +396,16 @@ def operating_points(val: pd.DataFrame, test: pd.DataFrame) -> list[dict]:
             rows.append({"asked": asked, "at": at, "threshold": threshold} | figures)
     called = test["probability"].to_numpy()[:, None] >= [row["threshold"] for row in rows]  # [N, K]
     melanoma = test["target"].to_numpy()[:, None] == 1
-    sensitivity = share_limits(called, melanoma, test["group"])
-    specificity = share_limits(~called, ~melanoma, test["group"])
+    sensitivity = decision_limits(called, melanoma, test["group"])
+    specificity = decision_limits(~called, ~melanoma, test["group"])
     for number, row in enumerate(rows):
-        row["sensitivity_low"], row["sensitivity_high"] = sensitivity[:, number].tolist()
-        row["specificity_low"], row["specificity_high"] = specificity[:, number].tolist()
+        for name, ends in (("sensitivity", sensitivity), ("specificity", specificity)):
+            row[f"{name}_low"] = or_none(ends[0, number])
+            row[f"{name}_high"] = or_none(ends[1, number])
     return rows
 
 
-def share_limits(right: np.ndarray, kind: np.ndarray, groups: Iterable) -> np.ndarray:
+def decision_limits(right: np.ndarray, kind: np.ndarray, groups: pd.Series) -> np.ndarray:
     """95% intervals over groups of the share of a kind [N, 1] that K decisions [N, K] get right.
 
     Returns low and high, [2, K]; samples without any of the kind are left out.
@@ -303,7 +413,7 @@ def share_limits(right: np.ndarray, kind: np.ndarray, groups: Iterable) -> np.nd
     counted = np.hstack([right & kind, kind]).astype(float)  # [N, K + 1]
     sums = resample(lambda weights: weights @ counted, groups)  # [draws, K + 1]
     drawn = sums[sums[:, -1] > 0]
-    return limits(drawn[:, :-1] / drawn[:, -1:])
+    return share_limits(drawn[:, :-1] / drawn[:, -1:], groups[kind[:, 0]].nunique())
 
 
 def reliability(
@@ -355,14 +465,15 @@ def calibration_error(targets: np.ndarray, probabilities: np.ndarray, *, bins: i
     Args:
         targets: 0 or 1, [N].
         probabilities: of melanoma, [N].
-        bins: how many.
+        bins: how many at most; fewer where one would have fewer than FEW_IN_A_BIN photographs.
 
     Raises:
         ValueError: there are no photographs.
 
-    >>> calibration_error([0, 1, 1, 1], [0.25, 0.5, 0.75, 1.0], bins=2)
+    >>> calibration_error([0, 1, 1, 1] * 3, [0.25, 0.5, 0.75, 1.0] * 3)
     0.125
     """
+    bins = min(bins, max(1, len(targets) // FEW_IN_A_BIN))
     table = reliability(targets, probabilities, bins=bins)
     gaps = (table["probability"] - table["observed"]).abs()
     return float(np.average(gaps, weights=table["n"]))
@@ -405,12 +516,10 @@ def summarise(
 def summarise_ranking(rows: pd.DataFrame, split: str) -> dict:
     """`discrimination` of a split's rows, pooled, within sources, and by source."""
     figures = discrimination(rows["target"], rows["logit"], rows["group"], split)
-    inside = interval(within(rows), rows["group"])
-    if inside is None:
-        inside = {"value": None, "low": None, "high": None}
-    figures["auc_within_source"] = inside["value"]
-    figures["auc_within_source_low"] = inside["low"]
-    figures["auc_within_source_high"] = inside["high"]
+    inside = interval_within(rows)
+    figures["auc_within_source"] = or_none(inside["value"])
+    figures["auc_within_source_low"] = or_none(inside["low"])
+    figures["auc_within_source_high"] = or_none(inside["high"])
     figures["by_source"] = within_source(rows)
     return figures
 

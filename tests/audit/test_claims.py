@@ -160,6 +160,45 @@ def test_claims_without_attention_masks_or_control_are_not_measured():
     assert (judged[DIFFUSE], judged[BENIGN]) == ("holds", "does not hold")
 
 
+@pytest.mark.parametrize("photographs", [1, 3, 9])
+def test_claims_on_a_handful_of_photographs_are_undecided(photographs):
+    table = made_up(GOOD, more=0.01)
+    table = table[table["row"] < photographs]
+    slow = made_up({"attention_pool4": 0.8, "integrated_gradients": 0.7, "occlusion": 0.6})
+    auc = {"value": 0.05, "low": np.nan, "high": np.nan, "n": photographs}
+    rows = claims(table, "sigmoid", auc, shifted=table, posthoc=slow[slow["row"] < photographs])
+    words = {row["verdict"] for row in rows[:PARAMETERS]}
+    assert words <= {"undecided", NOT_MEASURED}
+    assert rows[EXPLAINS]["verdict"] == rows[AUC]["verdict"] == "undecided"
+    assert "nan" not in json.dumps(rows).lower()
+    assert (
+        "+0.300" in rows[EXPLAINS]["measured"] and f"n {photographs}" in rows[EXPLAINS]["measured"]
+    )
+
+
+def test_photographs_of_a_handful_of_patients_are_a_handful():
+    table = made_up(GOOD, noise=0.05, more=0.01)
+    few = table.assign(group=table["group"] % 4)
+    judged = verdicts(few, "sigmoid", shifted=few)
+    assert judged[EXPLAINS] == judged[DIFFUSE] == judged[LESION] == judged[BENIGN] == "undecided"
+
+
+def test_of_the_activation_each_class_needs_enough():
+    table = made_up(GOOD, more=0.01)
+    one = table[(table["target"] == 0) | (table["row"] == 1)]
+    judged = verdicts(one, "sigmoid")
+    assert judged[BENIGN] == "undecided"
+    assert judged[DIFFUSE] == "holds"
+
+
+def test_a_handful_does_not_hide_what_enough_photographs_say():
+    table = made_up(GOOD)
+    crops = table[table["row"] < 3]
+    assert verdicts(table, "softmax", shifted=crops)[LESION] == "undecided"
+    worse = made_up(GOOD | {"centre": 0.9})
+    assert verdicts(worse, "softmax", shifted=crops)[LESION] == "does not hold"
+
+
 def test_photographs_of_one_class_tell_nothing_of_the_activation():
     table = made_up(GOOD)
     judged = verdicts(table[table["target"] == 1], "sigmoid")

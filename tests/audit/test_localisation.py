@@ -15,6 +15,7 @@ from torch.nn import functional
 from helpers.audit import localisation
 from helpers.model import AttnVGG
 from helpers.photographs.cache import fill
+from helpers.scores import bootstrap
 from helpers.training.batches import Photographs, otsu
 
 SIZES = [(1, 1, 5, 7), (4, 1, 6, 3), (2, 1, 8, 8), (3, 1, 1, 9)]
@@ -337,8 +338,8 @@ def tiny(tmp_path):
     masks[[0, 1, 2, 3, 6], 8:25, 12:30] = 255
     masks[5, :6, :6] = 255
     pixels = rng.integers(0, 255, (7, 40, 40, 3), dtype=np.uint8)
-    fill(tmp_path / "pixels.npy", pixels.shape, pixels.__getitem__, "photographs")
-    fill(tmp_path / "masks.npy", masks.shape, masks.__getitem__, "masks")
+    fill(tmp_path / "pixels.npy", pixels.shape, pixels.__getitem__, [], "photographs")
+    fill(tmp_path / "masks.npy", masks.shape, masks.__getitem__, [], "masks")
     used = pd.DataFrame(
         {
             "split": ["train", "val"] + ["test"] * 5,
@@ -413,7 +414,8 @@ def test_localisation_has_the_keys_of_the_contract(tiny):
     assert list(located) == maps
     for figures in located.values():
         for name in localisation.FIGURES:
-            assert figures[f"{name}_low"] <= figures[name] <= figures[f"{name}_high"]
+            assert 0 <= figures[name] <= 1
+            assert figures[f"{name}_low"] is figures[f"{name}_high"] is None  # of four photographs
     assert json.loads(json.dumps(located)) == located
     uniform = located["uniform"]
     assert uniform["hits"] == uniform["energy"] == uniform["iou"]
@@ -483,7 +485,7 @@ def test_localisation_gains_the_best_threshold_of_validation(tiny):
     figures = located["attention_pool3"]
     assert figures["threshold"] == 0.15
     assert figures["iou_best"] == pytest.approx(with_mask.loc["attention_pool3", "iou_0.15"].mean())
-    assert figures["iou_best_low"] <= figures["iou_best"] <= figures["iou_best_high"]
+    assert figures["iou_best_low"] is figures["iou_best_high"] is None  # of four photographs
     assert figures["iou_best"] != figures["iou"]
     assert located["centre"]["iou_best"] == located["centre"]["iou"]
     assert "iou_best" not in located["uniform"]
@@ -496,3 +498,27 @@ def test_a_mask_over_all_of_a_crop_leaves_the_other_figures(tiny):
     figures = localisation.localisation(measured)["grad_cam"]
     assert figures["pixel_auc"] is figures["pixel_auc_low"] is figures["pixel_auc_high"] is None
     assert figures["n"] == 4 and figures["energy"] > 0
+
+
+@pytest.mark.parametrize("lesions, known", [(1, False), (3, False), (9, False), (10, True)])
+def test_of_a_handful_of_masks_there_is_a_mean_and_no_interval(lesions, known):
+    rows = np.arange(lesions * 4)  # four photographs each
+    table = pd.DataFrame({"row": rows, "group": rows // 4, "map": "centre", "zero": False})
+    for name in localisation.FIGURES:
+        table[name] = np.random.default_rng(0).random(len(rows))
+    figures = localisation.localisation(table)["centre"]
+    for name in localisation.FIGURES:
+        assert figures[name] == pytest.approx(table[name].mean())
+        assert (figures[f"{name}_low"] is not None) == known
+        assert (figures[f"{name}_high"] is not None) == known
+    other = table.assign(map="uniform", energy=0.0)
+    gap = localisation.paired(pd.concat([table, other]), "energy", "centre", "uniform")
+    assert bootstrap.side(gap) == ("above" if known else "too few")
+
+
+def test_a_map_that_hits_every_lesion_is_not_known_to_do_so_always():
+    table = pd.DataFrame({"row": range(12), "group": range(12), "map": "otsu", "zero": False})
+    table[list(localisation.FIGURES)] = 1.0
+    figures = localisation.localisation(table)["otsu"]
+    assert figures["hits_low"] == pytest.approx(0.025 ** (1 / 12))
+    assert figures["hits_high"] == 1

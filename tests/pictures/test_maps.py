@@ -56,7 +56,7 @@ def photographs(tmp_path):
     """Five cached photographs of 36 pixels a side: noise, each brighter than the one before."""
     noise = np.random.default_rng(0).integers(0, 100, (5, 36, 36, 3), np.uint8)
     pixels = noise + 30 * np.arange(5, dtype=np.uint8)[:, None, None, None]
-    fill(tmp_path / "cache.npy", pixels.shape, pixels.__getitem__, "photographs")
+    fill(tmp_path / "cache.npy", pixels.shape, pixels.__getitem__, [], "photographs")
     return Photographs({"file": str(tmp_path / "cache.npy"), "masks_file": ""}, torch.device("cpu"))
 
 

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
+from helpers import workspace
 from helpers.runs import compare
 
 
@@ -77,6 +78,36 @@ def test_verdicts_count_whole_intervals_on_one_side():
         ["x", 3, pytest.approx(0), -0.3, 0.2, 1, 1],
         ["y", 1, -0.1, -0.1, -0.1, 0, 0],
     ]
+
+
+def test_of_a_handful_no_run_is_called_better(toy, folders):
+    """All melanomas are of three patients; with attention they stand above all others."""
+
+    def execute(notebook, values, folder):
+        toy.execute(notebook, values, folder)
+        if notebook.stem != "04":
+            return
+        rows = pd.read_csv(folder / "predictions.csv")
+        rows["group"] = rows["group"].where(rows["target"] == 0, 100 + rows["group"] % 3)
+        rows.to_csv(folder / "predictions.csv", index=False)
+        content = workspace.read_json(folder / "metrics.json", "04_train.ipynb")
+        content["test"] |= {"auc_low": None, "auc_high": None}
+        workspace.write_json(folder / "metrics.json", content)
+
+    toy.run(execute=execute)
+    place = folders.runs / "g"
+    table = pd.read_csv(place / "compare.csv")
+    assert table["auc"].notna().all() and table[["auc_low", "auc_high"]].isna().all(axis=None)
+    pairs = table[table["attention"] == "softmax"]
+    assert (pairs["less_attention"] > 0.1).all()
+    assert pairs[["less_attention_low", "less_attention_high"]].isna().all(axis=None)
+    verdict = compare.verdicts(table, "attention")
+    assert verdict["pairs"].item() == 2
+    assert verdict[["above", "below"]].isna().all(axis=None)
+    text = (place / "compare.md").read_text()
+    assert "nan" not in text and "too few" in text
+    with Image.open(place / "figures" / "compare.png") as figure:
+        assert figure.format == "PNG"
 
 
 def test_what_is_written_for_a_reader(toy, folders):

@@ -113,6 +113,112 @@ def test_a_source_that_train_lacks_has_a_score_too():
     assert table_baselines(table)["source only"].between(0, 1).all()
 
 
+# shortcuts that rest on a few rows
+
+
+def in_half(melanomas: int, benign: int) -> pd.DataFrame:
+    """As many rows in test as in train, whose age, sex and site say nothing."""
+    rng = np.random.default_rng(0)
+    target = np.repeat([1, 0, 1, 0], [melanomas, benign] * 2)
+    count = len(target)
+    return pd.DataFrame(
+        {
+            "image_id": [f"X_{number}" for number in range(count)],
+            "group": range(count),
+            "split": np.repeat(["train", "test"], count // 2),
+            "source": "OLD",
+            "sex": rng.choice(["male", "female"], count),
+            "age_approx": rng.integers(4, 18, count) * 5.0,
+            "anatom_site_general_challenge": rng.choice(["torso", "head/neck"], count),
+            "target": target,
+        }
+    )
+
+
+def clinics_of_two(melanoma: pd.Series) -> np.ndarray:
+    """Melanomas come from clinics that sent two each, the others from one."""
+    order = melanoma.groupby(melanoma.index // (len(melanoma) // 2)).cumsum()
+    return np.where(melanoma, "NEW_" + ((order - 1) // 2).astype(str), "OLD")
+
+
+SHORTCUTS = {
+    "a source": ("source", lambda melanoma: np.where(melanoma, "NEW", "OLD")),
+    "sources of two": ("source", clinics_of_two),
+    "a source of its own for each benign": (
+        "source",
+        lambda melanoma: np.where(
+            melanoma, "NEW", (melanoma.index % (len(melanoma) // 2)).astype(str)
+        ),
+    ),
+    "a rare site": (
+        "anatom_site_general_challenge",
+        lambda melanoma: np.where(melanoma, "nail", "torso"),
+    ),
+    "no site": (
+        "anatom_site_general_challenge",
+        lambda melanoma: np.where(melanoma, None, "torso"),
+    ),
+    "an age": ("age_approx", lambda melanoma: np.where(melanoma, 80.0, 40.0)),
+    "no age": ("age_approx", lambda melanoma: np.where(melanoma, np.nan, 40.0)),
+}
+
+
+@pytest.mark.parametrize("shortcut", SHORTCUTS)
+@pytest.mark.parametrize(
+    "melanomas, benign", [(4, 16), (6, 500), (14, 45), (20, 20), (60, 4), (100, 300)]
+)
+def test_a_column_that_is_the_class_is_seen_in_small_tables_too(shortcut, melanomas, benign):
+    table = in_half(melanomas, benign)
+    column, values = SHORTCUTS[shortcut]
+    table[column] = values(table["target"] == 1)
+    scores = table_baselines(table)
+    assert roc_auc_score(scores["target"], scores["metadata only"]) > 0.95
+    if column == "source":
+        assert roc_auc_score(scores["target"], scores["source only"]) > 0.95
+
+
+def test_a_few_melanomas_of_their_own_clinic_are_seen_among_many():
+    table = in_half(300, 900)
+    rare = (table["target"] == 1) & (table.index % 1200 % 50 == 0)
+    assert rare.sum() == 12
+    table.loc[rare, "source"] = "NEW"
+    scores = table_baselines(table)
+    of_new = scores["source"] == "NEW"
+    for name in NAMES[:2]:
+        assert scores.loc[of_new, name].min() > scores.loc[~of_new, name].median() + 0.1
+
+
+def test_the_more_melanomas_a_clinic_sent_and_no_benign_the_higher_it_stands():
+    table = in_half(30, 90)
+    for number, rows in enumerate((1, 3, 9)):
+        for first in (9 * number, 120 + 9 * number):
+            table.loc[first : first + rows - 1, "source"] = f"NEW_{rows}"
+    scores = table_baselines(table).drop_duplicates("source").set_index("source")["source only"]
+    assert scores["OLD"] < scores["NEW_1"] <= scores["NEW_3"] <= scores["NEW_9"]
+
+
+@pytest.mark.parametrize("melanomas, benign", [(6, 500), (14, 45), (200, 300)])
+def test_what_says_nothing_is_worth_nothing(melanomas, benign):
+    aucs = []
+    for seed in range(8):
+        table = in_half(melanomas, benign)
+        rng = np.random.default_rng(seed)
+        table["source"] = rng.choice(["A", "B", "C", "D"], len(table), p=[0.9, 0.05, 0.03, 0.02])
+        table["age_approx"] = rng.integers(4, 18, len(table)) * 5.0
+        scores = table_baselines(table)
+        aucs.append([roc_auc_score(scores["target"], scores[name]) for name in NAMES[:2]])
+    assert np.mean(aucs, axis=0) == pytest.approx(0.5, abs=0.1)
+
+
+def test_more_sources_than_the_trees_can_tell_apart():
+    table = in_half(300, 900)
+    table["source"] = [f"S{row % 400}" for row in range(1200)] * 2
+    scores = table_baselines(table)
+    rates = table[table["split"] == "train"].groupby("source")["target"].mean()
+    assert rates.nunique() > 1
+    assert scores["source only"].corr(scores["source"].map(rates), method="spearman") > 0.9
+
+
 @pytest.mark.parametrize(
     "change, message",
     [
@@ -180,9 +286,9 @@ def test_rows_that_are_not_kept_or_in_val_are_neither_fitted_nor_read(drawn, mon
     dataset, split = drawn
     read = []
 
-    def noted(path, swapped):
+    def noted(path, swapped, crc):
         read.append(path.name)
-        return colours(path, swapped)
+        return colours(path, swapped, crc)
 
     monkeypatch.setattr(module, "colours", noted)
     first = baselines(dataset, split)

@@ -12,7 +12,7 @@ from collections import Counter
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import binom, norm
+from scipy.stats import binom, binomtest, norm
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from helpers.scores import bootstrap, metrics
@@ -178,7 +178,7 @@ def test_a_photograph_without_a_group_is_refused_not_put_into_anothers(missing):
 def test_interval_equals_a_loop_over_drawn_groups():
     rng = np.random.default_rng(1)
     values = rng.normal(size=30)
-    groups = rng.integers(0, 9, 30)
+    groups = rng.permutation(np.arange(30) % 12)
     means = []
     for counts in bootstrap.bootstrap_counts(groups):
         total = sum(times * value for times, value in zip(counts, values, strict=True))
@@ -201,10 +201,10 @@ def test_only_kept_values_count_and_none_is_no_interval():
 def test_samples_without_a_value_are_left_out():
     """Of three groups one holds all kept values: 8 of 27 samples miss it, and have no mean."""
     kept = np.array([1, 0, 0])
-    result = bootstrap.interval(bootstrap.mean([4.0, 1.0, 1.0], kept), ["a", "b", "c"])
-    assert result == {"value": 4.0, "low": 4.0, "high": 4.0, "n": 3}
     drawn = bootstrap.resample(bootstrap.mean([4.0, 1.0, 1.0], kept), ["a", "b", "c"])
     assert np.isnan(drawn).mean() == pytest.approx(8 / 27, abs=0.04)
+    drawn = np.r_[np.nan, np.arange(2000.0)]
+    assert bootstrap.limits(drawn, 20) == pytest.approx(np.percentile(drawn[1:], [2.5, 97.5]))
 
 
 @pytest.mark.parametrize("held", [30, 7001, 2**20])
@@ -219,7 +219,7 @@ def test_a_statistic_may_have_several_values():
     values = np.random.default_rng(0).normal(size=(20, 3))
     drawn = bootstrap.resample(lambda weights: weights @ values, np.arange(20))
     assert drawn == pytest.approx(bootstrap.bootstrap_counts(np.arange(20)) @ values)
-    assert bootstrap.limits(drawn).shape == (2, 3)
+    assert bootstrap.limits(drawn, 20).shape == (2, 3)
 
 
 def test_a_paired_interval_is_narrow_where_photographs_vary_and_their_differences_do_not():
@@ -254,6 +254,116 @@ def test_95_of_100_intervals_hold_the_truth():
     for what in ("AUC", "difference"):
         assert 0.92 <= share[f"{what}, groups"] <= 0.97, share
         assert share[f"{what}, DeLong"] < 0.8, share
+
+
+# too few to tell
+
+
+def few(melanomas: int, benign: int, *, photographs: int = 1, apart: float = 0.0) -> pd.DataFrame:
+    """Test rows: so many melanomas' and benign lesions' groups, each of so many photographs.
+
+    apart: added to the logits of melanomas; from 9 on, they lie above all others.
+    """
+    target = np.repeat([1, 0], [melanomas * photographs, benign * photographs])
+    count = len(target)
+    logit = np.random.default_rng(0).uniform(0, 9, count) + apart * target
+    return pd.DataFrame(
+        {
+            "image_id": np.arange(count).astype(str),
+            "split": "test",
+            "source": "A",
+            "group": np.arange(count) // photographs,
+            "target": target,
+            "logit": logit,
+        }
+    )
+
+
+def test_pairs_are_as_many_as_the_smaller_class_has_groups():
+    table = few(3, 40, photographs=7)
+    pairs = bootstrap.independent_pairs
+    assert pairs(table["target"], table["group"]) == 3
+    assert pairs(1 - table["target"], table["group"]) == 3
+    assert pairs(table["target"], np.zeros(len(table))) == 1
+    assert pairs([1, 1], ["a", "b"]) == 0
+    # 30 melanomas and a benign lesion in A, the other way round in B: two pairs, not 31
+    target = [1] * 30 + [0] + [1] + [0] * 30
+    assert pairs(target, range(62), ["A"] * 31 + ["B"] * 31) == 2
+    assert pairs(target, range(62)) == 31
+
+
+@pytest.mark.parametrize("photographs", [1, 6])
+@pytest.mark.parametrize("count", [1, 2, 9, 10, 25])
+def test_of_fewer_than_ten_groups_there_is_no_interval_and_no_side(count, photographs):
+    groups = np.repeat(np.arange(count), photographs)
+    values = 1 + np.random.default_rng(0).random(len(groups))
+    result = bootstrap.interval(bootstrap.mean(values), groups)
+    assert result["value"] == pytest.approx(values.mean())
+    assert np.isnan([result["low"], result["high"]]).all() == (count < 10)
+    assert bootstrap.side(result) == ("too few" if count < 10 else "above")
+
+
+@pytest.mark.parametrize("melanomas, benign", [(1, 60), (9, 60), (60, 9), (60, 1)])
+@pytest.mark.parametrize("apart", [0.5, 9.0])
+def test_a_difference_of_aucs_rests_on_the_smaller_class(melanomas, benign, apart):
+    table = few(melanomas, benign, photographs=4, apart=apart)
+    gap = bootstrap.auc_difference(table, table.assign(logit=table["logit"] % 1))
+    assert np.isnan([gap["low"], gap["high"]]).all()
+    assert bootstrap.side(gap) == "too few"
+
+
+def test_a_class_that_samples_miss_is_few_also_where_nobody_counted_it():
+    """The AUC of three melanomas, by a statistic of the caller's own."""
+    table = few(3, 60)
+    gap = bootstrap.interval(
+        lambda weights: bootstrap.weighted_auc_ap(table["target"], table["logit"], weights)[0],
+        table["group"],
+    )
+    assert np.isnan([gap["low"], gap["high"]]).all()
+
+
+@pytest.mark.parametrize("count", [10, 12, 40])
+def test_where_all_are_right_the_interval_is_that_of_clopper_and_pearson(count):
+    exact = binomtest(count, count).proportion_ci(0.95, "exact")
+    right = bootstrap.interval(bootstrap.mean(np.ones(count)), np.arange(count), share=True)
+    assert (right["low"], right["high"]) == pytest.approx((exact.low, exact.high))
+    wrong = bootstrap.interval(bootstrap.mean(np.zeros(count)), np.arange(count), share=True)
+    assert (wrong["low"], wrong["high"]) == pytest.approx((1 - exact.high, 1 - exact.low))
+
+
+def test_95_of_100_intervals_of_a_perfect_auc_hold_the_truth():
+    """Ten melanomas of an AUC of .9 or more: where all are above all, the low end is below that."""
+    held = 0
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        target = np.repeat([1, 0], [10, 12])
+        logit = rng.normal(size=22) + 2.5 * target  # an AUC of .961
+        drawn = np.full(5, roc_auc_score(target, logit))
+        low, high = bootstrap.share_limits(drawn, 10)
+        held += drawn[0] < 1 or low <= norm.cdf(2.5 / math.sqrt(2)) <= high
+    assert held == 300
+
+
+def test_a_perfect_order_less_no_order_has_a_width_and_is_above():
+    perfect = few(12, 30, apart=9.0)
+    constant = perfect.assign(logit=0.0)
+    gap = bootstrap.auc_difference(perfect, constant)
+    assert gap["value"] == gap["high"] == 0.5
+    assert gap["low"] == pytest.approx(0.025 ** (1 / 12) - 0.5)
+    assert bootstrap.side(gap) == "above"
+    other = bootstrap.auc_difference(constant, perfect)
+    assert (other["low"], other["high"]) == pytest.approx((-gap["high"], -gap["low"]))
+    assert bootstrap.side(bootstrap.auc_difference(constant, constant)) == "around"
+
+
+@pytest.mark.parametrize("unknown", [None, np.nan])
+def test_no_interval_is_shown_where_there_is_none(unknown):
+    assert bootstrap.span(0.5, 0.25, 0.75, ".2f", "-") == "0.50 (0.25-0.75)"
+    assert "nan" not in bootstrap.span(0.5, unknown, unknown)
+    assert "0.500" in bootstrap.span(0.5, unknown, unknown)
+    assert "nan" not in bootstrap.span(unknown, unknown, unknown)
+    assert bootstrap.or_none(np.nan) is None
+    assert bootstrap.or_none(np.float64(0.5)) == 0.5
 
 
 # the difference of two networks

@@ -9,6 +9,7 @@ from collections import Counter
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import binomtest
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 
 from helpers.scores import bootstrap, metrics
@@ -100,7 +101,59 @@ def test_a_run_without_one_of_its_splits_has_no_summary(kept, empty):
         )
 
 
+@pytest.mark.parametrize(
+    "melanomas, benign, photographs",
+    [(1, 60, 1), (9, 60, 1), (60, 9, 1), (2, 60, 30), (60, 1, 5)],
+)
+@pytest.mark.parametrize("apart", [0.0, 20.0])
+def test_an_auc_of_a_handful_has_no_interval(melanomas, benign, photographs, apart):
+    targets = np.repeat([1, 0], [melanomas * photographs, benign * photographs])
+    scores = np.random.default_rng(0).normal(size=len(targets)) + apart * targets
+    groups = np.arange(len(targets)) // photographs
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figures = metrics.discrimination(targets, scores, groups, "test")
+    assert figures["auc"] == roc_auc_score(targets, scores)
+    assert figures["positive_groups"] == melanomas
+    assert {figures[f"{name}_{end}"] for name in ("auc", "ap") for end in ("low", "high")} == {None}
+
+
+def test_a_perfect_auc_of_enough_has_a_width_and_a_perfect_ap_no_interval():
+    targets = np.repeat([1, 0], [15, 40])
+    figures = metrics.discrimination(targets, targets + 0.0, np.arange(55), "test")
+    assert (figures["auc"], figures["auc_high"], figures["ap"]) == (1, 1, 1)
+    assert figures["auc_low"] == pytest.approx(0.025 ** (1 / 15))
+    assert figures["ap_low"] is None and figures["ap_high"] is None
+
+
+def test_a_score_that_is_the_same_for_all_is_chance_whatever_is_drawn():
+    table = source_table(1, 90).assign(logit=1.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figures = metrics.summarise_ranking(table, "test")
+    for name in ("auc", "auc_low", "auc_high", "auc_within_source", "auc_within_source_low"):
+        assert figures[name] == 0.5
+
+
 # within sources
+
+
+def test_a_source_with_a_handful_has_an_auc_without_interval_and_so_has_the_pair_of_such():
+    """30 melanomas and a benign lesion in A, the other way round in B: within, two pairs of each"""
+    targets = np.array([1] * 30 + [0] + [1] + [0] * 30)
+    table = pd.DataFrame({"target": targets, "source": ["A"] * 31 + ["B"] * 31, "group": range(62)})
+    table["logit"] = np.random.default_rng(0).normal(size=62) + targets
+    figures = metrics.summarise_ranking(table, "test")
+    assert figures["auc_low"] < figures["auc"] < figures["auc_high"]
+    assert figures["auc_within_source"] is not None
+    assert figures["auc_within_source_low"] is None
+    for source in "AB":
+        assert figures["by_source"][source]["auc"] is not None
+        assert figures["by_source"][source]["auc_low"] is None
+    json.dumps(figures, allow_nan=False)
+    shown = metrics.readable(metrics.auc_table(table, ["logit"]))
+    assert shown["within_low"].item() == shown["within_high"].item() == "too few"
+    assert shown["auc_low"].item() == round(figures["auc_low"], 3)
 
 
 def test_the_table_of_aucs_has_a_row_for_each_score_with_the_intervals_of_the_others():
@@ -122,6 +175,8 @@ def test_the_table_of_aucs_has_a_row_for_each_score_with_the_intervals_of_the_ot
     assert inside["low"] < inside["value"] < inside["high"]
     assert (result.loc["source only", ["within", "within_low", "within_high"]] == 0.5).all()
     assert (result.loc["guess"] == 0.5).all()
+    shown = metrics.readable(result)
+    assert shown.equals(result.round(3))
     apart = table.assign(source=table["target"].map({0: "A", 1: "B"}))
     assert metrics.auc_table(apart, ["logit"])[["within", "within_low"]].isna().all(axis=None)
 
@@ -157,8 +212,8 @@ def test_calibrate_finds_the_slope_and_intercept_that_made_the_targets(slope, in
 
 
 def test_logits_in_the_wrong_order_say_nothing_but_the_prevalence():
-    logits = np.array([3.0, 2, 1, 0, -1, -2])
-    calibration = metrics.calibrate(logits, np.array([0, 0, 0, 0, 1, 1]))
+    logits = np.arange(36.0)[::-1]
+    calibration = metrics.calibrate(logits, np.repeat([0, 1], [24, 12]))
     assert calibration["slope"] == 0
     np.testing.assert_allclose(metrics.probability(logits, calibration), 1 / 3)
 
@@ -168,11 +223,58 @@ def test_a_probability_of_any_logit_is_between_0_and_1_without_a_warning():
         warnings.simplefilter("error")
         extreme = np.array([-1e6, -800, 0, 800, 1e6])
         probabilities = metrics.probability(extreme, {"slope": 1.0, "intercept": 0.0})
-        logits = np.repeat([-20.0, 30.0], [9, 6])
-        separable = metrics.calibrate(logits, np.repeat([0, 1], [9, 6]))
+        logits = np.repeat([-20.0, 30.0], [90, 60])
+        separable = metrics.calibrate(logits, np.repeat([0, 1], [90, 60]))
         far = metrics.probability(np.array([-20.0, 30.0, -1e5]), separable)
     assert probabilities == pytest.approx([0, 0, 0.5, 1, 1])
-    assert far == pytest.approx([0, 1, 0], abs=0.01)
+    assert far == pytest.approx([0, 1, 0], abs=0.02)
+
+
+@pytest.mark.parametrize("scale", [0.1, 1.0, 50.0])
+@pytest.mark.parametrize("melanomas", [10, 40])
+def test_logits_that_separate_the_classes_get_a_slope_that_does_not_run_away(melanomas, scale):
+    """Platt's targets: the probabilities' means are theirs, (n + 1) / (n + 2) and 1 / (m + 2)."""
+    rng = np.random.default_rng(0)
+    targets = np.repeat([1, 0], [melanomas, 60])
+    logits = scale * (2 * targets + rng.random(len(targets)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        calibration = metrics.calibrate(logits, targets)
+    probabilities = metrics.probability(logits, calibration)
+    mean = (melanomas * (melanomas + 1) / (melanomas + 2) + 60 / 62) / len(targets)
+    assert probabilities.mean() == pytest.approx(mean, abs=0.002)
+    assert 0.001 < probabilities.min() < probabilities.max() < 0.9999
+
+
+@pytest.mark.parametrize(
+    "melanomas, benign, photographs",
+    [(1, 60, 1), (9, 60, 1), (60, 9, 1), (2, 60, 30)],
+)
+def test_no_slope_is_fitted_to_a_handful(melanomas, benign, photographs):
+    targets = np.repeat([1, 0], [melanomas * photographs, benign * photographs])
+    logits = np.random.default_rng(0).normal(size=len(targets)) + 3 * targets
+    groups = np.arange(len(targets)) // photographs
+    val = pd.DataFrame({"target": targets, "group": groups})
+    calibration = metrics.calibrate(logits, targets, groups, shift=-1.5)
+    assert calibration == {"slope": 1.0, "intercept": -1.5}
+    assert str(min(melanomas, benign)) in metrics.caution(val)
+    enough = pd.DataFrame({"target": [0, 1] * 10, "group": range(20)})
+    assert metrics.caution(enough) == ""
+
+
+def test_the_prior_shift_is_that_of_saerens():
+    """A table with 10% melanomas, balanced to a half; the recipe shows each melanoma thrice."""
+    split = pd.DataFrame({"split": "train", "target": np.repeat([1, 0], [20, 180]), "kept": 1})
+    split.loc[40:, "kept"] = 0
+    split = pd.concat([split, split.assign(split="val", kept=1)])
+    test = pd.DataFrame({"split": "test", "target": np.ones(50, int), "kept": 1})  # not looked at
+    for times, trained in ((1, 0.5), (3, 0.75)):
+        shift = metrics.prior_shift(pd.concat([split, test]), times)
+        logits = np.array([-2.0, 0.0, 3.0])
+        raw = metrics.probability(logits, {"slope": 1.0, "intercept": 0.0})
+        expected = metrics.shift_prior(raw, trained=trained, natural=0.1)
+        shifted = metrics.probability(logits, {"slope": 1.0, "intercept": shift})
+        np.testing.assert_allclose(shifted, expected)
 
 
 def test_shift_prior_gives_the_shares_that_counting_gives():
@@ -309,14 +411,27 @@ def test_intervals_of_operating_points_are_those_of_their_shares_in_each_draw():
             assert (row[f"{name}_low"], row[f"{name}_high"]) == (alone["low"], alone["high"])
 
 
-def test_draws_without_a_melanoma_have_no_sensitivity_and_are_left_out():
+def test_a_sensitivity_of_a_handful_has_no_interval_and_the_specificity_beside_it_has():
     """One patient has all melanomas and is missing from more than a third of the draws."""
-    table = pd.DataFrame({"group": [0, 0, 1, 2, 3], "target": [1, 1, 0, 0, 0]})
-    table["probability"] = [0.9, 0.1, 0.2, 0.3, 0.4]
+    table = pd.DataFrame({"group": [0, 0, *range(1, 31)], "target": [1, 1, *[0] * 30]})
+    table["probability"] = [0.9, 0.1, *np.linspace(0, 0.8, 30)]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for row in metrics.operating_points(table, table):
-            assert row["sensitivity_low"] == row["sensitivity"] == row["sensitivity_high"]
+            assert row["sensitivity_low"] is None and row["sensitivity_high"] is None
+            assert row["specificity_low"] < row["specificity_high"]
+
+
+def test_where_every_melanoma_is_found_the_interval_is_that_of_clopper_and_pearson():
+    """Of 12 patients with melanoma, each photographed thrice."""
+    target = np.repeat([1, 0], [36, 60])
+    table = pd.DataFrame({"group": np.arange(96) // 3, "target": target})
+    table["probability"] = np.linspace(1, 0, 96)
+    low = binomtest(12, 12).proportion_ci(0.95, "exact").low
+    for row in metrics.operating_points(table.assign(probability=(1 - target) / 2), table):
+        assert row["sensitivity"] == 1
+        assert (row["sensitivity_low"], row["sensitivity_high"]) == (pytest.approx(low), 1)
+        assert row["specificity_low"] < row["specificity_high"]
 
 
 # calibration
@@ -336,13 +451,20 @@ def test_reliability_and_ece_equal_a_plain_loop(count, bins):
     assert list(table) == ["probability", "observed", "n"]
     assert table["n"].sum() == count
     assert table["n"].max() - table["n"].min() <= 1
-    error = 0.0
     for row, pairs in zip(table.itertuples(), filled, strict=True):
         said = sum(probability for probability, _ in pairs) / len(pairs)
         observed = sum(target for _, target in pairs) / len(pairs)
         assert (row.probability, row.observed, row.n) == pytest.approx((said, observed, len(pairs)))
-        error += len(pairs) * abs(said - observed) / count
+    table = metrics.reliability(targets, probabilities, bins=max(1, min(bins, count // 5)))
+    error = sum(row.n * abs(row.probability - row.observed) / count for row in table.itertuples())
     assert metrics.calibration_error(targets, probabilities, bins=bins) == pytest.approx(error)
+
+
+def test_bins_of_one_photograph_do_not_make_an_error_of_honest_probabilities():
+    """15 photographs at 20%, of which three are melanomas; a bin each would say 32%."""
+    targets = np.arange(15) % 5 == 0
+    probabilities = 0.2 + 0.001 * np.arange(15)
+    assert metrics.calibration_error(targets, probabilities) < 0.02
 
 
 def test_ece_of_tied_probabilities_equals_a_plain_loop_on_1000_draws():
@@ -351,7 +473,8 @@ def test_ece_of_tied_probabilities_equals_a_plain_loop_on_1000_draws():
         probabilities = np.round(1 / (1 + np.exp(-scores)), seed % 4)  # to 0, 1, 2 or 3 places
         bins = {}
         for probability, target in zip(probabilities, targets, strict=True):
-            place = (probabilities < probability).sum() * min(15, len(targets)) // len(targets)
+            number = max(1, min(15, len(targets) // 5))
+            place = (probabilities < probability).sum() * number // len(targets)
             bins.setdefault(place, []).append(probability - target)
         gap = sum(abs(sum(gaps)) for gaps in bins.values()) / len(targets)
         error = metrics.calibration_error(targets, probabilities)
