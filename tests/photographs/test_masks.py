@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from helpers.photographs import masks, reading, sources
+from helpers.photographs import mask_values, masks, reading, sources
 from helpers.photographs.cache import build_cache
 from helpers.photographs.split import make_split
 
@@ -207,6 +207,19 @@ def test_a_folder_of_two_ways_is_read_mask_by_mask(kind, data_set):
     assert np.abs(shares(found) - [(mask > 0).mean() for mask in drawn]).max() < 0.04
 
 
+def test_a_mask_that_is_all_lesion_is_known_by_the_levels_of_others(data_set):
+    drawn = lesions()
+    contents = [encoded(mask // (255 if number % 3 else 1)) for number, mask in enumerate(drawn)]
+    contents[3] = encoded(np.full((H, W), 255, np.uint8))
+    contents[4] = encoded(np.full((H, W), 1, np.uint8))
+    found = sources.find_dataset(str(data_set(contents)))
+    assert shares(found)[[3, 4]].tolist() == [1, 1] and found["masks_say"]["nearly_all"] == 2
+    contents = [encoded(255 - mask) for mask in drawn]
+    contents[3] = encoded(np.zeros((H, W), np.uint8))
+    found = sources.find_dataset(str(data_set(contents)))
+    assert shares(found)[3] == 1
+
+
 def some(kind, *numbers: int):
     """This kind for masks of these numbers, 0 and 255 for the others."""
     return lambda mask, number: kind(mask) if number in numbers else encoded(mask)
@@ -304,8 +317,8 @@ def test_real_masks_mean_what_they_meant(real_data, tmp_path):
     """One bit, white on the lesion; a lesion may reach the border all round, or cover all."""
     shutil.unpack_archive(real_data / "lesion-masks-256.zip", tmp_path)
     paths = sorted((tmp_path / "masks").iterdir())
-    marks = reading.inspect(paths, {}, masks.look).seen
-    say, why = masks.understand(marks)
+    marks = reading.inspect(paths, {}, mask_values.look).seen
+    say, why = mask_values.understand(marks)
     assert (len(marks), why, say["thresholds"], say["inverted"]) == (2593, {}, {}, False)
     black = [(cv2.imread(str(path), 0) == 0).mean() for path in paths[::20]]
     for path, share in zip(paths[::20], black, strict=True):
@@ -315,7 +328,7 @@ def test_real_masks_mean_what_they_meant(real_data, tmp_path):
     for name, mark in marks.items():
         if len(mark.levels) == 2:
             upside_down[name] = mark._replace(area=1 - mark.area, border=1 - mark.border)
-    assert masks.understand(upside_down)[0]["inverted"]
+    assert mask_values.understand(upside_down)[0]["inverted"]
 
 
 # whose a mask is
@@ -473,7 +486,7 @@ Header = reading.Header
     ],
 )
 def test_a_shape_tells_how_a_mask_lies_or_that_it_does_not(size, photograph, expected):
-    mark = masks.Marks(
+    mark = mask_values.Marks(
         *size, (0.0, 255.0), False, True, 0.0, 0.0, 0.2, 0.0, False, False, frozenset()
     )
     assert masks.fit(mark, photograph) == expected
@@ -516,7 +529,7 @@ def test_a_mask_that_is_see_through_is_refused(mode, tmp_path):
     else:
         Image.merge("LA", (Image.new("L", (W, H), 255), alpha)).convert(mode).save(file)
     for read in (
-        lambda: masks.look(file, file.read_bytes()),
+        lambda: mask_values.look(file, file.read_bytes()),
         lambda: reading.read_photograph(file),
     ):
         with pytest.raises(ValueError, match="white.png.*see-through"):
