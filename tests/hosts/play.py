@@ -15,6 +15,7 @@ from pathlib import Path
 
 import papermill
 
+PATIENCE = 1800  # seconds, as of tests/conftest.py, which this machine need not have
 KEPT = ("/content", "/kaggle", "/storage", "/notebooks", "/home/reader")
 
 
@@ -31,6 +32,8 @@ def main() -> None:
             values,
             cwd=str(here),
             kernel_name="python3",
+            start_timeout=PATIENCE,
+            iopub_timeout=PATIENCE,
             log_output=False,
             progress_bar=False,
         )
