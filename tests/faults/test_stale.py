@@ -511,3 +511,29 @@ def test_a_control_that_is_not_there_is_named_and_no_folder_is_made(trained, mad
     with pytest.raises(FileNotFoundError, match="model.pt"):
         load(made, fitted)
     assert os.listdir(folders.runs / "control") == []
+
+
+# what an error says to do
+
+
+@pytest.mark.parametrize(
+    "there, asked, notebook, first",
+    [
+        ([], "split.csv", "02_preprocess.ipynb", "01"),
+        ([], "model.pt", "04_train.ipynb", "01"),
+        (["dataset.json"], "cache.json", "02_preprocess.ipynb", "02"),
+        (["dataset.json"], "model.pt", "04_train.ipynb", "02"),
+        (["dataset.json", "cache.json"], "split.csv", "02_preprocess.ipynb", "02"),
+        (["dataset.json", "split.csv", "cache.json"], "model.pt", "04_train.ipynb", "04"),
+    ],
+)
+def test_the_command_for_what_is_missing_makes_nothing_again_that_is_there(
+    there, asked, notebook, first, tmp_path
+):
+    """From 01 on it would put the sample in place of the data set that the run has."""
+    for name in there:
+        (tmp_path / name).touch()
+    with pytest.raises(FileNotFoundError) as error:
+        workspace.need(tmp_path / asked, notebook)
+    words = ast.literal_eval(re.search(r"main\((\[.+\])\)", str(error.value))[1])
+    assert words == ["--run", tmp_path.name, "--from", first, "--to", notebook[:2]]
