@@ -32,7 +32,8 @@ from helpers.training.settings import Settings
 
 NOTEBOOK = Path(__file__).resolve().parents[2] / "notebooks" / "deeper" / "make_it_yours.ipynb"
 CELLS = [cell for cell in nbformat.read(NOTEBOOK, as_version=4).cells if cell.cell_type == "code"]
-INTERVAL = r"[+-]?\d\.\d{3} \([+-]?\d\.\d{3} to [+-]?\d\.\d{3}\)"
+# with its ends, or where there are few groups, with words
+INTERVAL = r"[+-]?\d\.\d{3} \(([+-]?\d\.\d{3} to [+-]?\d\.\d{3}|too few to tell)\)"
 
 
 def pieces(names: dict, *texts: str) -> SimpleNamespace:
