@@ -23,6 +23,7 @@ from helpers.photographs.masks import check_masks, is_named_as_mask, of_masks
 from helpers.photographs.sample import make_sample, sample_folder
 from helpers.photographs.table import read_marking, tidy
 
+FEW = 5  # photographs; the colour order of a source of fewer is not measured on its own
 LICENCE_OF_SAMPLE = "made by helpers/photographs/sample.py: no photograph of a patient"
 LICENCES = (
     "ISIC 2019 and 2020 photographs: CC BY-NC 4.0; ISIC 2017 and 2018 (Task 1): CC-0; "
@@ -262,10 +263,24 @@ def of_two_targets(copies: list[list[str]], table: pd.DataFrame) -> dict[str, st
 
 
 def colour_orders(table: pd.DataFrame, photographs: Path, files: dict[str, str]) -> dict:
-    """`colour_order` of each source of a table; files: the name of each photograph's, by id."""
+    """`colour_order` of each source of a table; files: the name of each photograph's, by id.
+
+    A blue light or a blue ink turns one photograph, so a source of fewer than FEW has the order of
+    all of the table; its share says how many of its own are redder in that.
+    """
     orders = {}
-    for source, rows in table.groupby("source"):
-        orders[source] = colour_order([photographs / files[name] for name in rows["image_id"]])
+    paths = table["image_id"].map(lambda name: photographs / files[name])
+    for source, own in paths.groupby(table["source"]):
+        orders[source] = colour_order(list(own))
+        if len(own) < FEW:
+            order = colour_order(list(paths))["order"]
+            if order != orders[source]["order"]:
+                print(
+                    f"source {source}: {len(own)} photographs are too few to say that red and blue "
+                    f"lie in them otherwise than in the table's others; read as {order}, as those"
+                )
+                orders[source]["order"] = order
+                orders[source]["share"] = 1 - orders[source]["share"]
     return orders
 
 

@@ -463,6 +463,27 @@ def test_the_colours_are_measured_over_the_whole_list(count, expected, tmp_path,
     assert read[0] == 0 and count - read[-1] <= max(2, count // 100)
 
 
+@pytest.mark.parametrize("stored", ["rgb", "bgr"])
+@pytest.mark.parametrize("few, own", [(1, False), (2, False), (4, False), (5, True), (9, True)])
+def test_a_source_of_a_handful_has_the_order_of_the_table(few, own, stored, monkeypatch, capsys):
+    """`few` photographs of one source say the contrary of the 30 others."""
+    table = pd.DataFrame({"source": ["many"] * 30 + ["few"] * few})
+    table["image_id"] = [f"{row}" for row in range(len(table))]
+
+    def painted(path, *, at_least):
+        red_first = (int(path.name) < 30) == (stored == "rgb")
+        return np.full((4, 6, 3), [9, 5, 0] if red_first else [0, 5, 9])
+
+    monkeypatch.setattr(reading, "read_photograph", painted)
+    files = {name: name for name in table["image_id"]}
+    orders = sources.colour_orders(table, Path("photographs"), files)
+    assert orders["many"] == {"order": stored, "share": 1.0, "photographs": 30}
+    assert orders["few"]["photographs"] == few
+    assert (orders["few"]["order"] != stored) == own
+    assert orders["few"]["share"] == (1 if own else 0)
+    assert ("few" in capsys.readouterr().out) == (not own)
+
+
 def test_a_file_that_is_no_photograph_is_named(tmp_path):
     (tmp_path / "a.jpg").write_text("<html>")
     with pytest.raises(ValueError, match="a.jpg cannot be decoded"):
