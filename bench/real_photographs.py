@@ -34,7 +34,7 @@ from helpers.photographs.sources import find_dataset
 from helpers.photographs.split import make_split
 from helpers.scores import metrics
 from helpers.scores.baselines import baselines
-from helpers.scores.bootstrap import interval, weighted_auc_ap
+from helpers.scores.bootstrap import independent_pairs, interval, weighted_auc_ap
 from helpers.training import checkpoint
 from helpers.training.batches import Photographs
 from helpers.training.loop import Fitted, fit, predict_held_out, used_rows
@@ -209,7 +209,8 @@ def auc_difference(pairs: list[tuple[dict, dict]]) -> dict:
             differences.append(own - other)
         return np.mean(differences, axis=0)
 
-    return interval(mean, pairs[0][0]["group"])
+    groups = pairs[0][0]["group"]
+    return interval(mean, groups, independent=independent_pairs(truth, groups))
 
 
 def map_table(runs: list[dict]) -> pd.DataFrame:

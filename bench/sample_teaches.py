@@ -22,7 +22,7 @@ from helpers.photographs.cache import build_cache
 from helpers.photographs.sample import make_sample
 from helpers.photographs.sources import find_dataset
 from helpers.photographs.split import make_split
-from helpers.scores.bootstrap import interval, within
+from helpers.scores.bootstrap import independent_pairs, interval, or_none, span, within
 from helpers.training.batches import Photographs
 from helpers.training.loop import fit, predict_held_out
 from helpers.training.settings import Parameters, Settings, training_parameters
@@ -47,13 +47,19 @@ def train(chosen: Parameters, folder: Path, seed: int) -> tuple[pd.DataFrame, fl
 
 
 def mean_within(tests: list[pd.DataFrame]) -> dict:
-    """The AUC within source, a mean over the seeds, with its 95% interval over groups."""
+    """The AUC within source, a mean over the seeds, with its 95% interval over groups.
+
+    The ends are None where the groups are too few.
+    """
     statistics = [within(test) for test in tests]
 
     def mean(weights: np.ndarray) -> np.ndarray:
         return np.mean([statistic(weights) for statistic in statistics], axis=0)
 
-    return interval(mean, tests[0]["group"])
+    rows = tests[0]
+    independent = independent_pairs(rows["target"], rows["group"], rows["source"])
+    figure = interval(mean, rows["group"], independent=independent)
+    return figure | {end: or_none(figure[end]) for end in ("low", "high")}
 
 
 def measure(chosen: Parameters, folder: Path, name: str, seeds: list[int]) -> tuple[dict, list]:
@@ -94,11 +100,8 @@ def main() -> None:
             table = make_sample(folder, count=options.count, lesions=lesions)
             figures[name], each = measure(chosen, folder, name, options.seeds)
             rows += each
-            print(
-                "{}: within source {value:.3f} ({low:.3f} to {high:.3f})".format(
-                    name, **figures[name]
-                )
-            )
+            ends = [figures[name][key] for key in ("value", "low", "high")]
+            print(f"{name}: within source {span(*ends)}")
     data = record.photographs_of("drawn sample", table["image_id"], int(table["target"].sum()))
     path = record.write(
         "sample_teaches",

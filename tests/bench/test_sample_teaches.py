@@ -17,7 +17,7 @@ def test_it_measures_both_sets_and_says_what_the_figures_rest_on(run_program, tm
         figure = within[row["set"]]
         # of one seed the mean is the seed's
         assert figure["value"] == pytest.approx(row["within"], abs=1e-5)
-        assert figure["low"] <= figure["value"] <= figure["high"]
+        assert figure["low"] is figure["high"] is None, "of 60 photographs too few are tested"
     table = make_sample(tmp_path / "again", count=60)
     assert result["data"]["photographs"] == 60
     assert result["data"]["melanomas"] == int(table["target"].sum())
