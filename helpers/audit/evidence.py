@@ -221,15 +221,16 @@ def interventions(table: pd.DataFrame, parts: Contributions) -> pd.DataFrame:
         A row each: block, change; value, the AUC with the changed map less that with the
         network's own, with low and high, its 95% interval over groups (NaN where those of a class
         are too few), and n; moved, how far a logit goes, in standard deviations of the logits.
-        What cannot be measured is left out.
-
-    Raises:
-        ValueError: where more than half of the photographs are of one group.
+        What cannot be measured is left out: "mask" without masks, and "another's" where more than
+        half of the photographs are of one group.
     """
     own = logits_of(parts)
+    changes = list(CHANGES)
+    if 2 * table["group"].value_counts().max() > len(table):
+        changes.remove("another's")
     rows = []
     for block, names in BLOCKS.items():
-        for change in CHANGES:
+        for change in changes:
             maps = {}
             for name in names:
                 maps[name] = replace(

@@ -257,6 +257,14 @@ def test_interventions_measure_what_the_auc_loses():
     assert rows.loc[("pool-3", "uniform"), "moved"] == pytest.approx(moved / spread)
 
 
+def test_interventions_with_half_of_a_group_leave_anothers_map_out():
+    table, parts = made_up()
+    table["group"] = np.minimum(table["group"], 19)  # 21 of 40
+    rows = evidence.interventions(table, parts)
+    expected = [change for change in evidence.CHANGES if change != "another's"]
+    assert rows["change"].tolist() == 3 * expected
+
+
 def test_interventions_without_masks_leave_the_mask_out():
     table, parts = made_up()
     rows = evidence.interventions(table, parts._replace(masks=None))
