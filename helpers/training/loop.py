@@ -140,7 +140,8 @@ def fit(
         extra_loss: is added to the loss of each step: of the network's output and the `Batch`.
 
     Raises:
-        ValueError: train or val lacks a class, or train the masks asked for.
+        ValueError: train or val lacks a class, or train the masks asked for; or the photographs are
+            stored in fewer pixels than the network takes.
         FloatingPointError: the loss is not finite.
         MemoryError: a batch does not fit.
         CannotWrite: the disk takes no more.
@@ -154,7 +155,7 @@ def fit(
     with workspace.locked(progress) if keeps else nullcontext():  # two would write it in turn
         with naming_what_fits(settings, photographs.device):
             training = set_up(settings, split, photographs, network, extra_loss)
-        say_how_sharp(training, report)
+        compare_sizes(training, report)
         if progress:
             resume(training, progress, report)
         for epoch in range(len(training.history) + 1, settings.epochs + 1):
@@ -432,11 +433,14 @@ def colours(photographs: Photographs, train: np.ndarray) -> tuple[tuple, tuple]:
     return tuple(mean.tolist()), tuple(std.tolist())
 
 
-def say_how_sharp(training: Training, report: Callable[[str], None]) -> None:
-    """Report where 02 stored photographs for another size or recipe than is trained now.
+def compare_sizes(training: Training, report: Callable[[str], None]) -> None:
+    """Notice where 02 stored the photographs for another size or recipe than is trained now.
 
-    With fewer pixels than the network takes they are enlarged; of more than twice as many most are
-    skipped, which leaves edges that are not there.
+    A view of fewer pixels than the network takes is enlarged, and of one of more than twice as many
+    most are skipped, which leaves edges that are not there: that is reported.
+
+    Raises:
+        ValueError: whole photographs have fewer pixels than the network takes.
     """
     settings = training.settings
     stored = training.photographs.side
@@ -444,12 +448,15 @@ def say_how_sharp(training: Training, report: Callable[[str], None]) -> None:
     if settings.image_size <= seen <= 2 * settings.image_size:
         return
     what = "enlarged" if seen < settings.image_size else "thinned out"
-    report(
+    message = (
         f"the photographs are {what}: 02_preprocess.ipynb stored {stored} pixels a side, of which "
         f"recipe {settings.recipe!r} shows {seen} (view {training.recipe.view}), and the network "
         f"takes {settings.image_size}. Run 02_preprocess.ipynb again with image_size "
         f"{settings.image_size} and recipe {settings.recipe!r}, and then 04_train.ipynb"
     )
+    if stored < settings.image_size:
+        raise ValueError(message)
+    report(message)
 
 
 def resume(training: Training, progress: Path, report: Callable[[str], None]) -> None:
