@@ -3,7 +3,7 @@ whole.
 
 `../`, absolute, drive and backslash names, links, a bomb, a member twice, a lying length,
 a cut, a page of HTML and a changed byte of stored data are in tests/photographs/test_sources.py;
-other archives and other ways of packing in tests/photographs/test_archives.py; two processes at
+other archives and other ways of packing in tests/photographs/test_packing.py; two processes at
 once in test_server.py.
 """
 
