@@ -525,10 +525,13 @@ def need(path: Path, notebook: str) -> Path:
         FileNotFoundError: it does not; the message names the notebook that makes it.
     """
     if not path.exists():
+        # not from 01 on where that has run: it would bring the sample in place of the reader's set
+        left = ("dataset.json", "01"), ("cache.json", "02"), (path.name, notebook[:2])
+        first = next(part for name, part in left if not (path.parent / name).exists())
         raise FileNotFoundError(
             f"{path.name} is not in {path.parent}: run {notebook} first (with the same `run`), or "
-            "it and those before it from a cell of your own: import helpers.run; "
-            f"helpers.run.main(['--run', '{path.parent.name}', '--to', '{notebook[:2]}'])"
+            "all that is missing from a cell of your own: import helpers.run; helpers.run.main(["
+            f"'--run', '{path.parent.name}', '--from', '{first}', '--to', '{notebook[:2]}'])"
         )
     return path
 

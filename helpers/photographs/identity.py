@@ -241,7 +241,7 @@ def unify_patients(
     """The patient ids of a table with one spelling for each patient, the first, and NaN for nobody.
 
     Args:
-        written: the cells of the column `patient_id` as they are in the file, N rows.
+        written: the cells of one of `table.WHO` as they are in the file, N rows.
         tidied: the same without what nobody sees, NaN where they are empty.
         where: the file.
 
@@ -257,18 +257,18 @@ def unify_patients(
         counts = tidied[missing].value_counts()
         examples = ", ".join(f"{name!r} {rows} times" for name, rows in counts[:4].items())
         notes.append(
-            f"{missing.sum()} photographs have a patient_id that says that nobody is known "
+            f"{missing.sum()} photographs have a {tidied.name} that says that nobody is known "
             f"({examples}): it is taken as empty, each is a patient of its own"
         )
     known = tidied.mask(missing)
     by_key = spellings(known.dropna(), patient_key)
     first = {name: names[0] for names in by_key.values() for name in names}
-    notes += tell_spellings([names for names in by_key.values() if len(names) > 1], "patient_id")
+    notes += tell_spellings([names for names in by_key.values() if len(names) > 1], tidied.name)
     several = written.groupby(known).nunique()
     several = several[several > 1]
     if len(several):
         notes.append(
-            f"patient_id: {len(several)} are written in several ways that differ in what nobody "
+            f"{tidied.name}: {len(several)} are written in several ways that differ in what nobody "
             "sees (blanks, kinds of dashes, forms of a character) and are taken as one each, the "
             f"first {several.index[0]!r}"
         )
@@ -310,9 +310,9 @@ def refuse_word(patients: pd.Series, where: str) -> None:
         odd = name in without or digits in ({"0"}, {"9"})
         if odd and rows > 3 * counts.median():
             raise ValueError(
-                f"{where}: {rows} of {len(patients)} photographs have the patient_id {name!r}, "
-                "which is not as the others are. If it says that nobody is known, leave these "
-                "cells empty; if it is one patient, give it an id like the others', such as "
+                f"{where}: {rows} of {len(patients)} photographs have the {patients.name} "
+                f"{name!r}, which is not as the others are. If it says that nobody is known, leave "
+                "these cells empty; if it is one patient, give it an id like the others', such as "
                 f"{counts.index[counts.index != name][0]!r}"
             )
 
@@ -338,22 +338,22 @@ def doubtful_patients(patients: pd.Series) -> list[str]:
     odd = [name for name in repeated if name in without or may_mean_nobody(name)]
     if odd:
         notes.append(
-            f"{len(odd)} patient_ids of several photographs may be words or numbers for nobody, "
-            f"the first {odd[0]!r} with {counts[odd[0]]}: each stays together as one patient's; "
-            "where nobody is known, leave the cell empty"
+            f"{len(odd)} {patients.name}s of several photographs may be words or numbers for "
+            f"nobody, the first {odd[0]!r} with {counts[odd[0]]}: each stays together as one "
+            "patient's; where nobody is known, leave the cell empty"
         )
     large = large_ids(patients)
     large = large[[name for name in large.index if name not in odd]]
     if len(large):
         notes.append(
-            f"{len(large)} patient_ids hold more than {LARGE:.0%} of the {len(patients)} "
+            f"{len(large)} {patients.name}s hold more than {LARGE:.0%} of the {len(patients)} "
             f"photographs each, the largest {large.index[0]!r} {large.iloc[0]}: each stays on one "
             "side, whole. Is it one patient? Where nobody is known, leave the cell empty"
         )
     rounded = [name for name in counts.index if ROUNDED.fullmatch(name)]
     if rounded:
         notes.append(
-            f"{len(rounded)} patient_ids are rounded numbers, the first {rounded[0]!r}: a "
+            f"{len(rounded)} {patients.name}s are rounded numbers, the first {rounded[0]!r}: a "
             "spreadsheet has made several patients one, perhaps; export the column as text"
         )
     return notes

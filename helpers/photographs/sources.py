@@ -1,4 +1,4 @@
-"""Find the data set of notebook 01 and check it: the sample, Kaggle's, or a folder or zip.
+"""Find the data set of notebook 01 and check it: the sample, ISIC's, Kaggle's, or one's own.
 
 Layout: `marking.csv` and, somewhere beside or below it in one folder, `<image_id>.jpg`; the Kaggle
 set keeps its photographs in `512x512-dataset-melanoma/512x512-dataset-melanoma/`, and unlabelled
@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from helpers import workspace
-from helpers.photographs import archives, reading
+from helpers.photographs import archives, isic, reading
 from helpers.photographs.identity import find_copies, match_files
 from helpers.photographs.kaggle import KAGGLE_DATASET, fetch
 from helpers.photographs.layout import find_table, walk
@@ -35,6 +35,8 @@ def find_dataset(
     dataset: str,
     *,
     kaggle_dataset: str = KAGGLE_DATASET,
+    isic_query: str = "",
+    isic_count: int = 0,
     masks: str = "auto",
     ids: str = "",
     split_seed: int = 42,
@@ -45,13 +47,16 @@ def find_dataset(
     Every byte of every photograph and mask that its rows name is read, and decoded.
 
     Args:
-        dataset: "sample" (made under data/raw/ from `split_seed`), "kaggle" (`kaggle_dataset`, as
-            `fetch` takes it), or a folder (used in place) or zip (unpacked under data/raw/).
+        dataset: "sample" (made under data/raw/ from `split_seed`), "isic" (`isic_query` of the
+            ISIC Archive), "kaggle" (`kaggle_dataset`), or a folder (used in place) or zip
+            (unpacked under data/raw/).
         kaggle_dataset: "owner/name" or "owner/name/version".
+        isic_query: as `isic.fetch` takes it; "" is photographs with masks, under CC-0.
+        isic_count: how many of them to take at most; 0 takes all.
         masks: a folder or zip of `<image_id>_segmentation.png`, "kaggle:owner/name", "auto" (a
             folder `masks` beside the table, if there) or "".
         ids: a csv with a column `image_id` of the photographs to keep, or "".
-        split_seed: draws the sample.
+        split_seed: draws the sample, and some of many photographs of the archive.
         unusable: the share of photographs that may be missing, damaged, or a melanoma under one id
             and none under another; they are left out and listed.
 
@@ -59,9 +64,12 @@ def find_dataset(
         The content of `dataset.json`.
 
     Raises:
-        ValueError, FileNotFoundError, KaggleFailed: what was found, and what to do.
+        ValueError, FileNotFoundError, KaggleFailed, IsicFailed: what was found, and what to do.
     """
-    folder = find_folder(dataset, kaggle_dataset, split_seed)
+    if dataset == "isic":
+        folder = isic.fetch(isic_query, isic_count, seed=split_seed)
+    else:
+        folder = find_folder(dataset, kaggle_dataset, split_seed)
     table_path = find_table(folder)
     with workspace.saying_what_fails(table_path):
         table = read_marking(table_path)
@@ -92,12 +100,21 @@ def find_dataset(
         "colour_order": orders[table["source"].mode()[0]]["order"],
         "colour_order_by_source": orders,
         "checksums": {"photographs": sums, "masks": mask_sums},
-        "licence": LICENCE_OF_SAMPLE if dataset == "sample" else LICENCES,
+        **terms_of(dataset, folder),
     }
 
 
+def terms_of(dataset: str, folder: Path) -> dict[str, str]:
+    """`licence` and `attribution` of dataset.json."""
+    if dataset == "isic":
+        return isic.terms_of(folder)
+    if dataset == "sample":
+        return {"licence": LICENCE_OF_SAMPLE, "attribution": "drawn: nobody's photographs"}
+    return {"licence": LICENCES, "attribution": "the ISIC Archive; see data/README.md"}
+
+
 def find_folder(dataset: str, kaggle_dataset: str, split_seed: int) -> Path:
-    """The folder of a data set, which is made, fetched or unpacked if need be."""
+    """The folder of the sample, of Kaggle's set or of the reader's own: made, fetched, unpacked."""
     if dataset == "kaggle":
         return fetch(kaggle_dataset)
     if dataset != "sample":

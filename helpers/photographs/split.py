@@ -21,7 +21,7 @@ from helpers.photographs.identity import LARGE, MANY, match_files, photograph_ke
 from helpers.photographs.lists import both_known, keep_listed, read_pairs
 from helpers.photographs.masks import names_of
 from helpers.photographs.places import check_rows, check_table
-from helpers.photographs.table import TWIN, read_marking_and_notes, tidy
+from helpers.photographs.table import TWIN, WHO, read_marking_and_notes, tidy
 
 SPLIT_COLUMNS = ["image_id", "path", "mask", "target", "source", "group", "split", "kept"]
 
@@ -35,7 +35,7 @@ def group_rows(table: pd.DataFrame, pairs: pd.DataFrame | None = None) -> np.nda
     differ in capitals and signs alone, and not those that differ in a digit.
 
     Args:
-        table: the columns image_id and patient_id, N rows.
+        table: the column image_id, and those of `table.WHO` that are known, N rows.
         pairs: two columns of image ids known to show one lesion; ids that the table lacks still
             link those that they are paired with.
 
@@ -60,12 +60,18 @@ def group_rows(table: pd.DataFrame, pairs: pd.DataFrame | None = None) -> np.nda
     ids = pd.concat([table["image_id"], pairs.iloc[:, 0], pairs.iloc[:, 1]])
     keys = ids.str.removesuffix(TWIN).map(photograph_key)
     photograph, photographs = pd.factorize(keys)  # [N + 2P]
-    patient, patients = pd.factorize(table["patient_id"])  # [N], -1 where missing
-    known = np.flatnonzero(patient >= 0)
-    # a graph of photographs and patients; a link leads from each of `a` to the same place of `b`
-    a = np.concatenate([photograph[known], photograph[N : N + P]])
-    b = np.concatenate([len(photographs) + patient[known], photograph[N + P :]])
-    nodes = len(photographs) + len(patients)
+    # a graph of photographs, patients and lesions; a link leads from each of `a` to that of `b`
+    a = [photograph[N : N + P]]
+    b = [photograph[N + P :]]
+    nodes = len(photographs)
+    for column in WHO:
+        if column in table:
+            owner, owners = pd.factorize(table[column])  # [N], -1 where missing
+            known = np.flatnonzero(owner >= 0)
+            a.append(photograph[known])
+            b.append(nodes + owner[known])
+            nodes += len(owners)
+    a, b = np.concatenate(a), np.concatenate(b)
     links = coo_array((np.ones(len(a)), (a, b)), shape=(nodes, nodes))
     _, component = connected_components(links, directed=False)
     return component[photograph[:N]]

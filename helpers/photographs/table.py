@@ -29,6 +29,8 @@ COLUMNS = [
     "anatom_site_general_challenge",
 ]
 TWIN = "_downsampled"  # ends the second id that ISIC gave to some photographs
+# columns that say whose a photograph is; the second may be absent, as from the Kaggle set
+WHO = ["patient_id", "lesion_id"]
 RULES = {  # of cells that are not empty
     "image_id": (  # a file's name, too
         r"\w[\w-]{0,99}",
@@ -153,8 +155,8 @@ def read_marking(path: Path) -> pd.DataFrame:
 
     Returns:
         COLUMNS (from `sex` on, those that are there) and any others: `image_id` without a folder
-        or ending, `patient_id` in one spelling for each patient and NaN where a word says that
-        nobody is known, `target` as int, `age_approx` as float, a source that is not known as
+        or ending, each of WHO in one spelling for each patient or lesion and NaN where a word says
+        that nobody is known, `target` as int, `age_approx` as float, a source that is not known as
         "unknown".
 
     Raises:
@@ -178,9 +180,11 @@ def read_marking_and_notes(path: Path) -> tuple[pd.DataFrame, list[str]]:
         if column in table:
             check_column(table[column], pattern, rule, path)
     check_ids(table["image_id"], named, path)
-    table["patient_id"], notes = identity.unify_patients(
-        written["patient_id"], table["patient_id"], str(path)
-    )
+    notes = []
+    for column in WHO:
+        if column in table:
+            table[column], more = identity.unify_patients(written[column], table[column], str(path))
+            notes += more
     if "age_approx" in table:
         table["age_approx"] = pd.to_numeric(table["age_approx"])
     table["target"] = pd.to_numeric(table["target"]).astype(int)

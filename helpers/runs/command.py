@@ -28,6 +28,7 @@ from helpers.runs.parameters import (
     known_parameters,
     no_option,
     read_parameters,
+    refuse_idle,
     say_passed_over,
     split_pairs,
 )
@@ -61,9 +62,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.grid:
             plan = read_grid(options.grid, values, pairs, known)
             notebooks = [*plan.first, plan.notebook]
+            points = grid.name_points(plan.name, plan.axes).values()
         else:
-            check(values, known)
+            points = [{}]
+        chosen = [check(values | point, known) for point in points]
         refuse_unused([name for name, _ in pairs], notebooks)
+        refuse_idle([name for name, _ in pairs], chosen)
     except ValueError as error:
         print(f"helpers.run: {error}", file=sys.stderr)
         return 2

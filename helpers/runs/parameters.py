@@ -13,7 +13,15 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from helpers import hosts, workspace
-from helpers.training.settings import NAMES, Parameters, in_quotes, kind_of, path_or, unknown
+from helpers.training.settings import (
+    NAMES,
+    Parameters,
+    Settings,
+    in_quotes,
+    kind_of,
+    path_or,
+    unknown,
+)
 
 NOTEBOOKS = sorted((workspace.PROJECT / "notebooks").glob("0*.ipynb"))
 TYPES = {"str": str, "int": int, "float": float, "bool": bool}
@@ -104,6 +112,35 @@ def no_option(words: Sequence[str], options: Collection[str], names: Collection[
     near = difflib.get_close_matches(name, typed, n=1)
     hint = f"type {typed[near[0]]}" if near else "--help lists them"
     return f"there is no option {words[0]!r}; {hint}"
+
+
+def refuse_idle(names: Sequence[str], chosen: Sequence[Settings]) -> None:
+    """Raises ValueError where a parameter that was typed changes nothing beside the others.
+
+    Args:
+        names: what was typed.
+        chosen: all parameters, of each run that there will be.
+    """
+    for name in names:
+        reasons = [idle(name, settings) for settings in chosen]
+        if all(reasons):
+            raise ValueError(f"{reasons[0]}: set that, too, or leave {name} out")
+
+
+def idle(name: str, settings: Settings) -> str:
+    """Why a parameter changes nothing beside the others, or "" where it counts.
+
+    >>> idle("mask_target", Settings())
+    'mask_target is for maps that learn from masks, and both mask weights are 0'
+    >>> idle("epochs", Settings())
+    ''
+    """
+    if name == "mask_target" and not any(settings.mask_weights):
+        return "mask_target is for maps that learn from masks, and both mask weights are 0"
+    source = name.split("_")[0]
+    if source in ("kaggle", "isic") and settings.dataset != source:
+        return f"{name} is for dataset {source!r}, and dataset is {settings.dataset!r}"
+    return ""
 
 
 # what it means

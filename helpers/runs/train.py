@@ -12,6 +12,7 @@ from helpers.runs.parameters import (
     Once,
     no_option,
     read_parameters,
+    refuse_idle,
     say_passed_over,
     split_pairs,
 )
@@ -89,7 +90,9 @@ def read_settings(file: str, pairs: Sequence[tuple[str, str]]) -> Settings:
             raise ValueError(f"helpers.train takes no parameter {name!r}: {hint}")
     values = read_parameters(file, pairs, known)
     say_passed_over(file, taken)
-    return Settings(**{name: value for name, value in values.items() if name in taken})
+    settings = Settings(**{name: value for name, value in values.items() if name in taken})
+    refuse_idle([name for name, _ in pairs], [settings])
+    return settings
 
 
 def read_options(words: Sequence[str]) -> argparse.Namespace:

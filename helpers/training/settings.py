@@ -210,10 +210,18 @@ class Parameters(Settings):
     run: Annotated[str, AfterValidator(name_of_one_folder)] = Field(
         "sample", description="the run's folder under runs/"
     )
-    dataset: Annotated[str, PathOr(("sample", "kaggle"))] = Field(
+    dataset: Annotated[str, PathOr(("sample", "isic", "kaggle"))] = Field(
         "sample",
-        description='"sample", "kaggle", or a path to a folder (used in place) or zip in the '
-        "Kaggle layout",
+        description='"sample", "isic" (real photographs, no account), "kaggle", or a path to a '
+        "folder (used in place) or zip in the Kaggle layout",
+    )
+    isic_query: str = Field(
+        "",
+        description="what to fetch from the ISIC Archive, in its query language; empty: "
+        "dermoscopy under CC-0, with masks",
+    )
+    isic_count: Count = Field(
+        0, description="photographs to fetch from the ISIC Archive at most; 0 is all"
     )
     kaggle_dataset: str = Field(
         "shonenkov/melanoma-merged-external-data-512x512-jpeg",

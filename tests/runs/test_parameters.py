@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from helpers.runs import parameters
+from helpers.training.settings import Parameters, Settings
 
 KNOWN = {
     "run": (str, "sample"),
@@ -187,6 +188,18 @@ def test_a_path_to_nothing_is_refused_with_the_words(name, value, words, tmp_pat
 
 
 # values together
+
+
+def test_what_changes_nothing_beside_the_others_is_refused():
+    none, some = Settings(), Settings(attention="sigmoid", mask_weight_pool4=0.1)
+    parameters.refuse_idle(["mask_target", "epochs"], [none, some])
+    parameters.refuse_idle([], [none])
+    with pytest.raises(ValueError, match="mask_target"):
+        parameters.refuse_idle(["epochs", "mask_target"], [none, none])
+    parameters.refuse_idle(["kaggle_dataset", "dataset"], [Parameters(dataset="kaggle")])
+    for dataset in ("sample", "/photographs"):
+        with pytest.raises(ValueError, match=f"kaggle_dataset .* dataset is '{dataset}'"):
+            parameters.refuse_idle(["kaggle_dataset"], [Parameters(dataset=dataset)])
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ def refusal(capsys, *arguments: str) -> tuple[int, str]:
         (("epochs", "three"), ["epochs", "'three'", "whole number"]),
         (("gamma", "inf"), ["gamma", "inf"]),
         (("mask_weight_pool3", "0.1"), ["mask_weight_pool3", "'sigmoid'"]),
+        (("mask_target", "otsu"), ["mask_target", "both mask weights are 0"]),
         (("weights", "absent.pth"), ["weights", "absent.pth", "'imagenet'"]),
     ],
 )
