@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 
@@ -348,6 +349,7 @@ import torch
 from helpers.training.batches import Photographs
 from helpers.training.loop import fit
 from helpers.training.settings import Settings
+import numpy as np
 import pandas as pd
 cache, split = json.loads(sys.argv[1]), pd.read_csv(sys.argv[2], keep_default_na=False)
 photographs = Photographs(cache, torch.device("cpu"))
@@ -364,8 +366,11 @@ except MemoryError as error:
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit on a process's memory is Linux's")
 def test_a_batch_that_does_not_fit_says_what_to_set(made, tmp_path):
     made.split.to_csv(tmp_path / "split.csv", index=False)
+    black = tmp_path / "black.npy"  # as large as is asked for
+    np.lib.format.open_memmap(black, "w+", np.uint8, (len(made.used), 512, 512, 3))
+    cache = {**made.cache, "file": str(black), "masks_file": ""}
     done = subprocess.run(
-        [sys.executable, "-c", CRAMPED, json.dumps(made.cache), str(tmp_path / "split.csv")],
+        [sys.executable, "-c", CRAMPED, json.dumps(cache), str(tmp_path / "split.csv")],
         cwd=workspace.PROJECT,
         capture_output=True,
         text=True,
