@@ -11,7 +11,6 @@ import itertools
 import json
 import os
 import re
-import shutil
 import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -441,7 +440,7 @@ def has_room(folder: Path, table: pd.DataFrame, *, masks: bool) -> None:
     photographs = int(table["bytes"].sum())
     needed = 3 * photographs + (100_000_000 if masks else 0)  # squares of less compression
     folder.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(folder).free
+    free = workspace.free_space(folder)
     if needed > free:
         raise OSError(
             f"{len(table):,} photographs need {needed / 1e6:,.0f} MB in {folder.parent}, where "

@@ -168,8 +168,7 @@ def test_masks_of_other_bytes_are_removed_and_told(archive, monkeypatch, folders
 
 
 def test_a_full_disk_is_told_before_the_first_photograph(archive, monkeypatch):
-    usage = type("Usage", (), {"free": 1_000})
-    monkeypatch.setattr(isic.shutil, "disk_usage", lambda path: usage)  # no disk is so small
+    monkeypatch.setattr(isic.workspace, "free_space", lambda path: 1_000)  # no disk is so small
     with pytest.raises(OSError, match="ATTENTION_DATA"):
         isic.fetch()
     assert archive.count("thumbnail") == 0
