@@ -17,6 +17,7 @@ BLOCKS says which there are. No figure that a program measured is typed into a p
 
 import argparse
 import difflib
+import math
 import re
 import shlex
 import subprocess
@@ -58,11 +59,13 @@ MEASURE = {
 
 
 def short(value: float) -> str:
-    """Three decimals, without the zero before the point.
+    """Three decimals, without the zero before the point; of too few photographs there is no value.
 
-    >>> short(0.7912)
-    '.791'
+    >>> short(0.7912), short(float("nan"))
+    ('.791', 'too few')
     """
+    if math.isnan(value):
+        return "too few"
     return f"{value:.3f}".replace("0.", ".", 1) if abs(value) < 1 else f"{value:.3f}"
 
 
@@ -72,13 +75,29 @@ def signed(value: float) -> str:
     >>> signed(-0.0181), signed(0.5)
     ('-.018', '+.500')
     """
-    return ("+" if value >= 0 else "-") + short(abs(value))
+    sign = "" if math.isnan(value) else "+" if value >= 0 else "-"
+    return sign + short(abs(value))
 
 
-def span(row: dict, name: str, shown: Callable[[float], str] = short) -> str:
-    """A figure and its interval, from the columns name, name_low and name_high."""
-    low, high = shown(row[f"{name}_low"]), shown(row[f"{name}_high"])
-    return f"{shown(row[name])} ({low} to {high})"
+def span(
+    value: float,
+    low: float | None,
+    high: float | None,
+    shown: Callable[[float], str] = short,
+) -> str:
+    """A figure and its interval, where its photographs are enough for one: else NaN, None in json.
+
+    >>> span(0.75, 0.7, 0.8), span(0.75, float("nan"), float("nan"))
+    ('.750 (.700 to .800)', '.750 (too few)')
+    """
+    if low is None or math.isnan(low):
+        return f"{shown(value)} (too few)"
+    return f"{shown(value)} ({shown(low)} to {shown(high)})"
+
+
+def span_of(row: dict, name: str) -> str:
+    """`span` of the columns name, name_low and name_high."""
+    return span(row[name], row[f"{name}_low"], row[f"{name}_high"])
 
 
 def markdown(rows: Iterable[Iterable]) -> str:
@@ -136,8 +155,7 @@ def sample_teaches(result: dict) -> str:
     within = result["figures"]["within"]
     cells = {}
     for name, figure in within.items():
-        low, high = short(figure["low"]), short(figure["high"])
-        cells[name] = f"{short(figure['value'])} ({low} to {high})"
+        cells[name] = span(figure["value"], figure["low"], figure["high"])
     return (
         "The evidence is in the lesion: within source, the sample's test AUC is "
         f"{cells['with lesions']}, and {cells['painted over']} with skin painted over every "
@@ -165,7 +183,7 @@ def differences(result: dict, network: str, control: str) -> str:
     if rows.empty:
         return ""
     row = rows.iloc[0]
-    return f"{signed(row['value'])} ({signed(row['low'])} to {signed(row['high'])})"
+    return span(row["value"], row["low"], row["high"], signed)
 
 
 def real_scores(result: dict) -> str:
@@ -176,7 +194,7 @@ def real_scores(result: dict) -> str:
     for network, rows in by_network(table_of(result, "scores")).items():
         each = rows.to_dict("records")
         line = [network, ", ".join(str(row["seed"]) for row in each)]
-        line.append(", ".join(span(row, "auc") for row in each))
+        line.append(", ".join(span_of(row, "auc") for row in each))
         line.append(", ".join(short(row["within"]) for row in each))
         line += [differences(result, network, control) for control in controls]
         lines.append(line)
@@ -213,7 +231,7 @@ def real_baselines(result: dict) -> str:
     """What sees no lesion, on the same test photographs."""
     lines = [["baseline", "AUC (95%)", "within source"]]
     for row in table_of(result, "baselines").to_dict("records"):
-        lines.append([row["baseline"], span(row, "auc"), short(row["within"])])
+        lines.append([row["baseline"], span_of(row, "auc"), short(row["within"])])
     return markdown(lines)
 
 
@@ -263,7 +281,7 @@ def full_baselines(result: dict) -> str:
     lines = [["split", "baseline", "AUC (95%)", "within source (95%)"]]
     for split, rows in result["figures"]["baselines"].items():
         for name, row in rows.items():
-            lines.append([split, name, span(row, "auc"), span(row, "within")])
+            lines.append([split, name, span_of(row, "auc"), span_of(row, "within")])
     return f"{markdown(lines)}\n\n`{result['command']}`"
 
 

@@ -87,7 +87,9 @@ def read(program: str, folder: Path = RESULTS) -> dict | None:
         return None
     content = workspace.read_json(path, f"bench/{program}.py")
     names = content["tables"]
-    tables = {name: pd.read_csv(folder / name, keep_default_na=False) for name in names}
+    tables = {}
+    for name in names:  # an empty cell is missing, and a network "none" is none
+        tables[name] = pd.read_csv(folder / name, keep_default_na=False, na_values=[""])
     return content | {"tables": tables}
 
 

@@ -7,5 +7,5 @@ def test_a_notebook_is_timed_with_what_its_kernel_spent(run_program):
     assert name == "01_download"
     figures = result["figures"][name]
     assert figures["seconds"] > 0 and figures["processor_seconds"] > 0
-    assert result["data"]["photographs"] == 1200
+    assert result["data"]["photographs"] == 600
     assert result["command"].startswith("python bench/running_times.py --only 01")

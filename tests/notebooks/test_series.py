@@ -68,14 +68,15 @@ def test_dataset(place, left):
     assert Path(found["folder"]).is_relative_to(place[0] / "small"), "a folder is used in place"
 
 
-def test_split_and_cache(left):
+def test_split_and_cache(place, left):
     split = pd.read_csv(left / "split.csv", keep_default_na=False)
     assert list(split) == ["image_id", "path", "mask", "target", "source", "group", "split", "kept"]
     assert (split.groupby("group")["split"].nunique() == 1).all()
     assert ((split["split"] == "train") & (split["target"] == 0) & (split["kept"] == 1)).sum() == 20
     cache = read(left / "cache.json")
+    assert not Path(cache["file"]).is_absolute(), "a run may be moved with its data"
     assert cache["rows"] == split.loc[split["kept"] == 1, "image_id"].tolist()
-    assert np.load(cache["file"], mmap_mode="r").shape == (
+    assert np.load(place[0] / "data" / cache["file"], mmap_mode="r").shape == (
         len(cache["rows"]),
         cache["side"],
         cache["side"],
@@ -201,7 +202,7 @@ def test_a_notebook_without_its_input_says_which_one_makes_it(place):
         (["-p", "epoch", "3"], "did you mean 'epochs'"),
         (["-p", "epochs", "many"], "epochs is 'many', expected"),
         (["-p", "mask_weight_pool3", "0.1"], "sigmoid"),
-        (["--only", "07"], "no notebook starts with '07'"),
+        (["--only", "07"], "starts with '07'"),
         (["--dataset", "nowhere"], "there is nothing at"),
     ],
 )
