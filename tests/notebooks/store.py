@@ -151,8 +151,10 @@ def main() -> int:
         except series.NotebookFailed as error:
             print(error, file=sys.stderr)
             return 1
-        with workspace.replacing(SHOWN) as beside:
-            shutil.copyfile(folder / "figures" / series.FIRST_FIGURE, beside)
+        drawn = folder / "figures" / series.FIRST_FIGURE
+        if drawn.exists():  # not where the notebooks that were named draw none
+            with workspace.replacing(SHOWN) as beside:
+                shutil.copyfile(drawn, beside)
         return code
 
 
