@@ -91,6 +91,14 @@ NO_RUN_NAMES = (
 )
 
 
+class NotFetched(RuntimeError):
+    """Photographs did not come from where they were asked for; the message says what to do."""
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython asks for: a notebook shows the message alone."""
+        return [f"{type(self).__name__}: {self}"]
+
+
 class CannotWrite(OSError):
     """A place cannot be written; the message says why and what to do."""
 

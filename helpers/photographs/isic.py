@@ -49,12 +49,8 @@ LICENCES_FILE = "licences.csv"
 SPREADSHEET = re.compile(r"^[=+@\s-]+")  # how no source may begin
 
 
-class IsicFailed(RuntimeError):
+class IsicFailed(workspace.NotFetched):
     """The ISIC Archive did not give what was asked for; the message says why and what to do."""
-
-    def _render_traceback_(self) -> list[str]:
-        """What IPython asks for: a notebook shows the message alone."""
-        return [f"{type(self).__name__}: {self}"]
 
 
 class Patient(requests.adapters.Retry):

@@ -58,12 +58,8 @@ KEYS = {  # what a file of credentials must hold
 }
 
 
-class KaggleFailed(RuntimeError):
+class KaggleFailed(workspace.NotFetched):
     """Kaggle did not give a data set. The message says what was found and what to do, no secret."""
-
-    def _render_traceback_(self) -> list[str]:
-        """What IPython asks for: a notebook shows the message alone."""
-        return [f"{type(self).__name__}: {self}"]
 
 
 def fetch(name: str) -> Path:
