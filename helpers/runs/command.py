@@ -18,9 +18,9 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from helpers import workspace
-from helpers.runs import grid
 from helpers.runs.parameters import (
     NOTEBOOKS,
     Once,
@@ -33,6 +33,9 @@ from helpers.runs.parameters import (
     split_pairs,
 )
 from helpers.runs.series import NotebookFailed, declared, run_series
+
+if TYPE_CHECKING:  # imported where a grid is asked for: it brings torchvision and scikit-learn
+    from helpers.runs.grid import Grid
 
 OPTIONS = ("run", "dataset", "params", "from", "to", "only", "grid", "workers", "scheduler")
 
@@ -62,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.grid:
             plan = read_grid(options.grid, values, pairs, known)
             notebooks = [*plan.first, plan.notebook]
-            points = grid.name_points(plan.name, plan.axes).values()
+            points = points_of(plan)
         else:
             points = [{}]
         chosen = [check(values | point, known) for point in points]
@@ -90,8 +93,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def run_points(plan: grid.Grid, options: argparse.Namespace) -> int:
+def run_points(plan: "Grid", options: argparse.Namespace) -> int:
     """Run a grid, and say which points failed; returns the exit code."""
+    from helpers.runs import grid
+
     workers = options.workers or 0
     failed = grid.run_grid(plan, workers=workers, scheduler=options.scheduler or "")
     for point, reason in failed.items():
@@ -233,9 +238,16 @@ def refuse_unused(names: Sequence[str], notebooks: Sequence[Path]) -> None:
 # a grid
 
 
+def points_of(plan: "Grid") -> list[dict]:
+    """The values of the axes at each point of a grid."""
+    from helpers.runs import grid
+
+    return list(grid.name_points(plan.name, plan.axes).values())
+
+
 def read_grid(
     texts: Sequence[str], values: dict, pairs: Sequence[tuple[str, str]], known: dict
-) -> grid.Grid:
+) -> "Grid":
     """The grid of `--grid NAME=VALUE,VALUE` texts, each point checked as a run's parameters are.
 
     Args:
@@ -247,6 +259,8 @@ def read_grid(
     Raises:
         ValueError: it cannot be a grid, or a point's parameters contradict each other.
     """
+    from helpers.runs import grid
+
     first = choose(None, "01") + choose(None, "02")
     (notebook,) = choose(None, "04")
     axes = read_axes(texts, pairs, known, notebook)
