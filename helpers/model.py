@@ -99,18 +99,24 @@ class AttentionBlock(nn.Module):
                 weights = scores.flatten(1).softmax(dim=1).view(B, 1, H, W)
             else:
                 weights = scores.sigmoid()  # [B, 1, H, W]
-            vector = self.attend(weights, local)
+            vector = (self.shares(weights) * local).sum(dim=(2, 3))  # [B, C]
         return weights, vector
 
-    def attend(self, weights: Tensor, local: Tensor) -> Tensor:
-        """The vector [B, C] that a map [B, 1, H, W], in float32, takes from local features."""
-        attended = weights * local  # [B, C, H, W]
+    def shares(self, weights: Tensor) -> Tensor:
+        """How much each position of a map counts in the vector: `vector = sum(shares * local)`.
+
+        Args:
+            weights: the map, [B, 1, H, W].
+
+        Returns:
+            The same shape: the map itself under softmax, which sums to 1; divided by the number of
+            positions under sigmoid, and by its own sum where weighted.
+        """
+        if self.normalization == "softmax":
+            return weights
         if self.normalization == "sigmoid":
-            return attended.mean(dim=(2, 3))
-        vector = attended.sum(dim=(2, 3))
-        if self.normalization == "softmax":  # such a map sums to 1
-            return vector
-        return vector / weights.sum(dim=(2, 3)).clamp_min(1e-6)
+            return weights / weights[0, 0].numel()
+        return weights / weights.sum(dim=(2, 3), keepdim=True).clamp_min(1e-6)
 
 
 class AttnVGG(nn.Module):
@@ -180,9 +186,7 @@ class AttnVGG(nn.Module):
             raise ValueError(
                 f"images are [B, 3, H, W] with H and W multiples of 32, not {list(images.shape)}"
             )
-        pool3 = self.backbone[: POOL3 + 1](images)  # [B, 256, H/8, W/8]
-        pool4 = self.backbone[POOL3 + 1 : POOL4 + 1](pool3)  # [B, 512, H/16, W/16]
-        pool5 = self.backbone[POOL4 + 1 :](pool4)  # [B, 512, H/32, W/32]
+        pool3, pool4, pool5 = self.pools(images)
         if self.attention == "none":
             map3, vector3 = None, pool3.mean(dim=(2, 3))
             map4, vector4 = None, pool4.mean(dim=(2, 3))
@@ -197,6 +201,13 @@ class AttnVGG(nn.Module):
         with torch.autocast(images.device.type, enabled=False):
             logits = self.classifier(self.dropout(features).float())  # [B, classes]
         return Output(logits, map3, map4)
+
+    def pools(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """pool-3 [B, 256, H/8, W/8], pool-4 [B, 512, H/16, W/16], pool-5 [B, 512, H/32, W/32]."""
+        pool3 = self.backbone[: POOL3 + 1](images)
+        pool4 = self.backbone[POOL3 + 1 : POOL4 + 1](pool3)
+        pool5 = self.backbone[POOL4 + 1 :](pool4)
+        return pool3, pool4, pool5
 
 
 def backbone_weights(weights: str | Path) -> dict[str, Tensor]:

@@ -238,7 +238,7 @@ def test_without_the_bypass_the_classifier_sees_the_two_vectors_alone(kind, vgg)
 def test_a_weighted_vector_does_not_depend_on_how_high_the_map_is():
     block = small_block("weighted")
     weights, local = torch.rand(2, 1, 4, 6), torch.randn(2, 3, 4, 6)
-    torch.testing.assert_close(block.attend(weights, local), block.attend(weights / 50, local))
+    torch.testing.assert_close(block.shares(weights), block.shares(weights / 50))
     block.score.bias.fill_(-1000.0)  # a map that is 0 everywhere has no place, and no NaN
     assert torch.isfinite(block(local, torch.randn(2, 5, 2, 3))[1]).all()
 

@@ -15,7 +15,6 @@ import pandas as pd
 import torch
 from scipy.stats import rankdata
 from torch import Tensor
-from torch.func import functional_call
 from torch.nn import functional
 
 from helpers.audit import attribution, localisation
@@ -23,7 +22,7 @@ from helpers.model import AttnVGG
 from helpers.scores import bootstrap
 from helpers.training.batches import Photographs
 
-CHANGES = ("uniform", "another's", "reversed", "mask")
+CHANGES = ("uniform", "another's", "reversed", "lesion", "outside")
 # whose map is replaced
 BLOCKS = {
     "pool-3": ("pool3",),
@@ -50,15 +49,28 @@ STAGES = {
 
 
 class Contributions(NamedTuple):
-    """Logits taken apart: each is `rest` + the sum of map * value over all positions of both maps.
+    """Logits taken apart: the sum of map * value over all positions of both maps, and `rest`.
 
     All float32, on the CPU.
     """
 
-    maps: dict[str, Tensor]  # attention; "pool3": [N, 1, H/8, W/8], "pool4": [N, 1, H/16, W/16]
-    values: dict[str, Tensor]  # the same; what a position adds to the logit where its map is 1
-    rest: Tensor  # [N], what does not pass through attention: pool-5's part and the bias
+    # attention, as the share that each position has in its vector (`AttentionBlock.shares`);
+    # "pool3": [N, 1, H/8, W/8], "pool4": [N, 1, H/16, W/16]
+    maps: dict[str, Tensor]
+    values: dict[str, Tensor]  # the same; what a position adds to the logit where its share is 1
+    pool5: Tensor  # [N, 1, H/32, W/32], what each position of pool-5 adds to the logit
+    bias: float  # the classifier's
     masks: Tensor | None  # [N, 1, H, W], 0 to 1
+
+    @property
+    def rest(self) -> Tensor:
+        """What does not pass through attention, [N]: pool-5's part and the bias."""
+        return self.pool5.sum(dim=(1, 2, 3)) + self.bias
+
+    def signed(self) -> dict[str, Tensor]:
+        """The three maps of what each position adds to the logit: with the bias they sum to it."""
+        through_maps = {name: self.maps[name] * self.values[name] for name in self.maps}
+        return through_maps | {"pool5": self.pool5}
 
 
 def batches_of(rows: np.ndarray, batch_size: int) -> list[np.ndarray]:
@@ -68,6 +80,7 @@ def batches_of(rows: np.ndarray, batch_size: int) -> list[np.ndarray]:
     return np.split(rows, range(batch_size, len(rows), batch_size))
 
 
+@torch.no_grad()
 def take_apart(
     network: AttnVGG,
     photographs: Photographs,
@@ -76,50 +89,75 @@ def take_apart(
     *,
     batch_size: int = 32,
 ) -> Contributions:
-    """The network's logits as what each position of its maps contributes, and the rest.
+    """The network's logits as what each position of pool-3, pool-4 and pool-5 adds to them.
 
-    The logit is linear in the maps, so that the values are its gradient by them.
+    The classifier is linear, and so is each vector in its local features: a position adds its share
+    of attention times its features' product with the classifier's weights. Pool-5's part is a class
+    activation map (Zhou et al., CVPR 2016).
 
     Args:
-        network: with attention; is put in evaluation mode.
+        network: of one logit, with attention; is put in evaluation mode.
         photographs: the cache.
         rows: those to take apart.
         config: of the network: image_size, view, mean, std.
         batch_size: photographs at a time.
 
     Raises:
-        ValueError: for a network without attention, and where there are no rows.
+        ValueError: for a network without attention or of several logits; where there are no rows.
     """
+    network.eval()
+    pieces = []
+    masks = []
+    for batch in batches_of(rows, batch_size):
+        images, batch_masks = photographs.evaluation(batch, config)
+        pieces.append(take_images_apart(network, images))
+        if batch_masks is not None:
+            masks.append(batch_masks.cpu())
+    names = ("pool3", "pool4")
+    return Contributions(
+        maps={name: torch.cat([piece.maps[name] for piece in pieces]) for name in names},
+        values={name: torch.cat([piece.values[name] for piece in pieces]) for name in names},
+        pool5=torch.cat([piece.pool5 for piece in pieces]),
+        bias=pieces[0].bias,
+        masks=torch.cat(masks) if masks else None,
+    )
+
+
+@torch.no_grad()
+def take_images_apart(network: AttnVGG, images: Tensor) -> Contributions:
+    """`take_apart` of normalised images [N, 3, H, W], of which no masks are known."""
     if network.attention == "none":
         raise ValueError(
             "attention is 'none', expected a network with maps: there is no map to change"
         )
-    weights = {
-        name: value.detach().requires_grad_(".score." in name)  # no graph below the maps
-        for name, value in network.eval().named_parameters()
-    }
-    maps = {"pool3": [], "pool4": []}
-    values = {"pool3": [], "pool4": []}
-    logits = []
-    masks = []
-    for batch in batches_of(rows, batch_size):
-        images, batch_masks = photographs.evaluation(batch, config)
-        output = functional_call(network, weights, (images,))
-        own = {"pool3": output.pool3_map, "pool4": output.pool4_map}
-        gradients = torch.autograd.grad(output.logits.sum(), list(own.values()))
-        for name, gradient in zip(own, gradients, strict=True):
-            maps[name].append(own[name].detach().cpu())
-            values[name].append(gradient.cpu())
-        logits.append(output.logits.detach().cpu().squeeze(1))
-        if batch_masks is not None:
-            masks.append(batch_masks.cpu())
-    through_maps = Contributions(
-        maps={name: torch.cat(parts) for name, parts in maps.items()},
-        values={name: torch.cat(parts) for name, parts in values.items()},
-        rest=torch.zeros(len(rows)),
-        masks=torch.cat(masks) if masks else None,
+    weight = network.classifier.weight  # [1, 1280], or [1, 768] without the bypass
+    if len(weight) != 1:
+        raise ValueError(f"expected a network of one logit, not {len(weight)}")
+    pool3, pool4, pool5 = (features.float() for features in network.pools(images))
+    widths = [len(features[0]) for features in (pool5, pool3, pool4)]
+    if network.bypass:
+        of_pool5, of_pool3, of_pool4 = weight.split(widths, dim=1)  # [1, C] each
+        added = product(of_pool5, pool5) / pool5[0, 0].numel()  # of its plain mean
+    else:
+        of_pool3, of_pool4 = weight.split(widths[1:], dim=1)
+        added = torch.zeros_like(pool5[:, :1])
+    map3, _ = network.attention3(pool3, pool5)
+    map4, _ = network.attention4(pool4, pool5)
+    return Contributions(
+        maps={
+            "pool3": network.attention3.shares(map3).cpu(),
+            "pool4": network.attention4.shares(map4).cpu(),
+        },
+        values={"pool3": product(of_pool3, pool3).cpu(), "pool4": product(of_pool4, pool4).cpu()},
+        pool5=added.cpu(),
+        bias=network.classifier.bias.item(),
+        masks=None,
     )
-    return through_maps._replace(rest=torch.cat(logits) - logits_of(through_maps))
+
+
+def product(weight: Tensor, features: Tensor) -> Tensor:
+    """Of each position: weights [1, C] times features [N, C, h, w], summed over C: [N, 1, h, w]."""
+    return functional.conv2d(features, weight[:, :, None, None])
 
 
 def logits_of(parts: Contributions, maps: dict[str, Tensor] | None = None) -> Tensor:
@@ -131,17 +169,17 @@ def logits_of(parts: Contributions, maps: dict[str, Tensor] | None = None) -> Te
 
     >>> grid = {"pool4": torch.tensor([[[[0.75, 0.25]]]])}
     >>> value = {"pool4": torch.tensor([[[[2.0, -4.0]]]])}
-    >>> parts = Contributions(grid, value, rest=torch.tensor([1.0]), masks=None)
+    >>> parts = Contributions(grid, value, torch.zeros(1, 1, 1, 1), bias=1.0, masks=None)
     >>> logits_of(parts).tolist()  # 1 + 0.75 * 2 - 0.25 * 4
     [1.5]
     >>> logits_of(parts, {"pool4": torch.tensor([[[[0.5, 0.5]]]])}).tolist()
     [0.0]
     """
     used = parts.maps | (maps or {})
-    through_maps = torch.zeros_like(parts.rest)
+    logits = parts.rest
     for name, values in parts.values.items():
-        through_maps += (used[name] * values).sum(dim=(1, 2, 3))
-    return parts.rest + through_maps
+        logits = logits + (used[name] * values).sum(dim=(1, 2, 3))
+    return logits
 
 
 def donors(groups: np.ndarray) -> np.ndarray:
@@ -180,14 +218,14 @@ def replace(
 
     Args:
         change: one of CHANGES. uniform: one value everywhere. another's: of a photograph of
-            another group. reversed: the same values, the largest where the smallest was. mask: the
-            lesion's share of each cell.
+            another group. reversed: the same values, the largest where the smallest was. lesion:
+            the lesion's share of each cell. outside: the share of all else.
         maps: [N, 1, h, w].
         groups: [N], of patients or lesions.
         masks: [N, 1, H, W], 0 to 1.
 
     Returns:
-        [N, 1, h, w]; of "mask" NaN where there is no lesion to see.
+        [N, 1, h, w]; NaN where the mask shows nothing to look at, and without masks.
 
     Raises:
         ValueError: for another change; where more than half are of one group.
@@ -201,12 +239,13 @@ def replace(
         return turned_over.view_as(maps)
     if change == "another's":
         new = maps[torch.from_numpy(donors(groups))]
-    elif change == "mask" and masks is not None:
-        new = functional.adaptive_avg_pool2d(masks, maps.shape[-2:])
-    elif change == "mask":
-        new = torch.full_like(maps, torch.nan)
-    else:
+    elif change not in CHANGES:
         raise ValueError(f"change is one of {', '.join(CHANGES)}, not {change!r}")
+    elif masks is None:
+        return torch.full_like(maps, torch.nan)
+    else:
+        lesion = functional.adaptive_avg_pool2d(masks, maps.shape[-2:])
+        new = lesion if change == "lesion" else 1 - lesion
     return new * (maps.sum(dim=(2, 3), keepdim=True) / new.sum(dim=(2, 3), keepdim=True))
 
 
@@ -221,8 +260,8 @@ def interventions(table: pd.DataFrame, parts: Contributions) -> pd.DataFrame:
         A row each: block, change; value, the AUC with the changed map less that with the
         network's own, with low and high, its 95% interval over groups (NaN where those of a class
         are too few), and n; moved, how far a logit goes, in standard deviations of the logits.
-        What cannot be measured is left out: "mask" without masks, and "another's" where more than
-        half of the photographs are of one group.
+        What cannot be measured is left out: "lesion" and "outside" without masks, and "another's"
+        where more than half of the photographs are of one group.
     """
     own = logits_of(parts)
     changes = list(CHANGES)

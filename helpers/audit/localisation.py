@@ -293,7 +293,7 @@ def untrained(network: AttnVGG, seed: int = 0) -> AttnVGG:
     """A network of the same shape and on the same device, as `AttnVGG` starts without weights."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        fresh = AttnVGG(attention=network.attention)
+        fresh = AttnVGG(attention=network.attention, bypass=network.bypass)
     return fresh.to(network.classifier.weight.device, memory_format=torch.channels_last).eval()
 
 

@@ -139,7 +139,11 @@ def attention_block(
             f"not attention {network.attention!r} and pool {pool!r}"
         )
     traced = shapes(network, image_size)
-    pooled = "sum" if network.attention == "softmax" else "mean"
+    how, pooled = {
+        "softmax": ("softmax", "weighted sum"),
+        "sigmoid": ("sigmoid", "weighted mean"),
+        "weighted": ("sigmoid", r"$\sum a\,l\,/\,\sum a$"),
+    }[network.attention]
     x = (1.2, 3.65, 6.1)  # of the three columns
     y = (2.75, 1.65, 0.55)  # of the three rows
     axis = _canvas(7.3, 3.6)
@@ -153,8 +157,8 @@ def attention_block(
         (1, 1, "1x1 conv $W_l$", "W_l"),
         (2, 1, "sum, ReLU", "W_l"),
         (2, 2, "1x1 conv $\\varphi$: scores $c$", "map"),
-        (1, 2, f"{network.attention}: map $a$", "map"),
-        (0, 2, f"weighted {pooled}: $v$", "vector"),
+        (1, 2, f"{how}: map $a$", "map"),
+        (0, 2, f"{pooled}: $v$", "vector"),
     ]
     for column, row, title, name in boxes:
         text = f"{title}\n{traced[f'{name}{pool}']}"
@@ -173,7 +177,8 @@ def attention_block(
 def network(network: AttnVGG, image_size: int | tuple[int, int]) -> Figure:
     """The whole network with shapes: backbone, attention blocks, classifier.
 
-    Without attention, plain means stand where the blocks would.
+    Without attention, plain means stand where the blocks would; without the bypass, pool-5's mean
+    is not there.
 
     Args:
         network: any.
@@ -197,8 +202,10 @@ def network(network: AttnVGG, image_size: int | tuple[int, int]) -> Figure:
             _guide(axis, (7.1, y[0] - 0.46), (x[column] + 0.6, y[1] + 0.36))
         else:
             text = f"mean\n{shape.rsplit(',', 2)[0]}]"
-        _box(axis, x[column], y[1], text, width=1.85, height=0.72, filled=attended)
         _arrow(axis, (x[column - 1] + 0.925, y[0]), (x[column] - 0.925, y[0]))
+        if pool == 5 and not network.bypass:
+            continue
+        _box(axis, x[column], y[1], text, width=1.85, height=0.72, filled=attended)
         _arrow(axis, (x[column], y[0] - 0.46), (x[column], y[1] + 0.36))
         _arrow(axis, (x[column], y[1] - 0.36), (x[column], 1.17), (x[2], 1.17), (x[2], 0.91))
         first = last + 1

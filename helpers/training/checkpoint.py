@@ -44,7 +44,7 @@ OF_A_NETWORK = (  # what the parts after 04 make of it, in the run's folder
 )
 PREDICTIONS = ["image_id", "split", "source", "group", "target", "logit", "probability"]
 # raised when the same settings and photographs come to train another network than before
-TRAINING_VERSION = 2
+TRAINING_VERSION = 3
 UNREADABLE = (pickle.UnpicklingError, EOFError, RuntimeError)
 
 
@@ -87,7 +87,10 @@ def load_checkpoint(
         )
     try:
         network = AttnVGG(
-            config["classes"], attention=config["attention"], dropout=config["dropout"]
+            config["classes"],
+            attention=config["attention"],
+            dropout=config["dropout"],
+            bypass=config.get("bypass", True),  # not in a file of the first edition
         )
         network.load_state_dict(content["state_dict"])
     except (KeyError, TypeError, RuntimeError, ValueError) as error:

@@ -402,7 +402,12 @@ def masks_to_learn(
 def new_network(settings: Settings) -> AttnVGG:
     """The network of notebook 03, as its parameters have it."""
     weights = None if settings.weights == "none" else settings.weights
-    return AttnVGG(attention=settings.attention, dropout=settings.dropout, weights=weights)
+    return AttnVGG(
+        attention=settings.attention,
+        dropout=settings.dropout,
+        weights=weights,
+        bypass=settings.bypass,
+    )
 
 
 def config_of(settings: Settings, network: nn.Module, split_key: str, facts: dict) -> dict:
@@ -422,6 +427,7 @@ def config_of(settings: Settings, network: nn.Module, split_key: str, facts: dic
     if isinstance(network, AttnVGG):  # one that was brought may be of another kind than settings
         config["attention"] = network.attention
         config["dropout"] = network.dropout.p
+        config["bypass"] = network.bypass
     return config
 
 

@@ -153,8 +153,16 @@ class Settings:
     image_size: Annotated[int, Field(ge=32, multiple_of=32)] = Field(
         96, description="side of the network's input, in pixels"
     )
-    attention: Literal["softmax", "sigmoid", "none"] = Field(
-        "softmax", description="how scores become a map; none: plain means in place of attention"
+    attention: Literal["softmax", "sigmoid", "weighted", "none"] = Field(
+        "softmax",
+        description="how scores become a map; weighted: a sigmoid map whose vector is the weighted "
+        "mean, so that where it looks counts and not how much; none: plain means in place of "
+        "attention",
+    )
+    bypass: bool = Field(
+        True,
+        description="whether the classifier sees pool-5's mean, too; False: it sees the two "
+        "attended vectors alone",
     )
     weights: Annotated[str, PathOr(("none", "imagenet"))] = Field(
         "none",
@@ -173,7 +181,8 @@ class Settings:
     gamma: Weight = Field(2.0, description="of the focal loss; 0 is cross-entropy")
     dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="before the last layer")
     mask_weight_pool3: Weight = Field(
-        0.0, description="Dice term on the pool-3 map; needs attention sigmoid and masks"
+        0.0,
+        description="Dice term on the pool-3 map; needs masks, and a sigmoid or weighted map",
     )
     mask_weight_pool4: Weight = Field(0.0, description="the same on the pool-4 map")
     mask_target: Literal["lesion", "background", "otsu"] = Field(
@@ -189,11 +198,12 @@ class Settings:
 
     @model_validator(mode="after")
     def masks_need_sigmoid(self):
-        if any(self.mask_weights) and self.attention != "sigmoid":
+        if any(self.mask_weights) and self.attention not in ("sigmoid", "weighted"):
             raise ValueError(
-                f"attention is {self.attention!r}, expected 'sigmoid' where mask_weight_pool3 or "
-                f"mask_weight_pool4 is set, as here ({self.mask_weight_pool3} and "
-                f"{self.mask_weight_pool4}): a softmax map sums to 1 and cannot cover a lesion"
+                f"attention is {self.attention!r}, expected 'sigmoid' or 'weighted' where "
+                "mask_weight_pool3 or mask_weight_pool4 is set, as here "
+                f"({self.mask_weight_pool3} and {self.mask_weight_pool4}): a softmax map sums to 1 "
+                "and cannot cover a lesion"
             )
         return self
 

@@ -22,10 +22,10 @@ SIDE = 64
 CONFIG = {"view": 1.0, "image_size": SIDE, "mean": (0.5, 0.5, 0.5), "std": (0.2, 0.2, 0.2)}
 
 
-def build(attention: str) -> AttnVGG:
+def build(attention: str, bypass: bool = True) -> AttnVGG:
     """An untrained network whose attention is far from flat and whose classifier listens to it."""
     torch.manual_seed(1)
-    network = AttnVGG(attention=attention).eval()
+    network = AttnVGG(attention=attention, bypass=bypass).eval()
     with torch.no_grad():
         network.classifier.weight.mul_(30)
         network.attention3.score.weight.mul_(10)
@@ -33,9 +33,10 @@ def build(attention: str) -> AttnVGG:
     return network
 
 
-@pytest.fixture(params=["softmax", "sigmoid"])
+@pytest.fixture(params=["softmax", "sigmoid", "weighted", "weighted, closed bypass"])
 def network(request):
-    return build(request.param)
+    attention, _, closed = request.param.partition(", ")
+    return build(attention, bypass=not closed)
 
 
 @pytest.fixture
@@ -62,10 +63,7 @@ def forced(network: AttnVGG, images: torch.Tensor, maps: dict[str, torch.Tensor]
 
     def hook(grid):
         def put(block, given, _):
-            weighted = (grid * given[0]).flatten(2)  # [B, C, h*w]
-            if block.normalization == "softmax":
-                return grid, weighted.sum(dim=2)
-            return grid, weighted.mean(dim=2)
+            return grid, (grid * given[0]).flatten(2).sum(dim=2)  # [B, C]
 
         return put
 
@@ -88,11 +86,32 @@ def test_without_a_change_the_sum_is_the_networks_own_logit(network, cached):
     parts = evidence.take_apart(network.train(), cached(), rows, CONFIG, batch_size=2)
     logits = evidence.logits_of(parts)
     torch.testing.assert_close(logits, output.logits.squeeze(1), rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(parts.maps["pool3"], output.pool3_map)
-    torch.testing.assert_close(parts.maps["pool4"], output.pool4_map)
+    for name, grid in (("pool3", output.pool3_map), ("pool4", output.pool4_map)):
+        shares = parts.maps[name]
+        kind = network.attention3.normalization
+        whole = {"softmax": 1, "sigmoid": grid[0].numel(), "weighted": grid.sum((1, 2, 3))}[kind]
+        whole = torch.as_tensor(whole).view(-1, 1, 1, 1)
+        torch.testing.assert_close(shares * whole, grid, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(parts.masks, masks)
     for parameter in network.parameters():
         assert parameter.requires_grad and parameter.grad is None
+
+
+def test_three_signed_maps_and_the_bias_sum_to_the_logit(network, cached):
+    rows = np.arange(6)
+    images, _ = cached().evaluation(rows, CONFIG)
+    parts = evidence.take_apart(network, cached(), rows, CONFIG)
+    signed = parts.signed()
+    assert {name: tuple(grid.shape[1:]) for name, grid in signed.items()} == {
+        "pool3": (1, 8, 8),
+        "pool4": (1, 4, 4),
+        "pool5": (1, 2, 2),
+    }
+    total = parts.bias + sum(grid.sum(dim=(1, 2, 3)) for grid in signed.values())
+    with torch.no_grad():
+        logits = network(images).logits.squeeze(1)
+    torch.testing.assert_close(total, logits, rtol=1e-4, atol=1e-4)
+    assert signed["pool5"].abs().max() > 1e-3 if network.bypass else not signed["pool5"].any()
 
 
 def test_logits_are_taken_apart_without_masks_as_well(network, cached):
@@ -121,7 +140,7 @@ def test_changed_maps_give_the_logits_of_the_network_with_those_maps(network, ca
                 change, parts.maps[name], groups=np.arange(6), masks=parts.masks
             )
         new = evidence.logits_of(parts, maps)
-        assert new.isnan().tolist() == [change == "mask" and row == 3 for row in rows]
+        assert new.isnan().tolist() == [change == "lesion" and row == 3 for row in rows]
         expected = forced(network, images, maps)
         torch.testing.assert_close(new, expected, rtol=1e-4, atol=1e-5, equal_nan=True)
         moved = (new - evidence.logits_of(parts)).abs().nan_to_num()
@@ -144,7 +163,8 @@ def test_a_logit_by_hand():
             "pool3": torch.tensor([[[[4.0, -8.0], [2.0, 100.0]]]]),
             "pool4": torch.tensor([[[[3.0]]]]),
         },
-        rest=torch.tensor([0.125]),
+        pool5=torch.zeros(1, 1, 1, 1),
+        bias=0.125,
         masks=None,
     )
     through_pool3 = 2 - 2 + 0.5 + 0
@@ -179,14 +199,17 @@ def test_a_changed_map_keeps_its_sum_and_is_what_it_says(change, shape):
         else:
             cells = []
             for row in np.split(masks[number, 0].numpy(), H):
-                cells += [cell.sum() for cell in np.split(row, W, axis=1)]
+                cells += [cell.mean() for cell in np.split(row, W, axis=1)]
+            if change == "outside":
+                cells = [1 - cell for cell in cells]
             expected = [cell * sum(old) / sum(cells) for cell in cells]
             assert new == pytest.approx(expected, rel=1e-4)
 
 
 def test_a_change_without_a_mask_is_not_measured_and_an_unknown_one_is_refused():
     maps = torch.rand(2, 1, 4, 4)
-    assert evidence.replace("mask", maps, groups=np.arange(2)).isnan().all()
+    for change in ("lesion", "outside"):
+        assert evidence.replace(change, maps, groups=np.arange(2)).isnan().all()
     with pytest.raises(ValueError, match="another's"):
         evidence.replace("shuffle", maps, groups=np.arange(2))
 
@@ -224,7 +247,8 @@ def made_up() -> tuple[pd.DataFrame, evidence.Contributions]:
     parts = evidence.Contributions(
         maps={"pool3": torch.stack([first, 1 - first], dim=1).view(40, 1, 1, 2), "pool4": flat},
         values={"pool3": torch.tensor([1.0, -1.0]).expand(40, 1, 1, 2), "pool4": flat},
-        rest=torch.zeros(40),
+        pool5=torch.zeros(40, 1, 1, 1),
+        bias=0.0,
         masks=masks,
     )
     return pd.DataFrame(columns), parts
@@ -249,9 +273,10 @@ def test_interventions_measure_what_the_auc_loses():
     for change, left in {"uniform": 0.5, "reversed": 0.0}.items():
         assert rows.loc[("pool-3", change), "value"] == pytest.approx(left - 1)
         assert bootstrap.side(rows.loc[("both", change)]) == "below"
-    assert rows.loc["pool-4", "value"].tolist() == [0, 0, 0, 0]
-    assert rows.loc["pool-4", "moved"].tolist() == [0, 0, 0, 0]
-    assert rows.loc[("pool-3", "mask"), "n"] == 36
+    assert rows.loc["pool-4", "value"].tolist() == [0] * len(evidence.CHANGES)
+    assert rows.loc["pool-4", "moved"].tolist() == [0] * len(evidence.CHANGES)
+    assert rows.loc[("pool-3", "lesion"), "n"] == 36
+    assert rows.loc[("pool-3", "outside"), "n"] == 40
     moved = sum(abs(logit - 0.5) for logit in own.tolist()) / 40  # pool-4 alone leaves 0.5
     spread = statistics.stdev(own.tolist())
     assert rows.loc[("pool-3", "uniform"), "moved"] == pytest.approx(moved / spread)
@@ -268,7 +293,7 @@ def test_interventions_with_half_of_a_group_leave_anothers_map_out():
 def test_interventions_without_masks_leave_the_mask_out():
     table, parts = made_up()
     rows = evidence.interventions(table, parts._replace(masks=None))
-    assert set(rows["change"]) == set(evidence.CHANGES) - {"mask"}
+    assert set(rows["change"]) == set(evidence.CHANGES) - {"lesion", "outside"}
 
 
 def test_ranking_puts_the_largest_first_and_draws_ties():

@@ -134,6 +134,17 @@ def test_softmax_sums_and_sigmoid_means(networks):
         assert sum(other in words for other in ("weighted sum", "weighted mean")) == 1
 
 
+def test_a_weighted_vector_and_a_closed_bypass_are_drawn_as_they_are():
+    network = AttnVGG(attention="weighted", bypass=False)
+    words = "\n".join(
+        text.get_text() for text in diagrams.attention_block(network, 64).axes[0].texts
+    )
+    assert "sigmoid: map" in words and "weighted" not in words
+    figure = diagrams.network(network, 64)
+    assert "[B, 768]" in shapes_in(figure)
+    assert not [text for text in figure.axes[0].texts if text.get_text().startswith("mean")]
+
+
 def test_the_network_is_left_as_it_was(networks):
     network = networks["softmax"].train()
     before = {name: value.clone() for name, value in network.state_dict().items()}

@@ -126,8 +126,18 @@ def test_a_file_of_the_first_edition_still_loads(made, tmp_path):
     checkpoint.save(content, tmp_path / "model.pt")
     loaded, config = checkpoint.load_checkpoint(tmp_path / "model.pt", CPU, split=made.split)
     assert config == content["config"] and equal(loaded.state_dict(), network.state_dict())
-    names = [field.name for field in dataclasses.fields(Settings)]
+    assert loaded.bypass, "there was no other network then"
+    names = [field.name for field in dataclasses.fields(Settings) if field.name in config]
     assert Settings(**{name: config[name] for name in names}).epochs == 2
+
+
+def test_a_network_without_the_bypass_comes_back_as_it_was(made, tmp_path):
+    network = AttnVGG(attention="weighted", bypass=False)
+    config = first_edition(network, made.split)["config"] | {"attention": "weighted"}
+    content = {"state_dict": network.state_dict(), "config": config | {"bypass": False}}
+    checkpoint.save(content, tmp_path / "model.pt")
+    loaded, _ = checkpoint.load_checkpoint(tmp_path / "model.pt", CPU)
+    assert not loaded.bypass and equal(loaded.state_dict(), network.state_dict())
 
 
 def test_a_network_of_ones_own_is_named_and_its_weights_can_be_read(fitted, tmp_path):
