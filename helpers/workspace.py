@@ -503,8 +503,13 @@ def placed(written: str) -> Path:
     return found
 
 
-def read_json(path: Path, notebook: str) -> dict:
+def read_json(path: Path, notebook: str, *, version: int = FORMAT) -> dict:
     """What `write_json` wrote; its PLACES are absolute.
+
+    Args:
+        path: the file.
+        notebook: which makes it.
+        version: of the file's format.
 
     Raises:
         FileNotFoundError: the file is not there; `notebook` makes it.
@@ -516,9 +521,9 @@ def read_json(path: Path, notebook: str) -> dict:
         content = dict(json.loads(written))
     except (TypeError, ValueError) as error:  # ValueError: not JSON, or not UTF-8
         raise ValueError(f"{path} is damaged ({error}): run {notebook} again") from error
-    if content.get("format") != FORMAT:
+    if content.get("format") != version:
         raise ValueError(
-            f"{path} has format {content.get('format')}, expected {FORMAT}: run {notebook} again"
+            f"{path} has format {content.get('format')}, expected {version}: run {notebook} again"
         )
     for name in PLACES:
         if isinstance(content.get(name), str) and content[name]:
