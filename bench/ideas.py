@@ -34,8 +34,8 @@ SERIES = {
 }
 IDEAS = {
     "detached guide": Candidate(changes={"detached": True}),
-    "attended vectors alone": Candidate(changes={"alone": True}),
-    "attended alone, detached guide": Candidate(changes={"alone": True, "detached": True}),
+    "attended vectors alone": Candidate({"bypass": False}),
+    "attended alone, detached guide": Candidate({"bypass": False}, {"detached": True}),
     "before pooling": Candidate(changes={"before_pooling": True}),
     "mirrored padding": Candidate(changes={"mirrored": True}),
     "same map when turned": Candidate(turned=0.1),
@@ -51,8 +51,6 @@ class Changed(AttnVGG):
 
     Args:
         detached: the attention blocks read their guide, pool-5, and do not teach it.
-        alone: the classifier sees the two attended vectors and not pool-5's average (Jetley et
-            al., ICLR 2018).
         before_pooling: attention looks at the features before pool-3 and pool-4, on maps of twice
             the side.
         mirrored: convolutions see a mirror outside of the photograph, not zeros, by which they
@@ -65,7 +63,6 @@ class Changed(AttnVGG):
         self,
         *,
         detached: bool = False,
-        alone: bool = False,
         before_pooling: bool = False,
         mirrored: bool = False,
         start: float = 0.0,
@@ -73,12 +70,7 @@ class Changed(AttnVGG):
     ):
         super().__init__(**options)
         self.detached = detached
-        self.alone = alone
         self.before_pooling = before_pooling
-        if alone:
-            self.classifier = nn.Linear(256 + 512, self.classifier.out_features)
-            nn.init.normal_(self.classifier.weight, std=0.01)
-            nn.init.zeros_(self.classifier.bias)
         if mirrored:
             for layer in self.backbone:
                 if isinstance(layer, nn.Conv2d):
@@ -104,7 +96,7 @@ class Changed(AttnVGG):
     def forward(self, images: Tensor) -> Output:
         pool5, map3, vector3, map4, vector4 = self.look(images)
         features = [vector3, vector4]
-        if not self.alone:
+        if self.bypass:
             features.insert(0, pool5.mean(dim=(2, 3)))
         with torch.autocast(images.device.type, enabled=False):
             logits = self.classifier(self.dropout(torch.cat(features, dim=1).float()))
@@ -118,6 +110,7 @@ def make_network(candidate: Candidate, settings: Settings) -> Changed:
         attention=settings.attention,
         dropout=settings.dropout,
         weights=None if settings.weights == "none" else settings.weights,
+        bypass=settings.bypass,
         **candidate.changes,
     )
 

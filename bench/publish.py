@@ -49,6 +49,7 @@ MEASURE = {
     "running_times": [],
     "speed": [],
     "sample_teaches": [],
+    "planted_shortcut": [],
     "full_table": ["MARKING"],
     "real_photographs": [
         *("--dataset", "DATASET", "--masks", "MASKS", "--seeds", "0", "1", "--networks", *NETWORKS),
@@ -95,9 +96,9 @@ def span(
     return f"{shown(value)} ({shown(low)} to {shown(high)})"
 
 
-def span_of(row: dict, name: str) -> str:
+def span_of(row: dict, name: str, shown: Callable[[float], str] = short) -> str:
     """`span` of the columns name, name_low and name_high."""
-    return span(row[name], row[f"{name}_low"], row[f"{name}_high"])
+    return span(row[name], row[f"{name}_low"], row[f"{name}_high"], shown)
 
 
 def markdown(rows: Iterable[Iterable]) -> str:
@@ -160,6 +161,44 @@ def sample_teaches(result: dict) -> str:
         "The evidence is in the lesion: within source, the sample's test AUC is "
         f"{cells['with lesions']}, and {cells['painted over']} with skin painted over every "
         f"lesion ({len(result['seeds'])} seeds, their mean). {rests_on(result)}"
+    )
+
+
+def planted_answers(result: dict) -> str:
+    """What a planted ruler does to each network's answers, means over the seeds."""
+    table = result["tables"]["planted_shortcut-answers.csv"]
+    lines = [["network", "trained on", "AUC, rulers as in training", "AUC, rulers by chance"]]
+    lines[0] += ["fall (95%)", "a ruler moves the logit by (95%)"]
+    for row in table.to_dict("records"):
+        line = [row["network"], f"the {row['sample']} sample"]
+        line += [span_of(row, "planted"), span_of(row, "free")]
+        line += [span_of(row, "fall", signed), span_of(row, "moved", signed)]
+        lines.append(line)
+    figures = result["figures"]
+    split, chosen = figures["split"], figures["parameters"]
+    return (
+        f"{markdown(lines)}\n\nMeans over the seeds {', '.join(map(str, result['seeds']))}; a move "
+        "is in standard deviations of the logits without a ruler. "
+        f"{split['train']:,} photographs to train, {split['val']:,} to validate, "
+        f"{split['test']:,} to test, of these {figures['test_melanomas']:,} melanomas; "
+        f"{chosen['image_size']} pixels, {chosen['epochs']} epochs. {rests_on(result)}"
+    )
+
+
+def planted_maps(result: dict) -> str:
+    """Where each map lies when a ruler is there, means over the seeds."""
+    table = result["tables"]["planted_shortcut-findings.csv"]
+    lines = [["network", "map", "maximum on the ruler", "on the ruler, times chance (95%)"]]
+    lines[0] += ["seeds that find it", "more than without the ruler (95%)", "seeds that follow it"]
+    lines[0] += ["tells the two networks apart, AUC (95%)", "on the lesion"]
+    for row in table.to_dict("records"):
+        line = [row["network"], row["map"], short(row["hits"]), span_of(row, "times")]
+        line += [f"{row['found']} of {row['seeds']}", span_of(row, "more", signed)]
+        line += [f"{row['followed']} of {row['seeds']}", span_of(row, "tells")]
+        lines.append([*line, short(row["lesion"])])
+    return (
+        f"{markdown(lines)}\n\nThe networks of the planted sample. Chance is the ruler's share of "
+        f"the area, {short(result['figures']['chance'])} on average."
     )
 
 
@@ -334,6 +373,8 @@ def duration(seconds: float) -> str:
 BLOCKS = {
     "tutorial": (tutorial, ""),
     "sample-teaches": (sample_teaches, "sample_teaches"),
+    "planted-answers": (planted_answers, "planted_shortcut"),
+    "planted-maps": (planted_maps, "planted_shortcut"),
     "full-table-leaks": (full_leaks, "full_table"),
     "full-table-memory": (full_memory, "full_table"),
     "full-table-baselines": (full_baselines, "full_table"),

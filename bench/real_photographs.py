@@ -24,7 +24,7 @@ import pandas as pd
 import publish
 import record
 import torch
-from ideas import NETWORKS, SERIES, make_network, turned_loss
+from ideas import NETWORKS, SERIES, Candidate, make_network, turned_loss
 from torch import Tensor
 
 from helpers import workspace
@@ -65,7 +65,7 @@ def settings_of(name: str, chosen: Parameters, seed: int) -> Settings:
 
 
 def shaped_by(
-    name: str, settings: Settings, chosen: Parameters, split: pd.DataFrame, cache: dict
+    candidate: Candidate, settings: Settings, chosen: Parameters, split: pd.DataFrame, cache: dict
 ) -> dict:
     """All that a trained network depends on; a file is used again only where all of it is the same.
 
@@ -73,7 +73,6 @@ def shaped_by(
     """
     device = workspace.choose_device(settings.device)
     precision = workspace.choose_precision(device, settings.precision)
-    candidate = NETWORKS[name]
     return training_parameters(settings) | {
         "device": device.type,
         "precision": str(precision).removeprefix("torch."),
@@ -145,19 +144,20 @@ def file_of(folder: Path, name: str, seed: int) -> Path:
     return folder / f"{words}-{seed}.json"
 
 
-def load(folder: Path, expected) -> list[dict]:
+def load(folder: Path, expected, names: list[str]) -> list[dict]:
     """What lies in the folder, by seed.
 
     Args:
         folder: of the files that `main` writes.
         expected: `shaped_by` of a network's name and a seed.
+        names: of the networks that there are, in the order of the result.
 
     Raises:
         SystemExit: something else has shaped one of them; a table compares like with like.
     """
     runs = []
     for path in sorted(folder.glob("*.json")):
-        run = workspace.read_json(path, "bench/real_photographs.py")
+        run = workspace.read_json(path, "the program that trained it")
         there = run.get("shaped_by", {})
         differ = []
         for name, value in expected(run["network"], run["seed"]).items():
@@ -168,8 +168,7 @@ def load(folder: Path, expected) -> list[dict]:
                 f"{path} was made with {', '.join(differ)}: name another --keep, or delete it"
             )
         runs.append(run)
-    order = list(NETWORKS)
-    return sorted(runs, key=lambda run: (order.index(run["network"]), run["seed"]))
+    return sorted(runs, key=lambda run: (names.index(run["network"]), run["seed"]))
 
 
 def score_table(runs: list[dict]) -> pd.DataFrame:
@@ -269,10 +268,11 @@ def main() -> None:
     print(f"{len(split)} photographs, {(split['mask'] != '').sum()} with a mask", flush=True)
 
     def expected(name: str, seed: int) -> dict:
-        return shaped_by(name, settings_of(name, chosen, seed), chosen, split, cache)
+        settings = settings_of(name, chosen, seed)
+        return shaped_by(NETWORKS[name], settings, chosen, split, cache)
 
     keep.mkdir(parents=True, exist_ok=True)
-    load(keep, expected)  # refuses before hours of training
+    load(keep, expected, list(NETWORKS))  # refuses before hours of training
     for seed in options.seeds:
         for name in options.networks:
             file = file_of(keep, name, seed)
@@ -283,7 +283,7 @@ def main() -> None:
             run = measure(name, settings_of(name, chosen, seed), split, photographs)
             workspace.write_json(file, run | {"shaped_by": expected(name, seed)})
             print(f"    {time.perf_counter() - started:.0f} s", flush=True)
-    runs = load(keep, expected)
+    runs = load(keep, expected, list(NETWORKS))
     leave(program, runs, dataset, split, chosen, options.out)
 
 

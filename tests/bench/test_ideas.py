@@ -48,13 +48,13 @@ def test_a_detached_guide_reads_and_does_not_teach(images):
     torch.testing.assert_close(detached[guide], plain[guide])
     assert not torch.allclose(detached["backbone.40.weight"], plain["backbone.40.weight"])
     # with the vectors alone nothing else teaches the last block
-    alone = gradients(build(detached=True, alone=True), images)
+    alone = gradients(build(detached=True, bypass=False), images)
     assert alone["backbone.40.weight"] is None
     assert alone["backbone.30.weight"].abs().sum() > 0
 
 
 def test_attended_vectors_alone_reach_the_classifier(images):
-    network = build(alone=True).eval()
+    network = build(bypass=False).eval()
     seen = []
     network.classifier.register_forward_hook(lambda layer, given, made: seen.append(given[0]))
     with torch.no_grad():

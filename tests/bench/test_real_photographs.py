@@ -14,6 +14,7 @@ from helpers.scores.baselines import baselines
 from helpers.training.settings import Parameters
 from tests.bench.conftest import record
 
+import ideas  # isort: skip
 import publish  # isort: skip
 import real_photographs  # isort: skip
 
@@ -72,7 +73,7 @@ def test_whatever_shapes_a_network_is_compared(what, differs, tmp_path):
         weights.write_bytes(content)
         settings = dataclasses.replace(arguments["settings"], weights=str(weights))
         others = [arguments[name] for name in ("chosen", "split", "cache")]
-        return real_photographs.shaped_by("softmax", settings, *others)
+        return real_photographs.shaped_by(ideas.NETWORKS["softmax"], settings, *others)
 
     first, second = shape(plain), shape(plain | differs)
     assert [name for name in first if first[name] != second[name]] == [what]
@@ -158,7 +159,9 @@ def kept(folder, network: str, seed: int, logits: list[float], energy: float) ->
 
 def result_of(folder) -> dict:
     """As `record.read` gives it, of the files in a folder."""
-    runs = real_photographs.load(folder, lambda name, seed: {"epochs": 1, "seed": seed})
+    runs = real_photographs.load(
+        folder, lambda name, seed: {"epochs": 1, "seed": seed}, list(ideas.NETWORKS)
+    )
     tables = {
         "x-scores.csv": real_photographs.score_table(runs),
         "x-differences.csv": real_photographs.difference_table(runs),
@@ -203,11 +206,15 @@ def test_tables_have_a_figure_for_each_seed_and_pairs_with_the_same_seed(tmp_pat
 def test_files_of_other_makings_are_refused_with_what_differs(tmp_path):
     kept(tmp_path, "softmax", 0, [3, 2, 1, 0], 0.5)
     with pytest.raises(SystemExit, match=r"softmax-0\.json .*epochs 1 and not 2"):
-        real_photographs.load(tmp_path, lambda name, seed: {"epochs": 2, "seed": seed})
+        real_photographs.load(
+            tmp_path, lambda name, seed: {"epochs": 2, "seed": seed}, list(ideas.NETWORKS)
+        )
     # and one that says nothing of what shaped it
     (tmp_path / "softmax-0.json").write_text('{"format": 1, "network": "softmax", "seed": 0}')
     with pytest.raises(SystemExit, match=r"softmax-0\.json .*epochs None"):
-        real_photographs.load(tmp_path, lambda name, seed: {"epochs": 2, "seed": seed})
+        real_photographs.load(
+            tmp_path, lambda name, seed: {"epochs": 2, "seed": seed}, list(ideas.NETWORKS)
+        )
 
 
 def test_precision_and_device_count_as_they_are_here():
