@@ -4,20 +4,23 @@ Teaching material: no patient, no clinic, no medical simulation. A photograph is
 what lies over them (hair, rulers, gel bubbles, dark corners). Given its source, the label depends
 only on the lesion, on three signs of the ABCD rule (Stolz et al., 1994: asymmetry, border,
 colours), so it is known where the evidence lies. The real set's traps are here: sources of
-different look and melanoma rate, repeated patients and lesions, twins, red and blue swapped.
+different look and melanoma rate, repeated patients and lesions, twins, red and blue swapped. One
+trap more can be planted: rulers that go with melanoma (`plant_rulers`).
 """
 
 import os
 import shutil
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 import pandas as pd
 
 from helpers import workspace
-from helpers.photographs.table import COLUMNS
+from helpers.photographs.table import COLUMNS, TWIN
 
 VERSION = 1  # of the drawings; raised when the same seed draws other photographs
 SITES = {
@@ -67,19 +70,34 @@ MELANIN = np.array([0.45, 0.80, 1.05])
 BLOOD = np.array([0.15, 0.85, 0.75])
 
 
+class Drawing(NamedTuple):
+    """What `draw` returns, uint8; masks are 0 or 255."""
+
+    photograph: np.ndarray  # [side, side, 3], red first
+    mask: np.ndarray  # [side, side], where the lesion is
+    ruler: np.ndarray  # [side, side], a ruler's ticks and what lies between them; zeros without one
+
+
 def sample_folder(seed: int) -> Path:
     """Where the sample of a seed lies: other drawings have another name."""
     return workspace.data_folder() / "raw" / f"sample-v{VERSION}-{seed}"
 
 
 def make_sample(
-    folder: Path, *, seed: int = 42, count: int = 600, side: int = 128, lesions: bool = True
+    folder: Path,
+    *,
+    seed: int = 42,
+    count: int = 600,
+    side: int = 128,
+    lesions: bool = True,
+    rulers: Mapping[str, bool] | None = None,
 ) -> pd.DataFrame:
     """Draw photographs with masks into a new folder: whole, or not at all.
 
     Leaves `marking.csv`, the photographs (JPEG, red and blue exchanged) and
-    `masks/<image_id>_segmentation.png` (0 and 255). The same arguments give the same bytes. A
-    second process that makes the same folder waits, and finds it made.
+    `masks/<image_id>_segmentation.png` (0 and 255); where `rulers` are given, also
+    `rulers/<image_id>_segmentation.png` of each photograph with a ruler. The same arguments give
+    the same bytes. A second process that makes the same folder waits, and finds it made.
 
     Args:
         folder: where to; it must not exist.
@@ -88,52 +106,122 @@ def make_sample(
         side: of each, in pixels, 32 or more.
         lesions: False paints skin in the lesions' place and leaves all else, masks too, as it is:
             what a network still finds there is not in the lesion.
+        rulers: by image id, whether a ruler lies in the photograph; all else stays as it is. Such
+            as `plant_rulers` returns. None leaves it to chance, which depends on the source.
 
     Returns:
         The table, as in `marking.csv`.
 
     Raises:
-        ValueError: too few photographs or pixels.
+        ValueError: too few photographs or pixels; `rulers` lacks one, or tells twins apart.
         FileExistsError: `folder` exists.
     """
     if count < 40 or side < 32:
         raise ValueError(
             f"a sample has at least 40 photographs of 32 pixels, not {count} of {side}"
         )
+    rows = plan(seed, count)
+    if rulers is not None:
+        check_rulers(rulers, rows["image_id"])
+        rows["ruler"] = [bool(rulers[image_id]) for image_id in rows["image_id"]]
     beside = folder.with_name(f".{folder.name}.making")
     with workspace.locked(folder):
         if folder.exists():
             raise FileExistsError(f"{folder} exists; delete it to make the sample again")
         shutil.rmtree(beside, ignore_errors=True)  # what a killed process left
         try:
-            rows = write_sample(beside, seed, count, side, lesions)
+            write_sample(beside, rows, seed, side, lesions)
             beside.rename(folder)
         finally:
             shutil.rmtree(beside, ignore_errors=True)
-    return rows
+    return rows[COLUMNS]
 
 
-def write_sample(folder: Path, seed: int, count: int, side: int, lesions: bool) -> pd.DataFrame:
-    """Draw on all cores and write everything that `make_sample` leaves; returns the table."""
+def check_rulers(rulers: Mapping[str, bool], image_ids: pd.Series) -> None:
+    """Raises ValueError where a photograph is not among `rulers`, or is and its twin differs."""
+    missing = [image_id for image_id in image_ids if image_id not in rulers]
+    if missing:
+        raise ValueError(
+            f"rulers says nothing of {len(missing)} of {len(image_ids)} photographs, the first "
+            f"{missing[0]}: expected True or False for each image id"
+        )
+    for image_id in image_ids:
+        if bool(rulers[image_id]) != bool(rulers[image_id.removesuffix(TWIN)]):
+            raise ValueError(
+                f"rulers is {rulers[image_id]} for {image_id}, and not so for its twin: the two "
+                "are one photograph, so give both the same"
+            )
+
+
+def plant_rulers(
+    split: pd.DataFrame,
+    *,
+    sides: Collection[str] = ("train", "val"),
+    rate: float = 0.95,
+    seed: int = 42,
+) -> dict[str, bool]:
+    """Rulers that go with melanoma on some sides of a split, and with nothing on the others.
+
+    Narla et al. found the like in real photographs, where a ruler was laid beside what looked
+    suspicious ("Automated classification of skin lesions: from pixels to practice", Journal of
+    Investigative Dermatology 2018).
+
+    Args:
+        split: image_id, target and split of each photograph, as in `split.csv`.
+        sides: where a melanoma has a ruler with the chance `rate`, and a benign lesion with
+            1 - `rate`. Elsewhere each has one with a chance of one half.
+        rate: 0 to 1.
+        seed: of the chances; a photograph that has no side of `sides` in two calls is drawn alike.
+
+    Returns:
+        By image id, whether there is a ruler: `rulers` of `make_sample`. Twins have the same.
+
+    Raises:
+        ValueError: `rate` is no share, or the split has no such side.
+
+    >>> split = pd.DataFrame({"image_id": ["a", "b", "b_downsampled"], "target": [1, 0, 0]})
+    >>> plant_rulers(split.assign(split="train"), rate=1.0)
+    {'a': True, 'b': False, 'b_downsampled': False}
+    """
+    if not 0 <= rate <= 1:
+        raise ValueError(f"rate is {rate}, expected a share from 0 to 1")
+    unknown = set(sides) - set(split["split"])
+    if unknown:
+        known = ", ".join(sorted(set(split["split"])))
+        raise ValueError(f"sides names {', '.join(sorted(unknown))}; the split has {known}")
+    photograph = pd.factorize(split["image_id"].str.removesuffix(TWIN))[0]
+    lots = np.random.default_rng(seed).random(len(split))[photograph]
+    chance = np.where(split["target"] == 1, rate, 1 - rate)
+    chance = np.where(split["split"].isin(sides), chance, 0.5)
+    return dict(zip(split["image_id"], (lots < chance).tolist(), strict=True))
+
+
+def write_sample(folder: Path, rows: pd.DataFrame, seed: int, side: int, lesions: bool) -> None:
+    """Draw these rows on all cores, and write everything that `make_sample` leaves."""
     photographs = folder / "512x512-dataset-melanoma" / "512x512-dataset-melanoma"
     masks = folder / "masks"
+    rulers = folder / "rulers"
     photographs.mkdir(parents=True)
     masks.mkdir()
-    rows = plan(seed, count)
+    if "ruler" in rows:
+        rulers.mkdir()
 
     def write(row) -> None:
-        photograph, mask = draw(row, seed=seed, side=side, lesion=lesions)
+        ruler = row.ruler if "ruler" in rows else None
+        drawn = draw(row, seed=seed, side=side, lesion=lesions, ruler=ruler)
         quality = 80 if row.image_id.endswith("_downsampled") else 93
         # OpenCV takes blue first; given red first, it stores both exchanged, as in the Kaggle set
-        _, jpeg = cv2.imencode(".jpg", photograph, [cv2.IMWRITE_JPEG_QUALITY, quality])
+        _, jpeg = cv2.imencode(".jpg", drawn.photograph, [cv2.IMWRITE_JPEG_QUALITY, quality])
         (photographs / f"{row.image_id}.jpg").write_bytes(jpeg)
-        _, png = cv2.imencode(".png", mask)
+        _, png = cv2.imencode(".png", drawn.mask)
         (masks / f"{row.image_id}_segmentation.png").write_bytes(png)
+        if ruler:
+            _, png = cv2.imencode(".png", drawn.ruler)
+            (rulers / f"{row.image_id}_segmentation.png").write_bytes(png)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(write, rows.itertuples(index=False)))
     rows[COLUMNS].to_csv(folder / "marking.csv", index=False)
-    return rows[COLUMNS]
 
 
 def plan(seed: int, count: int) -> pd.DataFrame:
@@ -227,18 +315,16 @@ def plan_twins(rows: pd.DataFrame, twins: int) -> pd.DataFrame:
     return again.assign(source="CLINIC_B", image_id=again["image_id"] + "_downsampled")
 
 
-def draw(row, *, seed: int, side: int, lesion: bool = True) -> tuple[np.ndarray, np.ndarray]:
-    """Draw one photograph and its mask.
+def draw(row, *, seed: int, side: int, lesion: bool = True, ruler: bool | None = None) -> Drawing:
+    """Draw one photograph and its masks.
 
     Args:
         row: of `plan`.
         seed: of the sample.
         side: in pixels.
         lesion: False draws the same photograph without the lesion; the mask is the same.
-
-    Returns:
-        The photograph, uint8 [side, side, 3], red first, and the mask, uint8 [side, side], 0 or
-        255.
+        ruler: whether there is one; the rest of the photograph is the same. None leaves it to the
+            chance of the row's source.
     """
     look = SOURCES[row.look]
     # what the subject brings, what the lesion, and what the photograph
@@ -260,12 +346,13 @@ def draw(row, *, seed: int, side: int, lesion: bool = True) -> tuple[np.ndarray,
     cover = cv2.warpAffine(cover, place, (side, side))
     if lesion:
         pixels = pixels * (1 - cover[..., None] * (1 - light))
-    pixels = draw_over(rng, pixels, look, hairs)
+    pixels, strip = draw_over(rng, pixels, look, hairs, ruler)
     photograph = (pixels.clip(0, 1) * 255).round().astype(np.uint8)
     if row.image_id.endswith("_downsampled"):
         smaller = cv2.resize(photograph, None, fx=0.75, fy=0.75)
         photograph = cv2.resize(smaller, (side, side))
-    return photograph, np.where(cover > 0.5, 255, 0).astype(np.uint8)
+    mask = np.where(cover > 0.5, 255, 0).astype(np.uint8)
+    return Drawing(photograph, mask, np.where(strip > 0.5, 255, 0).astype(np.uint8))
 
 
 def noise(rng: np.random.Generator, side: int, cells: int) -> np.ndarray:
@@ -378,11 +465,16 @@ def draw_structure(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np
     return np.zeros_like(places)
 
 
-def draw_over(rng: np.random.Generator, pixels: np.ndarray, look: dict, hairs: int) -> np.ndarray:
+def draw_over(
+    rng: np.random.Generator, pixels: np.ndarray, look: dict, hairs: int, ruler: bool | None
+) -> tuple[np.ndarray, np.ndarray]:
     """What lies over skin and lesion: gel bubbles, hair, a ruler; then light and camera.
 
     The numbers of ruler, dark corners and field of view are drawn whether they are there or not, so
     that one of them more changes nothing else.
+
+    Returns:
+        The pixels [S, S, 3], and the ruler's strip [S, S], 0 to 1; zeros where there is no ruler.
     """
     side = len(pixels)
     x, y = grid(side)
@@ -393,9 +485,13 @@ def draw_over(rng: np.random.Generator, pixels: np.ndarray, look: dict, hairs: i
             pixels = draw_bubble(rng, pixels)
     cover = draw_hairs(rng, side, hairs)
     pixels = blend(pixels, 0.75 * cover, np.array([0.16, 0.11, 0.09]) * rng.uniform(0.6, 2.5))
-    ruler = draw_ruler(rng, side)
-    if has["ruler"]:
-        pixels = blend(pixels, 0.75 * ruler, (0.15, 0.15, 0.15))
+    ticks, strip = draw_ruler(rng, side)
+    if ruler is None:
+        ruler = has["ruler"]
+    if ruler:
+        pixels = blend(pixels, 0.75 * ticks, (0.15, 0.15, 0.15))
+    else:
+        strip = np.zeros_like(strip)
     lean = rng.uniform(0, 2 * np.pi)
     away = np.hypot(x - rng.normal(0, 0.05), y - rng.normal(0, 0.05))
     light = rng.uniform(0.88, 1.08) + rng.uniform(0, 0.08) * (x * np.cos(lean) + y * np.sin(lean))
@@ -406,7 +502,7 @@ def draw_over(rng: np.random.Generator, pixels: np.ndarray, look: dict, hairs: i
     if has["round"]:  # field of view
         light *= 1 - step(away - edge, 0.03)
     pixels = pixels * light[..., None] * look["tint"] * rng.normal(1, 0.02, 3)
-    return pixels + rng.normal(0, 0.01, pixels.shape)
+    return pixels + rng.normal(0, 0.01, pixels.shape), strip
 
 
 def draw_bubble(rng: np.random.Generator, pixels: np.ndarray) -> np.ndarray:
@@ -432,10 +528,10 @@ def draw_hairs(rng: np.random.Generator, side: int, count: int) -> np.ndarray:
     return draw_strokes(strokes, side)
 
 
-def draw_ruler(rng: np.random.Generator, side: int) -> np.ndarray:
-    """How much of a ruler's ticks covers each pixel [side, side], 0 to 1.
+def draw_ruler(rng: np.random.Generator, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """How much of each pixel [side, side] a ruler's ticks cover, and their strip, 0 to 1.
 
-    They stand along one edge, every fifth longer.
+    Ticks stand along one edge, every fifth longer; the strip is the least convex shape around all.
     """
     gap = rng.uniform(0.03, 0.08)
     edge = rng.uniform(0.04, 0.14)
@@ -444,8 +540,10 @@ def draw_ruler(rng: np.random.Generator, side: int) -> np.ndarray:
     start = edge + lean * at
     end = start + np.where(np.arange(len(at)) % 5, 0.025, 0.05)
     ticks = np.array([[at, at], [start, end]]).T  # [N, 2, 2]
+    hull = cv2.convexHull(ticks.reshape(-1, 2).astype(np.float32))[:, 0]  # [M, 2]
+    turns = rng.integers(0, 4)
     ruler = draw_strokes([(tick, 0.006) for tick in ticks], side)
-    return np.rot90(ruler, rng.integers(0, 4))
+    return np.rot90(ruler, turns), np.rot90(draw_shape(hull, side), turns)
 
 
 def draw_strokes(strokes: list[tuple[np.ndarray, float]], side: int) -> np.ndarray:
@@ -458,4 +556,12 @@ def draw_strokes(strokes: list[tuple[np.ndarray, float]], side: int) -> np.ndarr
         sixteenths = (points * 64 * side).round().astype(np.int32)  # of the canvas's pixels
         thickness = max(1, round(4 * side * width))
         cv2.polylines(canvas, [sixteenths], False, 255, thickness, cv2.LINE_AA, shift=4)
+    return cv2.resize(canvas, (side, side), interpolation=cv2.INTER_AREA) / 255
+
+
+def draw_shape(corners: np.ndarray, side: int) -> np.ndarray:
+    """A filled convex shape [side, side], 0 to 1; corners [N, 2] in sides."""
+    canvas = np.zeros((4 * side, 4 * side), np.uint8)
+    sixteenths = (corners * 64 * side).round().astype(np.int32)  # of the canvas's pixels
+    cv2.fillConvexPoly(canvas, sixteenths, 255, cv2.LINE_AA, shift=4)
     return cv2.resize(canvas, (side, side), interpolation=cv2.INTER_AREA) / 255

@@ -1,6 +1,7 @@
 """The built-in sample: its layout, its traps, and that nothing but the lesion carries the label."""
 
 import hashlib
+import zlib
 
 import cv2
 import numpy as np
@@ -9,9 +10,9 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from helpers.photographs import sample, sources
-from helpers.photographs.sample import SOURCES, draw, make_sample, plan
-from helpers.photographs.split import group_rows
-from helpers.photographs.table import COLUMNS
+from helpers.photographs.sample import SOURCES, draw, make_sample, plan, plant_rulers
+from helpers.photographs.split import group_rows, make_split
+from helpers.photographs.table import COLUMNS, TWIN
 
 COUNT, SIDE = 200, 64
 
@@ -33,7 +34,7 @@ def statistics():
     rows = plan(3, 600)
     numbers = []
     for row in rows.itertuples(index=False):
-        photograph, mask = draw(row, seed=3, side=SIDE, lesion=False)
+        photograph, mask, _ = draw(row, seed=3, side=SIDE, lesion=False)
         y, x = np.nonzero(mask)
         edges = np.abs(np.diff(photograph.astype(int), axis=0)).mean()
         numbers.append(
@@ -85,6 +86,21 @@ def test_same_bytes_for_the_same_seed_and_others_for_another(tmp_path):
     assert not set(a.values()) & set(c.values())
 
 
+def test_the_default_sample_is_drawn_as_ever(tmp_path):
+    """Stored figures and call-outs are of these drawings: others need another VERSION."""
+    make_sample(tmp_path / "default", count=40, side=64)
+    table = (tmp_path / "default" / "marking.csv").read_bytes()
+    assert (sample.VERSION, f"{zlib.crc32(table):08x}") == (1, "29bc40bd")
+    masks = [path.read_bytes() for path in sorted((tmp_path / "default" / "masks").iterdir())]
+    areas = [int((cv2.imdecode(np.frombuffer(png, np.uint8), 0) > 0).sum()) for png in masks]
+    assert areas[:4] == pytest.approx([1574, 1574, 1800, 1338], abs=2)
+    colours = [
+        photograph(tmp_path / "default", f"SAMPLE_{number:07d}").mean() for number in range(1, 5)
+    ]
+    # processors round differently in a last bit; another drawing is off by whole steps
+    assert colours == pytest.approx([134.219, 144.966, 114.577, 96.862], abs=0.05)
+
+
 def test_layout_and_masks(made):
     table = pd.read_csv(made / "with" / "marking.csv")
     assert list(table.columns) == COLUMNS and len(table) == COUNT and table["image_id"].is_unique
@@ -113,8 +129,8 @@ def test_the_mask_is_where_the_lesion_was_drawn():
     rows = plan(5, 60)
     overlaps = []
     for row in rows.itertuples(index=False):
-        with_lesion, mask = draw(row, seed=5, side=96)
-        without, same = draw(row, seed=5, side=96, lesion=False)
+        with_lesion, mask, _ = draw(row, seed=5, side=96)
+        without, same, _ = draw(row, seed=5, side=96, lesion=False)
         assert np.array_equal(mask, same)
         difference = np.abs(with_lesion.astype(int) - without).max(axis=2)
         outside = cv2.dilate(mask, np.ones((31, 31), np.uint8)) == 0
@@ -226,3 +242,109 @@ def test_refusals_leave_nothing(tmp_path, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         make_sample(tmp_path / "broken", count=40, side=32)
     assert [path.name for path in tmp_path.iterdir()] == [".broken.lock"]
+
+
+# planted rulers
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory):
+    """The set of `made` with lesions, with rulers that go with melanoma in train and val: its
+    folder, its split and the rulers.
+    """
+    folder = tmp_path_factory.mktemp("planted")
+    make_sample(folder / "default", seed=7, count=COUNT, side=SIDE)
+    split = make_split(sources.find_dataset(str(folder / "default")))
+    rulers = plant_rulers(split, rate=0.9, seed=1)
+    make_sample(folder / "rulers", seed=7, count=COUNT, side=SIDE, rulers=rulers)
+    return folder / "rulers", split, rulers
+
+
+def read_mask(folder, image_id):
+    return cv2.imread(str(folder / f"{image_id}_segmentation.png"), cv2.IMREAD_GRAYSCALE)
+
+
+def test_planting_changes_rulers_and_nothing_else(planted, made):
+    folder, _, _ = planted
+    table = (folder / "marking.csv").read_bytes()
+    assert table == (made / "with" / "marking.csv").read_bytes()
+    assert fingerprints(folder / "masks") == fingerprints(made / "with" / "masks")
+    for row in plan(5, 60).itertuples(index=False):
+        with_ruler, without = (draw(row, seed=5, side=96, ruler=ruler) for ruler in (True, False))
+        changed = (with_ruler.photograph != without.photograph).any(axis=2)
+        allowed = cv2.dilate(with_ruler.ruler, np.ones((7, 7), np.uint8)) > 0
+        assert not (changed & ~allowed).any(), "a twin is drawn smaller, which smears a tick"
+        assert not without.ruler.any() and np.array_equal(with_ruler.mask, without.mask)
+        by_chance = draw(row, seed=5, side=96)
+        same = with_ruler if by_chance.ruler.any() else without
+        assert np.array_equal(by_chance.photograph, same.photograph)
+
+
+def test_a_rulers_mask_is_the_strip_of_its_ticks():
+    shares = []
+    for row in plan(5, 60).itertuples(index=False):
+        with_ruler, without = (draw(row, seed=5, side=128, ruler=ruler) for ruler in (True, False))
+        darker = without.photograph.astype(int).sum(axis=2) - with_ruler.photograph.sum(axis=2)
+        inside = with_ruler.ruler > 0
+        seen = without.photograph.max(axis=2) > 90  # a dark hair or corner hides a tick
+        ticks = darker > 60
+        if (ticks & seen).sum() > 10:
+            shares.append((ticks & seen & inside).sum() / (ticks & seen).sum())
+        assert 0.005 < inside.mean() < 0.08
+        assert (darker[inside] > 60).mean() < 0.6, "what lies between the ticks is of the strip"
+    assert len(shares) > 50 and np.mean(shares) > 0.85
+
+
+def test_each_ruler_has_a_mask_that_the_series_reads(planted):
+    folder, split, rulers = planted
+    there = {path.name.removesuffix("_segmentation.png") for path in (folder / "rulers").iterdir()}
+    assert there == {image_id for image_id, has_one in rulers.items() if has_one}
+    dataset = sources.find_dataset(str(folder), masks=str(folder / "rulers"))
+    assert dataset["rows"] == COUNT
+    same = make_split(dataset)
+    assert same["split"].equals(split["split"]) and same["group"].equals(split["group"])
+    assert set(same.loc[same["mask"] != "", "image_id"]) == there
+    own = sources.find_dataset(str(folder))
+    assert own["masks_folder"] == str(folder / "masks"), "without being asked: the lesions"
+    assert set(np.unique(read_mask(folder / "rulers", min(there)))) == {0, 255}
+
+
+def test_rulers_go_with_melanoma_where_they_were_planted_and_with_nothing_elsewhere():
+    rows = plan(42, 600)
+    sides = np.resize(["train", "train", "train", "val", "test"], 600)
+    split = rows[["image_id", "target"]].assign(split=sides[pd.factorize(rows["photograph"])[0]])
+    rulers = plant_rulers(split, rate=0.9)
+    everywhere = plant_rulers(split, sides=("train", "val", "test"), rate=0.9)
+    split["ruler"] = split["image_id"].map(rulers)
+    split["everywhere"] = split["image_id"].map(everywhere)
+    rates = split.groupby(["split", "target"])[["ruler", "everywhere"]].mean()
+    for side in ("train", "val"):
+        assert rates.loc[(side, 1), "ruler"] > 0.75 and rates.loc[(side, 0), "ruler"] < 0.2
+    test = rates.loc["test"]
+    assert test["ruler"].between(0.3, 0.7).all()
+    assert test.loc[1, "everywhere"] > 0.75 and test.loc[0, "everywhere"] < 0.2
+    elsewhere = split[split["split"] != "test"]
+    assert elsewhere["ruler"].equals(elsewhere["everywhere"])
+    for name in ("ruler", "everywhere"):
+        own = split.set_index("image_id")[name]
+        twins = own[own.index.str.endswith(TWIN)]
+        assert (twins.to_numpy() == own[twins.index.str.removesuffix(TWIN)].to_numpy()).all()
+    assert plant_rulers(split, seed=1) != plant_rulers(split, seed=2)
+
+
+def test_what_cannot_be_planted_is_refused(tmp_path):
+    rows = plan(42, 60)
+    rulers = dict.fromkeys(rows["image_id"], False)
+    twin = rows.loc[rows["image_id"].str.endswith(TWIN), "image_id"].iloc[0]
+    with pytest.raises(ValueError, match=f"{twin}.*twin"):
+        make_sample(tmp_path / "twins", count=60, side=32, rulers=rulers | {twin: True})
+    lost = rulers.copy()
+    del lost[twin]
+    with pytest.raises(ValueError, match=f"1 of 60 photographs, the first {twin}"):
+        make_sample(tmp_path / "lost", count=60, side=32, rulers=lost)
+    split = rows[["image_id", "target"]].assign(split="train")
+    with pytest.raises(ValueError, match="rate is 1.5"):
+        plant_rulers(split, sides=["train"], rate=1.5)
+    with pytest.raises(ValueError, match="sides names val; the split has train"):
+        plant_rulers(split)
+    assert list(tmp_path.iterdir()) == []
