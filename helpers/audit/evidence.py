@@ -1,20 +1,21 @@
-"""Does the network use its attention? Change maps, pixels or weights, and watch the answer.
+"""What is the answer made of? Take it apart; then change what it should rest on, and watch it.
 
-That a map lies on the lesion (notebook 06) does not show that the answer rests on it. Notebook
-deeper/does_it_use_its_attention changes what the answer should rest on: the maps (`take_apart`,
-`interventions`), the pixels (`curves`, `hidden`), the weights (`cascade`), the photograph's turn
-(`turned`). Maps are [N, 1, h, w], each in its own size and scale.
+That a map lies on the lesion (notebook 06) does not show that the answer rests on it. Notebook 07
+takes the logit apart (`take_apart`, `contribution_maps`, `variance_shares`) and changes what the
+answer should rest on: the maps (`interventions`), the pixels (`curves`, `hidden`), the borders
+(`padded`), the weights (`cascade`), the photograph's turn (`turned`). Maps are [N, 1, h, w], each
+in its own size and scale.
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 from scipy.stats import rankdata
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from helpers.audit import attribution, localisation
@@ -71,6 +72,19 @@ class Contributions(NamedTuple):
         """The three maps of what each position adds to the logit: with the bias they sum to it."""
         through_maps = {name: self.maps[name] * self.values[name] for name in self.maps}
         return through_maps | {"pool5": self.pool5}
+
+    def total(self) -> Tensor:
+        """The three signed maps added up at pool-3's resolution, [N, 1, H/8, W/8].
+
+        Each is enlarged bilinearly and divided by how many cells of pool-3 one of its own covers,
+        so that it keeps its sum; with the bias the total sums to the logit as the three do.
+        """
+        size = self.maps["pool3"].shape[-2:]
+        total = torch.zeros_like(self.maps["pool3"])
+        for grid in self.signed().values():
+            large = functional.interpolate(grid, size=size, mode="bilinear", align_corners=False)
+            total += large * (grid[0].numel() / large[0].numel())
+        return total
 
 
 def batches_of(rows: np.ndarray, batch_size: int) -> list[np.ndarray]:
@@ -153,6 +167,74 @@ def take_images_apart(network: AttnVGG, images: Tensor) -> Contributions:
         bias=network.classifier.bias.item(),
         masks=None,
     )
+
+
+def contribution_maps(
+    network: AttnVGG,
+    images: Tensor,
+    *,
+    threshold: float = 0.0,
+) -> dict[str, Tensor]:
+    """What each position adds to the call that was made, as maps to be measured beside others.
+
+    Args:
+        network: of one logit, with attention; is put in evaluation mode.
+        images: [B, 3, H, W], normalised.
+        threshold: of `attribution.logit_threshold`; a logit from here on is called melanoma.
+
+    Returns:
+        contribution_pool3 [B, 1, H/8, W/8], contribution_pool4 [B, 1, H/16, W/16],
+        contribution_pool5 [B, 1, H/32, W/32] (where the classifier sees pool-5), and
+        contribution_sum, all three at pool-3's resolution. Above 0 is what speaks for the call,
+        below 0 what speaks against it. On the CPU.
+
+    Raises:
+        ValueError: for a network without attention or of several logits.
+    """
+    parts = take_images_apart(network.eval(), images)
+    side = attribution.side(logits_of(parts)[:, None], threshold)  # [B, 1, 1, 1]
+    maps = {f"contribution_{name}": side * grid for name, grid in parts.signed().items()}
+    if not network.bypass:
+        del maps["contribution_pool5"]
+    return maps | {"contribution_sum": side * parts.total()}
+
+
+def variance_shares(parts: Contributions, groups: pd.Series) -> dict[str, dict | None]:
+    """How much of the logit's variance over photographs comes through each pool.
+
+    A pool's share is the covariance of what it adds with the logit, over the logit's variance. The
+    three sum to 1; one may be below 0 or above 1, where pools work against each other.
+
+    Args:
+        parts: of `take_apart`.
+        groups: [N], of patients or lesions.
+
+    Returns:
+        pool3, pool4 and pool5, each value, low, high, n: the share with its 95% interval over
+        groups (NaN where they are too few); None where all logits are equal.
+    """
+    logits = logits_of(parts).double()
+    logits = (logits - logits.mean()).numpy()
+    shares = {}
+    for name, grid in parts.signed().items():
+        added = grid.double().sum(dim=(1, 2, 3)).numpy()
+        shares[name] = bootstrap.interval(share_of_variance(added, logits), groups)
+    return shares
+
+
+def share_of_variance(part: np.ndarray, whole: np.ndarray) -> Callable:
+    """cov(part, whole) / var(whole) of [N] and [N], as a statistic for `bootstrap.interval`."""
+    columns = np.stack([part, whole, part * whole, whole * whole], axis=1)  # [N, 4]
+
+    def statistic(weights: np.ndarray) -> np.ndarray:
+        means = (weights @ columns / weights.sum(axis=1, keepdims=True)).T  # [4, draws]
+        covariance = means[2] - means[0] * means[1]
+        variance = means[3] - means[1] ** 2
+        return np.divide(
+            covariance, variance, out=np.full_like(variance, np.nan), where=variance > 0
+        )
+
+    return statistic
 
 
 def product(weight: Tensor, features: Tensor) -> Tensor:
@@ -315,6 +397,7 @@ def curves(
     *,
     steps: int = 8,
     seed: int = 0,
+    threshold: float = 0.0,
 ) -> dict[str, Tensor]:
     """Deletion and insertion of pixels ranked by maps (Petsiuk et al., "RISE", BMVC 2018).
 
@@ -324,27 +407,34 @@ def curves(
         maps: [N, 1, h, w].
         steps: from none of the pixels to all.
         seed: of ties in a map.
+        threshold: of `attribution.logit_threshold`; a logit from here on is called melanoma.
 
     Returns:
-        deletion and insertion, each [N, steps + 1] on the CPU. Entry k is the probability of the
-        answer that the network gives to the whole photograph, with k / steps of its pixels hidden
-        (deletion) or shown (insertion), the highest ranked first. What is hidden has the
-        photograph's mean colour.
+        deletion and insertion, each [N, steps + 1] on the CPU. Entry k says how far the network
+        holds to the call that it makes of the whole photograph, with k / steps of its pixels hidden
+        (deletion) or shown (insertion), the highest ranked first: the sigmoid of the logit's
+        distance from the threshold, on the side of that call. Below 0.5 the call is the other one.
+        What is hidden has the photograph's mean colour.
     """
     network.eval()
     N, _, H, W = images.shape
     mean_colour = images.mean(dim=(2, 3), keepdim=True)
+    maps = maps.to(images.device)
     rank = ranking(maps, (H, W), seed=seed).argsort(dim=1).view(N, 1, H, W)  # 0: ranked first
-    deletion = []
-    insertion = []
-    for step in range(steps + 1):
+    whole = network(images).logits  # [N, 1]
+    blank = network(mean_colour.expand_as(images).contiguous()).logits
+    deletion = [whole]
+    insertion = [blank]
+    for step in range(1, steps):
         first = rank < round(step * H * W / steps)
         deletion.append(network(torch.where(first, mean_colour, images)).logits)
         insertion.append(network(torch.where(first, images, mean_colour)).logits)
-    sign = torch.where(deletion[0] > 0, 1.0, -1.0)  # of the whole photograph, [N, 1]
+    deletion.append(blank)
+    insertion.append(whole)
+    side = attribution.side(whole, threshold).view(N, 1)
     return {
-        "deletion": (sign * torch.cat(deletion, dim=1)).sigmoid().cpu(),
-        "insertion": (sign * torch.cat(insertion, dim=1)).sigmoid().cpu(),
+        "deletion": (side * (torch.cat(deletion, dim=1) - threshold)).sigmoid().cpu(),
+        "insertion": (side * (torch.cat(insertion, dim=1) - threshold)).sigmoid().cpu(),
     }
 
 
@@ -416,6 +506,36 @@ def hidden(
     return pd.concat(parts)
 
 
+PADDINGS = ("zeros", "replicate", "reflect", "circular")  # torch's words
+
+
+def padded(network: AttnVGG, mode: str) -> AttnVGG:
+    """The same weights with another border around the input of each 3 x 3 convolution.
+
+    VGG pads with zeros, so that a cell at the rim sees a frame that no photograph has, and can tell
+    where it lies (Islam, Jia and Bruce, "How much position information do convolutional neural
+    networks encode?", ICLR 2020). With "replicate", which repeats the outermost values, a picture
+    of one colour gives the same features everywhere.
+
+    Args:
+        network: stays as it is.
+        mode: one of PADDINGS; "zeros" is the network's own.
+
+    Returns:
+        A copy in evaluation mode.
+
+    Raises:
+        ValueError: another word for mode.
+    """
+    if mode not in PADDINGS:
+        raise ValueError(f"mode is one of {', '.join(PADDINGS)}, not {mode!r}")
+    other = copy.deepcopy(network).eval()
+    for layer in other.backbone:
+        if isinstance(layer, nn.Conv2d):
+            layer.padding_mode = mode
+    return other
+
+
 def cascade(network: AttnVGG, *, seed: int = 0) -> Iterator[tuple[str, AttnVGG]]:
     """The network, then with more and more of it untrained, from the classifier down.
 
@@ -481,12 +601,18 @@ def turn(images: Tensor, number: int, *, back: bool = False) -> Tensor:
     return images.rot90(number, sides)
 
 
-def turned(network: AttnVGG, images: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+def turned(
+    network: AttnVGG,
+    images: Tensor,
+    *,
+    threshold: float = 0.0,
+) -> tuple[dict[str, Tensor], Tensor]:
     """What the network says of the eight turns of photographs.
 
     Args:
         network: with attention; is put in evaluation mode.
         images: [N, 3, S, S], normalised.
+        threshold: of `attribution.logit_threshold`; a logit from here on is called melanoma.
 
     Returns:
         Maps (attention_pool3, attention_pool4, grad_cam), each turned back, [8, N, 1, h, w]; and
@@ -495,7 +621,7 @@ def turned(network: AttnVGG, images: Tensor) -> tuple[dict[str, Tensor], Tensor]
     maps = {"attention_pool3": [], "attention_pool4": [], "grad_cam": []}
     logits = []
     for number in range(8):
-        cam, output = attribution.grad_cam(network, turn(images, number))
+        cam, output = attribution.grad_cam(network, turn(images, number), threshold=threshold)
         maps["attention_pool3"].append(turn(output.pool3_map, number, back=True))
         maps["attention_pool4"].append(turn(output.pool4_map, number, back=True))
         maps["grad_cam"].append(turn(cam, number, back=True))

@@ -1,4 +1,4 @@
-"""Attention maps as pictures, for notebooks 05 and 06: laid rightly on photographs, in own scale.
+"""Attention maps as pictures, for notebooks 05 to 07: laid rightly on photographs, in own scale.
 
 A map is smaller than its photograph and has a scale of its own; what is drawn here says so.
 Photographs are arrays [N, H, W, 3] from 0 to 1, maps are tensors [N, 1, h, w] on the CPU as the
@@ -14,15 +14,18 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn import functional
 
 from helpers.model import AttnVGG, Output
-from helpers.pictures.style import COLOUR_MAP, VERMILION
+from helpers.pictures.style import BLUE, COLOUR_MAP, GREY, VERMILION
 from helpers.training.batches import Photographs
 
+WITHIN = 0.98  # share of the area whose contributions lie within the scale of their colours
+# of contributions: white where nothing is added, blue towards benign, vermilion towards melanoma
+SIGNED = LinearSegmentedColormap.from_list("signed", [BLUE, "white", VERMILION])
 # by class, and by whether the network calls it melanoma
 VERDICTS = {
     (1, True): "found",
@@ -101,6 +104,9 @@ def outcomes_of(targets: np.ndarray, probabilities: np.ndarray, threshold: float
 
 def headings(targets: np.ndarray, probabilities: np.ndarray, threshold: float) -> list[str]:
     """A title for each photograph: the truth, the probability, and what the threshold made of it.
+
+    A map below it explains the same call if it was given the same threshold, as a logit
+    (`attribution.logit_threshold`), and if the probabilities are of the pass that made the map.
 
     >>> headings([1], [0.25], threshold=0.5)
     ['melanoma\\np = 0.25\\nmissed']
@@ -342,6 +348,66 @@ def grid_figure(
     return figure
 
 
+def contribution_figure(
+    photographs: np.ndarray,
+    signed: dict[str, Tensor],
+    titles: list[str],
+    *,
+    outlines: Tensor | None = None,
+    panel: float = 1.3,
+) -> Figure:
+    """What each position adds to the logit: a row of photographs, and one for each signed map.
+
+    Maps of several resolutions share one scale. A cell's colour is what it adds for each square of
+    the finest map that it covers, so that equal colours over equal areas add equally much; white
+    adds nothing. The scale ends where WITHIN of all such squares lie, so that one strong cell does
+    not blanch all others; what is beyond has the colour of the end. Below each panel stands what
+    the whole map adds.
+
+    Args:
+        photographs: [N, H, W, 3], 0 to 1.
+        signed: maps [N, 1, h, w] by name, of `evidence.Contributions.signed`.
+        titles: one for each photograph.
+        outlines: masks [N, 1, H, W], 0 to 1, drawn as lines.
+        panel: a panel's width in inches.
+
+    Raises:
+        ValueError: there is no map.
+    """
+    if not signed:
+        raise ValueError("signed holds no map, expected one or more of [N, 1, h, w] by name")
+    finest = max(grid[0].numel() for grid in signed.values())
+    rows = {"photograph": photographs}
+    notes = {}
+    squares = []
+    for name, grid in signed.items():
+        row = f"through\n{name}"
+        covered = finest // grid[0].numel()  # squares of the finest map in a cell
+        rows[row] = (grid / covered)[:, 0].numpy()  # [N, h, w]
+        notes[row] = [f"adds {added:+.2f}" for added in grid.sum(dim=(1, 2, 3)).tolist()]
+        squares.append(np.abs(rows[row]).repeat(covered))
+    end = np.quantile(np.concatenate(squares), WITHIN) or 1.0
+    N = len(titles)
+    H, W = photographs.shape[1:3]
+    height = panel * H / W
+    size = (panel * N + 1.2, (height + 0.2) * len(rows) + 0.5)
+    figure, axes = plt.subplots(len(rows), N, squeeze=False, layout="compressed", figsize=size)
+    colours = ScalarMappable(Normalize(-end, end), SIGNED)
+    for panels, (row, pictures) in zip(axes, rows.items(), strict=True):
+        draw_row(panels, pictures, colours, notes.get(row, [""] * N), (H, W))
+        panels[0].set_ylabel(row, fontsize=9)
+        if outlines is not None:
+            draw_outlines(panels, outlines, panel, colour="black" if row in notes else VERMILION)
+        for axis in panels:
+            axis.spines[:].set(visible=row in notes, color=GREY, linewidth=0.5)
+    for axis, title in zip(axes[0], titles, strict=True):
+        axis.set_title(title, fontsize=9)
+    bar = figure.colorbar(colours, ax=axes[1:].ravel().tolist(), pad=0.01, extend="both")
+    bar.set_label("logit added: benign below 0, melanoma above", fontsize=8)
+    bar.ax.tick_params(labelsize=8)
+    return figure
+
+
 def draw_row(
     panels: np.ndarray,
     pictures: np.ndarray,
@@ -369,14 +435,19 @@ def draw_row(
         axis.set_xlabel(note, fontsize=8)
 
 
-def draw_outlines(panels: np.ndarray, masks: Tensor, width: float) -> None:
+def draw_outlines(
+    panels: np.ndarray,
+    masks: Tensor,
+    width: float,
+    colour: str = VERMILION,
+) -> None:
     """The border of each mask [N, 1, H, W], 0 to 1, in its panel; an empty one has none."""
     H, W = masks.shape[-2:]
     x = np.arange(W) + 0.5  # centres of the pixels
     y = np.arange(H) + 0.5
     for axis, mask in zip(panels, masks[:, 0], strict=True):
         if mask.min() < 0.5 < mask.max():
-            axis.contour(x, y, mask, levels=[0.5], colors=VERMILION, linewidths=width)
+            axis.contour(x, y, mask, levels=[0.5], colors=colour, linewidths=width)
 
 
 def agreement(first: Tensor, second: Tensor) -> tuple[float, float]:

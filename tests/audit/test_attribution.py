@@ -2,12 +2,15 @@
 
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
-from helpers.audit import attribution
+from helpers.audit import attribution, localisation
 from helpers.model import LAST_RELU, POOL3, POOL4, AttnVGG, Output
+from helpers.pictures.maps import headings
+from helpers.scores import metrics
 
 
 def straddling(attention: str) -> tuple[AttnVGG, torch.Tensor]:
@@ -216,3 +219,112 @@ def test_posthoc_maps_have_one_resolution_and_no_warning():
     assert all(
         parameter.grad is None and parameter.requires_grad for parameter in network.parameters()
     )
+
+
+def test_the_logit_of_the_threshold_has_the_threshold_as_its_probability():
+    for slope, intercept, threshold in ((2.5, -0.6, 0.15), (0.3, 4.0, 0.9), (1.0, 0.0, 0.5)):
+        calibration = {"slope": slope, "intercept": intercept}
+        config = {"calibration": calibration, "threshold": threshold}
+        at = attribution.logit_threshold(config)
+        assert metrics.probability([at], calibration)[0] == pytest.approx(threshold, abs=1e-12)
+        assert metrics.probability([at - 0.1], calibration)[0] < threshold
+
+
+@pytest.mark.parametrize("config", [{}, {"threshold": 0.2}, {"threshold": None, "mean": (0, 0, 0)}])
+def test_a_config_without_a_decision_has_its_threshold_at_0(config):
+    assert attribution.logit_threshold(config) == 0.0
+
+
+@pytest.mark.parametrize("threshold, side", [(0.25, 1), (0.5, -1)])
+def test_where_logits_say_nothing_all_photographs_are_on_one_side(threshold, side):
+    """The slope is 0 and the probability that of a prevalence of 0.25, whatever the logit."""
+    calibration = {"slope": 0.0, "intercept": float(-np.log(3))}
+    config = {"calibration": calibration, "threshold": threshold - 1e-9}
+    at = attribution.logit_threshold(config)
+    logits = torch.tensor([[-30.0], [0.0], [30.0]])
+    assert attribution.side(logits, at).flatten().tolist() == 3 * [side]
+    called = metrics.probability(logits[:, 0], calibration) >= config["threshold"]
+    assert called.all() if side == 1 else not called.any()
+
+
+@pytest.mark.parametrize(
+    "slope, threshold, word", [(-1.0, 0.5, "slope is -1.0"), (1.0, 1.2, "threshold is 1.2")]
+)
+def test_a_config_that_cannot_be_is_refused(slope, threshold, word):
+    config = {"calibration": {"slope": slope, "intercept": 0.0}, "threshold": threshold}
+    with pytest.raises(ValueError, match=word):
+        attribution.logit_threshold(config)
+
+
+def test_the_photograph_that_gave_the_threshold_is_on_the_same_side_in_map_and_heading():
+    """04 takes the threshold from a photograph: its own probability, so that rounding decides."""
+    generator = torch.Generator().manual_seed(0)
+    for logit in torch.randn(200, 1, 1, generator=generator):
+        slope, intercept = (2 * torch.rand(2, generator=generator) + 0.1).tolist()
+        calibration = {"slope": slope, "intercept": intercept}
+        (probability,) = metrics.probability(logit[:, 0], calibration)
+        config = {"calibration": calibration, "threshold": probability}
+        at = attribution.logit_threshold(config)
+        assert attribution.side(logit, at).item() == 1
+        assert headings([1], [probability], config["threshold"])[0].endswith("found")
+
+
+@pytest.fixture
+def between():
+    """A network, an image [1, 3, 64, 96] whose logit lies between the threshold and 0, and config.
+
+    It is called melanoma: its probability is more than the threshold, though its logit is below 0.
+    """
+    network, images = straddling("softmax")
+    with torch.no_grad():
+        network.classifier.bias -= network(images[:1]).logits[0] + 0.2
+        logit = network(images[:1]).logits.item()
+    calibration = {"slope": 2.0, "intercept": 0.1}
+    config = {
+        "calibration": calibration,
+        "threshold": float(metrics.probability([-0.4], calibration)[0]),
+    }
+    at = attribution.logit_threshold(config)
+    assert at == pytest.approx(-0.4) and at < logit < 0
+    return network, images[:1], config
+
+
+def test_heading_and_map_are_about_the_same_call(between):
+    network, image, config = between
+    at = attribution.logit_threshold(config)
+    found, output = attribution.grad_cam(network, image, threshold=at)
+    probabilities = metrics.probability(output.logits[:, 0], config["calibration"])
+    (title,) = headings([1], probabilities, config["threshold"])
+    assert title.endswith("found"), "it is called melanoma"
+    # what raises the logit, by hand
+    kept = []
+    handle = network.backbone[LAST_RELU].register_forward_hook(lambda *given: kept.append(given[2]))
+    logit = network(image).logits.sum()
+    handle.remove()
+    gradient = torch.autograd.grad(logit, kept[0])[0]
+    raises = (gradient.mean(dim=(2, 3), keepdim=True) * kept[0]).sum(dim=1, keepdim=True).detach()
+    assert (raises > 0).any() and (raises < 0).any()
+    torch.testing.assert_close(found, raises.relu(), rtol=1e-3, atol=1e-7)
+    # going by the logit's own sign, the map said what speaks for benign below the word "found"
+    before, _ = attribution.grad_cam(network, image)
+    torch.testing.assert_close(before, (-raises).relu(), rtol=1e-3, atol=1e-7)
+    assert not ((before > 0) & (found > 0)).any()
+
+
+def test_every_method_takes_the_call_from_the_threshold(between):
+    network, image, config = between
+    at = attribution.logit_threshold(config)
+    for method in (attribution.integrated_gradients, attribution.occlusion):
+        torch.testing.assert_close(method(network, image, threshold=at), -method(network, image))
+    found = attribution.posthoc(network, image, threshold=at)
+    expected = {
+        "grad_cam": attribution.grad_cam(network, image, threshold=at)[0],
+        "integrated_gradients": attribution.integrated_gradients(network, image, threshold=at),
+        "occlusion": attribution.occlusion(network, image, threshold=at),
+    }
+    for name, maps in expected.items():
+        torch.testing.assert_close(found[name], maps.relu())
+    located = localisation.maps_of(network, image, threshold=at)
+    torch.testing.assert_close(located["grad_cam"], expected["grad_cam"])
+    assert attribution.called(network, image, at).item() == 1
+    assert attribution.called(network, image).item() == -1

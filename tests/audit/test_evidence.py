@@ -114,6 +114,89 @@ def test_three_signed_maps_and_the_bias_sum_to_the_logit(network, cached):
     assert signed["pool5"].abs().max() > 1e-3 if network.bypass else not signed["pool5"].any()
 
 
+def test_the_total_keeps_each_sum_and_each_place(network, cached):
+    parts = evidence.take_apart(network, cached(), np.arange(6), CONFIG)
+    total = parts.total()
+    assert total.shape == (6, 1, 8, 8)
+    sums = total.sum(dim=(1, 2, 3)) + parts.bias
+    torch.testing.assert_close(sums, evidence.logits_of(parts), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("place", [(0, 0), (0, 2), (1, 1)])
+def test_the_total_puts_a_coarse_cell_where_it_lies(place):
+    """Pool-5 has 2 x 3 cells, pool-3 has 8 x 12: all is in one cell, whose centre must not move."""
+    row, column = place
+    pool5 = torch.zeros(1, 1, 2, 3)
+    pool5[0, 0, row, column] = 6.0
+    fine, coarse = torch.zeros(1, 1, 8, 12), torch.zeros(1, 1, 4, 6)
+    grids = {"pool3": fine, "pool4": coarse}
+    total = evidence.Contributions(grids, grids, pool5, 0.0, None).total()
+    assert total.sum().item() == pytest.approx(6)
+    inside = total[0, 0, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4]
+    assert inside.sum() > 0.5 * 6 and total.max() == inside.max()
+
+
+def test_contributions_speak_for_the_call_that_was_made(network):
+    images = torch.randn(3, 3, SIDE, 96, generator=torch.Generator().manual_seed(4))
+    with torch.no_grad():
+        logits = network(images).logits
+    bias = network.classifier.bias.item()
+    threshold = logits.median().item() - 1e-4
+    side = torch.where(logits >= threshold, 1.0, -1.0)[:, 0]
+    assert set(side.tolist()) == {1.0, -1.0}
+    maps = evidence.contribution_maps(network.train(), images, threshold=threshold)
+    assert not network.training
+    total = maps.pop("contribution_sum")
+    shapes = {"contribution_pool3": (3, 1, 8, 12), "contribution_pool4": (3, 1, 4, 6)}
+    if network.bypass:
+        shapes["contribution_pool5"] = (3, 1, 2, 3)
+    assert {name: tuple(grid.shape) for name, grid in maps.items()} == shapes
+    expected = side * (logits[:, 0] - bias)
+    for sums in (total.sum(dim=(1, 2, 3)), sum(grid.sum(dim=(1, 2, 3)) for grid in maps.values())):
+        torch.testing.assert_close(sums, expected, rtol=1e-3, atol=1e-4)
+    other = evidence.contribution_maps(network, images, threshold=logits.max().item() + 1)
+    benign = evidence.take_images_apart(network, images).signed()["pool4"]
+    torch.testing.assert_close(other["contribution_pool4"], -benign)
+
+
+def test_shares_of_the_variance_are_those_of_numpy_and_sum_to_1(network, cached):
+    parts = evidence.take_apart(network, cached(), np.arange(6), CONFIG)
+    shares = evidence.variance_shares(parts, pd.Series(range(6)))
+    logits = evidence.logits_of(parts).double().numpy()
+    for name, grid in parts.signed().items():
+        added = grid.sum(dim=(1, 2, 3)).double().numpy()
+        expected = np.cov(added, logits)[0, 1] / np.var(logits, ddof=1)
+        assert shares[name]["value"] == pytest.approx(expected, abs=1e-6)
+        assert math.isnan(shares[name]["low"]), "six groups are too few"
+    assert sum(share["value"] for share in shares.values()) == pytest.approx(1, abs=1e-5)
+
+
+def test_shares_of_the_variance_have_intervals_over_groups():
+    """The interval of a share against the plain bootstrap of NumPy's covariance."""
+    rng = np.random.default_rng(0)
+    part = rng.normal(size=60)
+    whole = part + rng.normal(size=60)
+    groups = np.arange(60) // 2
+    found = bootstrap.interval(evidence.share_of_variance(part, whole - whole.mean()), groups)
+    drawn = []
+    for _ in range(3000):
+        chosen = rng.integers(0, 30, 30)
+        rows = np.concatenate([2 * chosen, 2 * chosen + 1])
+        drawn.append(np.cov(part[rows], whole[rows])[0, 1] / np.var(whole[rows], ddof=1))
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    assert (found["low"], found["high"]) == pytest.approx((low, high), abs=0.02)
+    assert found["low"] < found["value"] < found["high"]
+
+
+def test_logits_that_are_all_equal_have_no_shares():
+    _, parts = made_up()
+    same = parts._replace(
+        values={name: torch.zeros_like(grid) for name, grid in parts.maps.items()}
+    )
+    shares = evidence.variance_shares(same, pd.Series(range(40)))
+    assert shares == {"pool3": None, "pool4": None, "pool5": None}
+
+
 def test_logits_are_taken_apart_without_masks_as_well(network, cached):
     rows = np.arange(3)
     with_masks = evidence.take_apart(network, cached(), rows, CONFIG)
@@ -315,12 +398,13 @@ class Linear(nn.Module):
         return Output((self.weights * images).sum(dim=(1, 2, 3))[:, None], None, None)
 
 
-def test_curves_of_a_linear_network_equal_a_plain_loop():
+@pytest.mark.parametrize("threshold", [0.0, -0.4, 0.5])
+def test_curves_of_a_linear_network_equal_a_plain_loop(threshold):
     generator = torch.Generator().manual_seed(0)
     weights = torch.randn(3, 4, 6, generator=generator) / 4
     images = torch.randn(3, 3, 4, 6, generator=generator)
     maps = torch.rand(3, 1, 4, 6, generator=generator)
-    answers = evidence.curves(Linear(weights), images, maps, steps=5)
+    answers = evidence.curves(Linear(weights), images, maps, steps=5, threshold=threshold)
     places = [(y, x) for y in range(4) for x in range(6)]
     melanoma = set()
     for number, image in enumerate(images):
@@ -328,7 +412,7 @@ def test_curves_of_a_linear_network_equal_a_plain_loop():
         ranked = sorted(places, key=lambda place: -grid[place[0]][place[1]])  # noqa: B023
         blank = image.mean(dim=(1, 2), keepdim=True).expand(3, 4, 6)
         whole = (weights * image).sum().item()
-        melanoma.add(whole > 0)
+        melanoma.add(whole >= threshold)
         for step in range(6):
             count = round(step * 24 / 5)
             for name, shown in (("deletion", ranked[count:]), ("insertion", ranked[:count])):
@@ -336,7 +420,8 @@ def test_curves_of_a_linear_network_equal_a_plain_loop():
                 for y, x in shown:
                     seen[:, y, x] = image[:, y, x]
                 logit = (weights * seen).sum().item()
-                expected = 1 / (1 + math.exp(-logit if whole > 0 else logit))
+                margin = logit - threshold if whole >= threshold else threshold - logit
+                expected = 1 / (1 + math.exp(-margin))
                 answer = answers[name][number, step].item()
                 assert answer == pytest.approx(expected, abs=1e-5), (name, step)
     assert melanoma == {True, False}
@@ -354,6 +439,26 @@ def test_curves_end_in_the_whole_photograph_and_in_the_fill(network):
     torch.testing.assert_close(answers["deletion"][:, 2], nothing)
     torch.testing.assert_close(answers["insertion"][:, 0], nothing)
     torch.testing.assert_close(answers["insertion"][:, 2], whole)
+
+
+def test_curves_follow_the_call_that_was_made_between_threshold_and_0():
+    """The logit is -0.2 and the threshold -0.4: melanoma, which hiding all of it must weaken."""
+    weights = torch.zeros(3, 4, 4)
+    weights[0] = torch.arange(16).view(4, 4) - 7.5  # of one colour all over, the logit is 0
+    image = torch.zeros(1, 3, 4, 4)
+    image[0, 0, 3, 3] = -0.2 / 7.5
+    network = Linear(weights)
+    assert network(image).logits.item() == pytest.approx(-0.2)
+    maps = torch.rand(1, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    answers = evidence.curves(network, image, maps, steps=2, threshold=-0.4)
+    assert answers["deletion"][0, 0].item() == pytest.approx(1 / (1 + math.exp(-0.2)))
+    assert answers["deletion"][0, 0] > 0.5, "the network holds to its call of the whole photograph"
+    before = evidence.curves(network, image, maps, steps=2)["deletion"][0, 0].item()
+    assert before == pytest.approx(1 / (1 + math.exp(-0.2))), (
+        "that of benign, which it did not call"
+    )
+    blank = answers["deletion"][0, 2].item()
+    assert blank == pytest.approx(1 / (1 + math.exp(-0.4)), abs=1e-5)
 
 
 def test_views_hide_the_lesion_or_all_else():
@@ -402,6 +507,47 @@ def test_hidden_without_masks_sees_no_lesion(network, cached):
     answers = evidence.hidden(network, cached(masked=False), np.array([4, 0]), CONFIG)
     assert answers.index.tolist() == [4, 0] and tuple(answers) == evidence.VIEWS
     assert answers.isna().all(axis=None)
+
+
+def test_one_colour_gives_flat_maps_unless_the_border_is_zeros(network):
+    """Whatever a map shows of a picture without content comes from the zeros around it."""
+    picture = torch.full((1, 3, SIDE, 96), 0.7)
+    for mode in evidence.PADDINGS:
+        other = evidence.padded(network, mode)
+        with torch.no_grad():
+            output = other(picture)
+        for grid in (output.pool3_map, output.pool4_map):
+            spread = (grid.max() - grid.min()) / grid.mean()
+            assert spread > 0.05 if mode == "zeros" else spread < 1e-3, mode
+
+
+def test_padding_with_zeros_is_the_network_itself_and_leaves_it_alone(network):
+    images = torch.randn(2, 3, SIDE, SIDE)
+    with torch.no_grad():
+        before = network(images)
+        torch.testing.assert_close(tuple(evidence.padded(network, "zeros")(images)), tuple(before))
+        other = evidence.padded(network, "replicate")(images)
+        torch.testing.assert_close(tuple(network(images)), tuple(before), rtol=0, atol=0)
+    assert not torch.allclose(other.logits, before.logits, rtol=1e-3)
+
+
+def test_another_padding_equals_padding_by_hand(network):
+    images = torch.randn(1, 3, SIDE, SIDE)
+    values = images
+    with torch.no_grad():
+        for layer in network.backbone:
+            if isinstance(layer, nn.Conv2d):
+                framed = nn.functional.pad(values, (1, 1, 1, 1), mode="replicate")
+                values = nn.functional.conv2d(framed, layer.weight, layer.bias)
+            else:
+                values = layer(values)
+        pool5 = evidence.padded(network, "replicate").pools(images)[2]
+    torch.testing.assert_close(pool5, values, rtol=1e-3, atol=1e-4)
+
+
+def test_an_unknown_padding_is_refused(network):
+    with pytest.raises(ValueError, match="zeros, replicate.*'mirror'"):
+        evidence.padded(network, "mirror")
 
 
 def test_randomising_nothing_changes_nothing(network):

@@ -14,8 +14,10 @@ import torch  # noqa: E402
 from helpers.model import AttnVGG  # noqa: E402
 from helpers.photographs.cache import fill  # noqa: E402
 from helpers.pictures.maps import (  # noqa: E402
+    WITHIN,
     agreement,
     attention_figure,
+    contribution_figure,
     draw_outcomes,
     draw_rows,
     evaluate,
@@ -499,3 +501,47 @@ def test_agreement_does_not_see_scale_and_a_constant_map_agrees_with_none():
     same = maps[:1].expand(3, 1, 4, 5)
     assert agreement(same, same) == pytest.approx((1, 1))
     assert agreement(torch.full((3, 1, 4, 5), 0.05), maps) == pytest.approx((0, 0), abs=1e-6)
+
+
+def signed_maps() -> dict[str, torch.Tensor]:
+    """Maps of two photographs, in three resolutions, above and below 0."""
+    generator = torch.Generator().manual_seed(3)
+    sizes = {"pool-3": (8, 12), "pool-4": (4, 6), "pool-5": (2, 3)}
+    return {name: torch.randn(2, 1, *size, generator=generator) for name, size in sizes.items()}
+
+
+def test_contributions_share_one_scale_with_0_in_the_middle():
+    signed = signed_maps()
+    figure = contribution_figure(pictures(2, 64, 96), signed, ["a", "b"])
+    shown = [axis.images[0] for axis in figure.axes if axis.images]
+    (bar,) = (axis for axis in figure.axes if not axis.images)
+    end = bar.get_ylim()[1]
+    assert bar.get_ylim()[0] == -end < 0
+    squares = []
+    for number, (name, grid) in enumerate(signed.items()):
+        covered = 96 // grid[0].numel()
+        for photograph in range(2):
+            image = shown[2 * (number + 1) + photograph]
+            drawn = np.asarray(image.get_array())
+            np.testing.assert_allclose(drawn * covered, grid[photograph, 0], rtol=1e-5)
+            assert image.get_clim() == (-end, end), name
+            squares += np.abs(drawn).ravel().tolist() * covered
+            words = image.axes.get_xlabel()
+            assert words == f"adds {grid[photograph].sum():+.2f}"
+    assert len(squares) == 3 * 2 * 96
+    assert np.mean(np.array(squares) <= end) == pytest.approx(WITHIN, abs=0.01)
+    middle = shown[-1].to_rgba(np.zeros((1, 1)))[0, 0]
+    np.testing.assert_allclose(middle, 1, atol=0.01)  # white
+    below, above = shown[-1].to_rgba(np.array([[-end, end]]))[0, :, :3]
+    assert below[2] > below[0] and above[0] > above[2], "blue below 0, vermilion above"
+
+
+def test_contributions_of_zeros_are_drawn_and_none_at_all_are_refused():
+    nothing = {name: torch.zeros_like(grid) for name, grid in signed_maps().items()}
+    masks = torch.zeros(2, 1, 64, 96)
+    masks[:, :, 20:40, 30:60] = 1
+    figure = contribution_figure(pictures(2, 64, 96), nothing, ["a", "b"], outlines=masks)
+    figure.canvas.draw()
+    assert all(axis.collections for axis in figure.axes if axis.images), "outlines on all panels"
+    with pytest.raises(ValueError, match="no map"):
+        contribution_figure(pictures(2, 64, 96), {}, ["a", "b"])
