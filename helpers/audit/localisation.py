@@ -3,10 +3,12 @@
 Five figures of merit, each of maps [N, 1, H, W] (0 or more) on masks of the same shape (lesion
 where at least 0.5): `hits`, `energy`, `iou`, `concentration`, `pixel_auc`; each raises ValueError
 for maps below 0 or NaN, and for maps and masks of two shapes. Then the maps that they are measured
-on, those that have learned nothing included, and tables of both.
+on, those that have learned nothing included; tables of both, by class; and how they move from seed
+to seed.
 """
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -16,9 +18,10 @@ from scipy.stats import rankdata
 from torch import Tensor
 from torch.nn import functional
 
+from helpers import workspace
 from helpers.audit.attribution import grad_cam
-from helpers.model import AttnVGG
-from helpers.scores.bootstrap import interval, mean, or_none
+from helpers.model import LAST_RELU, AttnVGG
+from helpers.scores.bootstrap import independent_pairs, interval, mean, or_none, side
 from helpers.training import batches
 from helpers.training.augment import (
     LUMA,
@@ -38,6 +41,11 @@ THRESHOLDS = tuple(step / 20 for step in range(20))
 SIGMA = 0.25  # of the centred Gaussian, in sides of the photograph
 SHIFT = 0.6  # side of the shifted crops, in sides of the photograph
 SAME = 1e-6  # what differs by less is equal: computers round
+HALF = 0.5  # of a map's range, or of the scale 0 to 1 of a sigmoid: above it a cell is activated
+POOLS = {"pool3": 8, "pool4": 16}  # pixels: the side of a cell of each attention map
+CLASSES = {"melanoma": 1, "benign": 0}  # by target
+DIFFERENCE = "melanoma less benign"
+AUDIT_FORMAT = 2  # of audit.json: since 2 its figures are by class
 
 
 def flatten(maps: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
@@ -238,6 +246,36 @@ def localise(maps: Tensor, masks: Tensor) -> dict[str, Tensor]:
     }
 
 
+def activated(maps: Tensor) -> dict[str, Tensor]:
+    """How large the activated regions of maps are: the share of the area above three levels.
+
+    Args:
+        maps: [N, 1, H, W], 0 or more.
+
+    Returns:
+        Each float64 [N], 0 to 1:
+        region: the map is in the upper half of its own range, as a picture stretched from its
+            smallest to its largest value shows it; a constant map is there everywhere.
+        above_mean: it exceeds its own mean; under softmax, whose maps sum to 1, a level that is the
+            same for every photograph, a cell's equal share. Nowhere for a constant map.
+        above_half: it is at least HALF on its own scale, which under sigmoid goes from 0 to 1.
+
+    >>> regions = activated(torch.tensor([[0.0, 0.9], [0.45, 0.05]]).view(1, 1, 2, 2))
+    >>> {name: share.item() for name, share in regions.items()}
+    {'region': 0.5, 'above_mean': 0.5, 'above_half': 0.25}
+    """
+    values = maps.detach().cpu().double().flatten(1)
+    low = values.amin(dim=1, keepdim=True)
+    high = values.amax(dim=1, keepdim=True)
+    level = values.mean(dim=1, keepdim=True)
+    regions = {
+        "region": values - low >= HALF * (high - low),
+        "above_mean": values > (1 + SAME) * level,
+        "above_half": values >= HALF,
+    }
+    return {name: inside.double().mean(dim=1) for name, inside in regions.items()}
+
+
 def centre(size: tuple[int, int]) -> Tensor:
     """A Gaussian in the middle of the photograph: the map of who always looks there.
 
@@ -291,23 +329,54 @@ def dark(images: Tensor, config: dict) -> Tensor:
 
 def untrained(network: AttnVGG, seed: int = 0) -> AttnVGG:
     """A network of the same shape and on the same device, as `AttnVGG` starts without weights."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):  # the weights are drawn on the CPU
+        torch.default_generator.manual_seed(seed)
         fresh = AttnVGG(attention=network.attention, bypass=network.bypass)
     return fresh.to(network.classifier.weight.device, memory_format=torch.channels_last).eval()
 
 
-def maps_of(network: AttnVGG, images: Tensor) -> dict[str, Tensor]:
-    """Every map that notebook 06 measures, by name.
+@torch.no_grad()
+def activation(network: AttnVGG, images: Tensor) -> Tensor:
+    """Where block 5 is active, whatever for: the mean over channels of what Grad-CAM weighs.
+
+    Grad-CAM is a weighted sum of the same channels. Where it looks like this map, its weights, and
+    so the class that it explains, have added little.
 
     Args:
         images: [B, 3, H, W], normalised.
 
     Returns:
+        [B, 1, H/16, W/16], 0 or more.
+    """
+    return network.eval().backbone[: LAST_RELU + 1](images).float().mean(dim=1, keepdim=True)
+
+
+def ceilings(masks: Tensor) -> dict[str, Tensor]:
+    """The best that a map of coarse cells can be: the mask itself, in cells of each pool's size.
+
+    Args:
+        masks: [B, 1, S, S], 0 to 1, S a multiple of 16.
+
+    Returns:
+        ceiling_pool3 [B, 1, S/8, S/8] and ceiling_pool4 [B, 1, S/16, S/16]: how much of each cell
+        is lesion.
+    """
+    lesion = (masks >= 0.5).float()
+    return {f"ceiling_{pool}": functional.avg_pool2d(lesion, cell) for pool, cell in POOLS.items()}
+
+
+def maps_of(network: AttnVGG, images: Tensor, *, threshold: float = 0.0) -> dict[str, Tensor]:
+    """The network's maps and the two that see nothing, by name.
+
+    Args:
+        images: [B, 3, H, W], normalised.
+        threshold: of `attribution.logit_threshold`: which call Grad-CAM explains.
+
+    Returns:
         attention_pool3 and attention_pool4 (where there is attention), grad_cam, centre, uniform:
         each [B or 1, 1, h, w], in its own size and scale.
     """
-    cam, output = grad_cam(network, images)
+    cam, output = grad_cam(network, images, threshold=threshold)
     maps = {
         "attention_pool3": output.pool3_map,
         "attention_pool4": output.pool4_map,
@@ -376,7 +445,7 @@ def describe(maps: Tensor, masks: Tensor) -> dict[str, np.ndarray]:
     large = functional.interpolate(
         maps, size=masks.shape[-2:], mode="bilinear", align_corners=False
     )
-    columns = localise(large, masks)
+    columns = localise(large, masks) | activated(large)
     columns["mean"] = maps.mean(dim=(1, 2, 3))
     columns["zero"] = maps.amax(dim=(1, 2, 3)) <= 0
     ious = overlap(large, masks, THRESHOLDS)  # [B, thresholds]
@@ -394,6 +463,7 @@ def measure(
     rows: np.ndarray,
     draws: Draws | None = None,
     batch_size: int = 32,
+    with_ceilings: bool = False,
 ) -> pd.DataFrame:
     """The figures of every map on every photograph, a row each.
 
@@ -407,11 +477,13 @@ def measure(
         draws: what the network sees of each of these rows; without them, what it sees when it is
             evaluated.
         batch_size: photographs at a time.
+        with_ceilings: whether the masks' own `ceilings` are measured as further maps.
 
     Returns:
-        Columns row, group, target, map, FIGURES, iou_0.00 ... (of THRESHOLDS), mean (of the map
-        in its own size and scale), zero (nothing is above 0). Where a photograph has no mask, or
-        cropping left none of it, the figures that need one are NaN.
+        Columns row, group, target, map, FIGURES, region, above_mean and above_half (of
+        `activated`), iou_0.00 ... (of THRESHOLDS), mean (of the map in its own size and scale),
+        zero (nothing is above 0). Where a photograph has no mask, or cropping left none of it, the
+        figures that need one are NaN.
 
     Raises:
         ValueError: where there are no rows.
@@ -426,7 +498,10 @@ def measure(
         seen = Draws(draws.geometry[part], draws.colour[part])
         images, masks = seen_through(photographs, rows[part], seen, config)
         about = used.loc[rows[part], ["group", "target"]]
-        for name, maps in look(images).items():
+        looked = look(images)
+        if with_ceilings:
+            looked = looked | ceilings(masks)
+        for name, maps in looked.items():
             maps = maps.cpu().expand(len(images), -1, -1, -1)
             parts.append(about.assign(row=rows[part], map=name, **describe(maps, masks)))
     return pd.concat(parts, ignore_index=True)
@@ -510,3 +585,185 @@ def localisation(measured: pd.DataFrame, thresholds: dict[str, float] | None = N
         for figure, column in columns.items():
             located[name].update(with_interval(figure, rows[column], rows["group"]))
     return located
+
+
+def class_gap(rows: pd.DataFrame, figure: str) -> dict | None:
+    """A figure's mean over melanomas less its mean over benign lesions, of one map.
+
+    Args:
+        rows: of `measure`, of one map.
+        figure: a column of it; where it is NaN the photograph is left out.
+
+    Returns:
+        value, low, high and n, as `bootstrap.interval`; None where one class has no photograph.
+    """
+    kept = rows.dropna(subset=[figure])
+    if kept["target"].nunique() < 2:
+        return None
+    on_melanoma = mean(kept[figure], kept["target"] == 1)
+    on_benign = mean(kept[figure], kept["target"] == 0)
+    return interval(
+        lambda weights: on_melanoma(weights) - on_benign(weights),
+        kept["group"],
+        independent=independent_pairs(kept["target"], kept["group"]),
+    )
+
+
+def class_difference(rows: pd.DataFrame, figure: str) -> dict:
+    """`class_gap` as audit.json has it: `figure`, `<figure>_low` and `<figure>_high`.
+
+    The ends are None where the groups of a class are too few, all where one class has none.
+    """
+    gap = class_gap(rows, figure)
+    if gap is None:
+        return {figure: None, f"{figure}_low": None, f"{figure}_high": None}
+    return {
+        figure: gap["value"],
+        f"{figure}_low": or_none(gap["low"]),
+        f"{figure}_high": or_none(gap["high"]),
+    }
+
+
+def by_class(measured: pd.DataFrame, thresholds: dict[str, float] | None = None) -> dict:
+    """`localisation` of all photographs, of melanomas, of benign lesions, and the difference.
+
+    A map may lie on one class and beside the other; the mean over both hides it.
+
+    Args:
+        measured: rows of `measure`.
+        thresholds: of `choose_thresholds`.
+
+    Returns:
+        By "all", "melanoma" and "benign": what `localisation` gives for these photographs. By
+        DIFFERENCE: for each map each of FIGURES as `class_difference` gives it. Each is empty where
+        no photograph of its kind has a mask.
+    """
+    located = {"all": localisation(measured, thresholds)}
+    for name, target in CLASSES.items():
+        located[name] = localisation(measured[measured["target"] == target], thresholds)
+    located[DIFFERENCE] = {}
+    seen = measured.dropna(subset=["energy"])
+    for name, rows in seen.groupby("map", sort=False):
+        figures = {}
+        for figure in FIGURES:
+            figures.update(class_difference(rows, figure))
+        located[DIFFERENCE][name] = figures
+    return located
+
+
+def read_audit(folder: Path) -> dict:
+    """The audit.json of a run's folder.
+
+    Raises:
+        FileNotFoundError: it is not there; notebook 06 makes it.
+        ValueError: it is damaged, or of an edition whose figures are not by class.
+    """
+    return workspace.read_json(folder / "audit.json", "06_audit.ipynb", version=AUDIT_FORMAT)
+
+
+def over_seeds(audits: Sequence[dict], figure: str = "energy") -> pd.DataFrame:
+    """How a figure of each map moves from training to training, beside what photographs explain.
+
+    An interval over groups covers which photographs fell into the test split; it says nothing of
+    training again. Where the seeds lie further apart than the interval is wide, one run's map is
+    no property of the method.
+
+    Args:
+        audits: for each seed the content of audit.json, or what `by_class` gives.
+        figure: one of FIGURES.
+
+    Returns:
+        By class (all, melanoma, benign, DIFFERENCE) and map: mean, smallest and largest over the
+        seeds; low and high, the ends of one training's 95% interval over groups, on average over
+        the seeds (NaN where one has none); seeds, how many have the figure.
+
+    Raises:
+        ValueError: there are none, or the figure is not one of FIGURES.
+
+    >>> first = {"all": {"centre": {"energy": 0.2, "energy_low": 0.1, "energy_high": 0.3}}}
+    >>> second = {"all": {"centre": {"energy": 0.4, "energy_low": 0.3, "energy_high": 0.5}}}
+    >>> over_seeds([first, second]).round(2).loc[("all", "centre")].to_dict()
+    {'mean': 0.3, 'smallest': 0.2, 'largest': 0.4, 'low': 0.2, 'high': 0.4, 'seeds': 2.0}
+    """
+    if not audits or figure not in FIGURES:
+        raise ValueError(
+            f"{len(audits)} audits and the figure {figure!r}: expected one audit or more, and a "
+            f"figure of {', '.join(FIGURES)}"
+        )
+    ends = (figure, f"{figure}_low", f"{figure}_high")
+    rows = []
+    for audit in audits:
+        for kind, maps in audit.get("localisation", audit).items():
+            for name, figures in maps.items():
+                rows.append([kind, name, *(figures[end] for end in ends)])
+    table = pd.DataFrame(rows, columns=["class", "map", "value", "low", "high"])
+    table = table.astype({"value": float, "low": float, "high": float}).dropna(subset=["value"])
+    groups = table.groupby(["class", "map"], sort=False)
+    summary = groups["value"].agg(["mean", "min", "max"])
+    summary.columns = ["mean", "smallest", "largest"]
+    for end in ("low", "high"):
+        summary[end] = groups[end].agg(lambda column: column.mean(skipna=False))
+    return summary.assign(seeds=groups.size())
+
+
+def switches(
+    audits: Sequence[dict],
+    name: str = "attention_pool3",
+    figure: str = "energy",
+) -> pd.DataFrame:
+    """On which class a map lies on the lesion more, in each seed.
+
+    Where that is the same class in no two trainings, the place of the map is a habit of one
+    network; where it is plain in each, the place tells the verdict.
+
+    Args:
+        audits: for each seed the content of audit.json, or what `by_class` gives.
+        name: the map.
+        figure: one of FIGURES.
+
+    Returns:
+        A row for each audit: seed (of audit.json, else its number), melanoma, benign, difference
+        with low and high (its 95% interval over groups), and lies: "less on melanomas", "more on
+        melanomas", "cannot be told", "too few to tell", or "not measured".
+    """
+    words = {
+        "below": "less on melanomas",
+        "above": "more on melanomas",
+        "around": "cannot be told",
+        "too few": "too few to tell",
+    }
+    rows = []
+    for number, audit in enumerate(audits):
+        located = audit.get("localisation", audit)
+        row = {"seed": audit.get("seed", number)}
+        for kind in CLASSES:
+            row[kind] = located[kind].get(name, {}).get(figure)
+        found = located[DIFFERENCE].get(name, {})
+        row["difference"] = found.get(figure)
+        row["low"] = found.get(f"{figure}_low")
+        row["high"] = found.get(f"{figure}_high")
+        gap = {end: np.nan if row[end] is None else row[end] for end in ("low", "high")}
+        row["lies"] = "not measured" if row["difference"] is None else words[side(gap)]
+        rows.append(row)
+    return pd.DataFrame(rows).set_index("seed")
+
+
+def same_side(switched: pd.DataFrame) -> str:
+    """What the seeds of `switches` say together, in a sentence.
+
+    >>> same_side(pd.DataFrame({"lies": ["less on melanomas", "more on melanomas"]}))
+    'the side switches from seed to seed: less on melanomas in 1 of 2, more in 1'
+    """
+    less = int((switched["lies"] == "less on melanomas").sum())
+    more = int((switched["lies"] == "more on melanomas").sum())
+    seeds = len(switched)
+    if less and more:
+        return (
+            "the side switches from seed to seed: "
+            f"less on melanomas in {less} of {seeds}, more in {more}"
+        )
+    if less:
+        return f"less on melanomas in {less} of {seeds} seeds, more on them in none"
+    if more:
+        return f"more on melanomas in {more} of {seeds} seeds, less on them in none"
+    return f"in none of {seeds} seeds the classes can be told apart"

@@ -12,6 +12,7 @@ from scipy import ndimage
 from sklearn.metrics import roc_auc_score
 from torch.nn import functional
 
+from helpers import workspace
 from helpers.audit import localisation
 from helpers.model import AttnVGG
 from helpers.photographs.cache import fill
@@ -522,3 +523,207 @@ def test_a_map_that_hits_every_lesion_is_not_known_to_do_so_always():
     figures = localisation.localisation(table)["otsu"]
     assert figures["hits_low"] == pytest.approx(0.025 ** (1 / 12))
     assert figures["hits_high"] == 1
+
+
+@pytest.mark.parametrize("shape", SIZES)
+@pytest.mark.parametrize("levels", [2, 4, 1000])
+def test_activated_areas_equal_a_plain_loop(shape, levels):
+    generator = torch.Generator().manual_seed(levels + shape[2])
+    maps = torch.randint(0, levels, shape, generator=generator) / max(levels - 1, 1)
+    regions = localisation.activated(maps)
+    for number in range(len(maps)):
+        values = maps[number].double().flatten().tolist()
+        low, high, average = min(values), max(values), sum(values) / len(values)
+        counts = {
+            "region": sum(value - low >= (high - low) / 2 for value in values),
+            "above_mean": sum(value > average * (1 + 1e-6) for value in values),
+            "above_half": sum(value >= 0.5 for value in values),
+        }
+        for name, count in counts.items():
+            assert regions[name][number].item() == pytest.approx(count / len(values)), name
+
+
+def test_a_map_on_the_lesion_alone_activates_as_much_as_the_lesion_is_large():
+    lesion = torch.zeros(2, 1, 6, 10)
+    lesion[0, :, 2:4, 3:8] = 1
+    lesion[1, :, :, :5] = 1
+    softmax = lesion / lesion.sum(dim=(2, 3), keepdim=True)
+    for name, maps in {"region": lesion, "above_half": lesion, "above_mean": softmax}.items():
+        assert localisation.activated(maps)[name].tolist() == pytest.approx([10 / 60, 1 / 2])
+    flat = localisation.activated(torch.full((1, 1, 4, 4), 1 / 16))
+    assert (flat["region"].item(), flat["above_mean"].item()) == (1, 0)
+
+
+def test_activation_is_the_mean_of_the_channels_that_grad_cam_weighs():
+    torch.manual_seed(0)
+    network = AttnVGG().eval()
+    images = torch.randn(2, 3, 64, 96)
+    kept = []
+    network.backbone[localisation.LAST_RELU].register_forward_hook(
+        lambda layer, inputs, output: kept.append(output.detach())
+    )
+    with torch.no_grad():
+        network(images)
+    channels = kept[0]
+    found = localisation.activation(network, images)
+    assert found.shape == (2, 1, 4, 6) and (found >= 0).all()
+    torch.testing.assert_close(found[:, 0], sum(channels.unbind(1)) / 512, rtol=1e-4, atol=1e-6)
+
+
+def test_ceilings_are_the_masks_share_of_each_cell():
+    masks = torch.zeros(2, 1, 32, 48)
+    masks[0, :, :16, :8] = 0.9  # lesion, as is all from a half on
+    masks[1, :, 4:8, 40:] = 1
+    found = localisation.ceilings(masks)
+    assert {name: list(grid.shape) for name, grid in found.items()} == {
+        "ceiling_pool3": [2, 1, 4, 6],
+        "ceiling_pool4": [2, 1, 2, 3],
+    }
+    for name, cell in {"ceiling_pool3": 8, "ceiling_pool4": 16}.items():
+        for number, row, column in np.ndindex(2, 32 // cell, 48 // cell):
+            inside = masks[
+                number, 0, row * cell : (row + 1) * cell, column * cell : (column + 1) * cell
+            ]
+            share = (inside >= 0.5).double().mean().item()
+            assert found[name][number, 0, row, column].item() == pytest.approx(share)
+
+
+def test_no_map_of_a_pools_cells_finds_the_lesion_better_than_its_ceiling(tiny):
+    photographs, used, config = tiny
+    rng = torch.Generator().manual_seed(0)
+
+    def look(images: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {f"random {n}": torch.rand(len(images), 1, 4, 4, generator=rng) for n in range(20)}
+
+    rows = np.array([2, 3, 6])
+    measured = localisation.measure(
+        look, photographs(), used, config, rows=rows, with_ceilings=True
+    )
+    means = measured.groupby("map")[["energy", "iou", "pixel_auc"]].mean()
+    random = means.loc[[f"random {number}" for number in range(20)]]
+    assert (means.loc["ceiling_pool3"] > random.max()).all()
+    fine, coarse = (means.loc[f"ceiling_{pool}", "pixel_auc"] for pool in ("pool3", "pool4"))
+    assert fine > 0.9 and fine > coarse > 0.5  # of 2 x 2 cells a lesion in the middle is in all
+    assert not [name for name in measure_without(photographs, used, config) if "ceiling" in name]
+
+
+def measure_without(photographs, used, config) -> list[str]:
+    """Names of the maps of a measurement that asks for no ceilings."""
+    return list(measure(AttnVGG(attention="none"), photographs(), used, config)["map"].unique())
+
+
+def of_two_classes(energies: dict[str, tuple[float, float]], *, lesions: int = 24) -> pd.DataFrame:
+    """Rows as `measure` gives them: by map its energy on benign lesions and on melanomas, +-.05."""
+    target = np.arange(2 * lesions) % 2
+    noise = np.random.default_rng(0).uniform(-0.05, 0.05, 2 * lesions)
+    parts = []
+    for name, of_class in energies.items():
+        columns = {"row": range(2 * lesions), "group": range(2 * lesions), "target": target}
+        part = pd.DataFrame(columns).assign(map=name, zero=False)
+        for figure in localisation.FIGURES:
+            part[figure] = np.array(of_class)[target] + noise
+        parts.append(part)
+    return pd.concat(parts, ignore_index=True)
+
+
+def test_by_class_shows_what_the_mean_over_both_hides():
+    table = of_two_classes({"attention_pool3": (0.5, 0.1), "centre": (0.3, 0.3)})
+    located = localisation.by_class(table)
+    assert list(located) == ["all", "melanoma", "benign", "melanoma less benign"]
+    both = {name: located[name]["attention_pool3"] for name in located}
+    for name, rows in {"melanoma": table["target"] == 1, "benign": table["target"] == 0}.items():
+        mine = table[rows & (table["map"] == "attention_pool3")]
+        assert both[name]["energy"] == pytest.approx(mine["energy"].mean())
+        assert both[name]["n"] == 24
+    assert (
+        both["all"]["n"] == 48
+        and both["all"] == localisation.localisation(table)["attention_pool3"]
+    )
+    gap = both["melanoma less benign"]
+    assert gap["energy"] == pytest.approx(both["melanoma"]["energy"] - both["benign"]["energy"])
+    assert gap["energy_low"] < gap["energy"] < gap["energy_high"] < -0.3
+    same = located["melanoma less benign"]["centre"]
+    assert same["energy_low"] < 0 < same["energy_high"]
+    assert json.loads(json.dumps(located)) == located
+
+
+def test_the_difference_between_the_classes_needs_both_and_enough_of_each():
+    table = of_two_classes({"otsu": (0.5, 0.1)})
+    benign = localisation.by_class(table[table["target"] == 0])
+    assert benign["melanoma"] == {}
+    assert benign["melanoma less benign"]["otsu"]["energy"] is None
+    few = table[(table["target"] == 0) | (table["row"] < 9)]
+    gap = localisation.by_class(few)["melanoma less benign"]["otsu"]
+    assert gap["energy"] == pytest.approx(-0.4, abs=0.05)
+    assert gap["energy_low"] is gap["energy_high"] is None
+    unmasked = localisation.by_class(table.assign(energy=np.nan))
+    assert list(unmasked.values()) == [{}, {}, {}, {}]
+
+
+def test_over_seeds_the_spread_stands_beside_the_interval_over_groups():
+    ends = {}
+    audits = []
+    for seed, benign in {1: 0.2, 2: 0.5, 3: 0.8}.items():
+        located = localisation.by_class(of_two_classes({"attention_pool3": (benign, 0.1)}))
+        ends[seed] = located["benign"]["attention_pool3"]
+        audits.append({"seed": seed, "localisation": located})
+    table = localisation.over_seeds(audits)
+    row = table.loc[("benign", "attention_pool3")]
+    values = [figures["energy"] for figures in ends.values()]
+    assert row["mean"] == pytest.approx(sum(values) / 3)
+    assert (row["smallest"], row["largest"]) == (min(values), max(values))
+    for end in ("low", "high"):
+        mean = sum(figures[f"energy_{end}"] for figures in ends.values()) / 3
+        assert row[end] == pytest.approx(mean)
+    assert row["seeds"] == 3 and row["largest"] - row["smallest"] > 5 * (row["high"] - row["low"])
+    bare = [audit["localisation"] for audit in audits]
+    pd.testing.assert_frame_equal(localisation.over_seeds(bare), table)
+    hits = localisation.over_seeds(audits[:1], "hits").loc[("melanoma", "attention_pool3")]
+    assert hits["mean"] == hits["smallest"] == hits["largest"]
+
+
+def test_over_seeds_without_an_interval_and_without_a_figure():
+    few = localisation.by_class(of_two_classes({"otsu": (0.5, 0.1)}, lesions=3))
+    many = localisation.by_class(of_two_classes({"otsu": (0.5, 0.1), "sobel": (0.5, 0.1)}))
+    table = localisation.over_seeds([few, many])
+    assert np.isnan(table.loc[("all", "otsu"), "low"])
+    assert table.loc[("all", "sobel"), "seeds"] == 1
+    with pytest.raises(ValueError, match="0 audits .* expected one"):
+        localisation.over_seeds([])
+    with pytest.raises(ValueError, match="'area'.*hits, energy"):
+        localisation.over_seeds([few], "area")
+
+
+def test_switches_say_on_which_class_the_map_lies_in_each_seed():
+    sides = {3: (0.6, 0.1), 5: (0.1, 0.6), 7: (0.3, 0.3)}
+    audits = []
+    for seed, energies in sides.items():
+        located = localisation.by_class(of_two_classes({"attention_pool3": energies}))
+        audits.append({"seed": seed, "localisation": located})
+    few = localisation.by_class(of_two_classes({"attention_pool3": (0.6, 0.1)}, lesions=4))
+    audits.append({"seed": 9, "localisation": few})
+    without = localisation.by_class(of_two_classes({"centre": (0.6, 0.1)}))
+    audits.append({"seed": 11, "localisation": without})
+    table = localisation.switches(audits)
+    assert table["lies"].to_dict() == {
+        3: "less on melanomas",
+        5: "more on melanomas",
+        7: "cannot be told",
+        9: "too few to tell",
+        11: "not measured",
+    }
+    assert table.loc[3, "melanoma"] < table.loc[3, "benign"]
+    assert table.loc[5, "difference"] == pytest.approx(0.5, abs=0.05)
+    assert "switches" in localisation.same_side(table) and "1 of 5" in localisation.same_side(table)
+    assert "switches" not in localisation.same_side(table.loc[[3, 7]])
+    assert "more on melanomas in 1 of 2" in localisation.same_side(table.loc[[5, 9]])
+    assert "none of 3" in localisation.same_side(table.loc[[7, 9, 11]])
+
+
+def test_an_audit_of_the_first_edition_is_not_read_as_one_by_class(tmp_path):
+    content = {"format": localisation.AUDIT_FORMAT, "localisation": {"all": {}}}
+    workspace.write_json(tmp_path / "audit.json", content)
+    assert localisation.read_audit(tmp_path) == content
+    workspace.write_json(tmp_path / "audit.json", {"localisation": {"centre": {"energy": 0.3}}})
+    with pytest.raises(ValueError, match="format 1, expected 2: run 06_audit"):
+        localisation.read_audit(tmp_path)
