@@ -274,7 +274,8 @@ def read_grid(
             check(values | chosen, known)
         except ValueError as error:
             raise ValueError(f"{point}: {error}") from error
-    merged = {name: default for name, (_, default) in known.items()} | values
+    merged = {name: default for name, (_, default) in known.items()}
+    merged |= {"control": ""} | values  # none at each point, unless asked for
     for name in ("image_size", "recipe"):  # of the first cache; each point has one of its own
         if name in axes:
             merged[name] = axes[name][0]

@@ -21,10 +21,11 @@ from helpers.runs import compare
 from helpers.runs.series import run_notebook
 from helpers.runs.workers import chosen
 from helpers.training.checkpoint import TRAINING_VERSION, weights_key
+from helpers.training.control import CONTROL
 from helpers.training.settings import RECIPES
 
 SHARED = ("dataset.json", "split.csv", "cache.json")
-# what a point leaves; where 04 trains a control, its files lie in a folder beside these
+# what a point leaves; where 04 trains a control, its files lie in the folder CONTROL beside these
 LEFT = (
     "split.csv",
     "model.pt",
@@ -33,7 +34,6 @@ LEFT = (
     "metrics.json",
     "timing.json",
 )
-CONTROL = "control"
 MAKER = "helpers.run --grid"  # named where one of its files cannot be read
 
 Execute = Callable[[Path, dict, Path], object]  # runs a notebook with parameters in a folder

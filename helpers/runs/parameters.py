@@ -15,6 +15,7 @@ from pathlib import Path
 from helpers import hosts, workspace
 from helpers.training.settings import (
     NAMES,
+    OWN,
     Parameters,
     Settings,
     in_quotes,
@@ -137,6 +138,8 @@ def idle(name: str, settings: Settings) -> str:
     """
     if name == "mask_target" and not any(settings.mask_weights):
         return "mask_target is for maps that learn from masks, and both mask weights are 0"
+    if name == "control" and settings.control == OWN and settings.attention == "none":
+        return "control 'own' is for a network with attention, and attention is 'none'"
     source = name.split("_")[0]
     if source in ("kaggle", "isic") and settings.dataset != source:
         return f"{name} is for dataset {source!r}, and dataset is {settings.dataset!r}"

@@ -95,16 +95,24 @@ class PathOr(NamedTuple):
         return " or ".join(["the path of a file or folder", *quoted])
 
 
+OWN = "own"  # of `control`: 04 trains the run's own; so it is the name of no run
+
+
 def name_of_one_folder(run: str) -> str:
     """Refuse, as `workspace` does, what would leave the folder of the runs; nothing is created."""
     workspace.check_run_name(run)
+    if run == OWN:
+        raise ValueError(
+            f"run is {run!r}, which `control` has for the control that a run trains itself; "
+            "expected another name"
+        )
     return run
 
 
 def name_of_a_control(run: str) -> str:
-    """The same for the name of another run, where "" stands for none."""
+    """The name of another run, where "" stands for none and OWN for the control of a run's own."""
     try:
-        return run and name_of_one_folder(run)
+        return run if run in ("", OWN) else name_of_one_folder(run)
     except ValueError as error:
         raise ValueError(f"control: {error}") from None
 
@@ -261,7 +269,9 @@ class Parameters(Settings):
         42, description="draws the sample, the subsample, the split and the benign rows"
     )
     control: Annotated[str, AfterValidator(name_of_a_control)] = Field(
-        "", description='a finished run with attention "none" to compare with; empty: none'
+        OWN,
+        description="the same network without attention, to compare with: own: 04 trains it; "
+        'empty: none; else the name of a finished run with attention "none"',
     )
     photograph: Annotated[str, PathOr(("",))] = Field(
         "", description="an image file of your own; empty: a validation photograph"
@@ -399,11 +409,18 @@ def make_optimiser(network: nn.Module, settings: Settings) -> torch.optim.Optimi
     recipe = RECIPES[settings.recipe]
     learning_rate = settings.learning_rate or recipe.learning_rate
     options = {"lr": learning_rate, "weight_decay": recipe.weight_decay}
-    if recipe.optimiser == "sgd":
-        return torch.optim.SGD(network.parameters(), momentum=0.9, nesterov=True, **options)
+    # fused: one pass over the weights, and fp16's scaler need not wait for a GPU
     if recipe.optimiser == "adam":
         return torch.optim.Adam(network.parameters(), fused=True, **options)
-    return torch.optim.AdamW(network.parameters(), fused=True, **options)
+    if recipe.optimiser == "adamw":
+        return torch.optim.AdamW(network.parameters(), fused=True, **options)
+    optimiser = torch.optim.SGD(
+        network.parameters(), momentum=0.9, nesterov=True, fused=True, **options
+    )
+    # PyTorch leaves a fused momentum uninitialised where the scaler passes over the first step
+    for weight in network.parameters():
+        optimiser.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
+    return optimiser
 
 
 def make_schedule(
@@ -423,8 +440,15 @@ def make_schedule(
 @contextmanager
 def naming_what_fits(settings: Settings, device: torch.device) -> Iterator[None]:
     """Turn "out of memory" into a MemoryError that says what to set."""
-    # torch.OutOfMemoryError is a RuntimeError; the CPU's allocator has no name of its own
-    signs = ("out of memory", "can't allocate memory", "not enough memory")
+    # torch.OutOfMemoryError is a RuntimeError; the CPU's allocator has no name of its own, and
+    # cuBLAS and cuDNN, which need room of theirs, have words of theirs
+    signs = (
+        "out of memory",
+        "can't allocate memory",
+        "not enough memory",
+        "ALLOC_FAILED",
+        "unable to find an engine",
+    )
     try:
         yield
     except RuntimeError as error:

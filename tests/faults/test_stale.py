@@ -25,7 +25,7 @@ from helpers.photographs.sources import find_dataset
 from helpers.photographs.split import make_split, read_split, read_table
 from helpers.scores.baselines import baselines
 from helpers.training import batches, checkpoint
-from helpers.training.control import common_test, load_control
+from helpers.training.control import CONTROL, common_test, load_control
 from helpers.training.loop import Fitted, predict_held_out
 
 CPU = torch.device("cpu")
@@ -511,6 +511,84 @@ def test_a_control_that_is_not_there_is_named_and_no_folder_is_made(trained, mad
     with pytest.raises(FileNotFoundError, match="model.pt"):
         load(made, fitted)
     assert os.listdir(folders.runs / "control") == []
+
+
+def own_control(trained: Path, made, fitted: Fitted, **facts) -> None:
+    """What 04 leaves of the control that it trains beside the network; `facts` differ in it."""
+    from helpers.model import AttnVGG
+
+    torch.manual_seed(0)
+    without = {"attention": "none"}
+    made_from = {**fitted.config["made_from"], **without, **facts}
+    described = {**fitted.config, **without, "made_from": made_from}
+    network = AttnVGG(attention="none").eval()
+    write_results(trained / CONTROL, made, fitted._replace(network=network, config=described))
+
+
+def load_beside(trained: Path, made, fitted: Fitted):
+    return load_control("own", CPU, split=made.split, config=fitted.config, folder=trained)
+
+
+def test_the_control_that_was_trained_beside_a_network_is_taken(trained, made, fitted):
+    own_control(trained, made, fitted)
+    network, settings = load_beside(trained, made, fitted)
+    assert network.attention == settings["attention"] == "none"
+    (trained / CONTROL / "split.csv").write_text("damaged")  # the run's own split counts
+    load_beside(trained, made, fitted)
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"seed": 1},
+        {"epochs": 3},
+        {"recipe": "tutorial"},
+        {"bypass": False},
+        {"photographs": "another"},
+        {"training": 0},
+        {"torch": "1.0"},
+    ],
+    ids=str,
+)
+def test_an_old_control_beside_a_newer_network_is_refused(facts, trained, made, fitted):
+    """04 has trained the network again with another setting, and `control` ''."""
+    own_control(trained, made, fitted, **facts)
+    with pytest.raises(ValueError, match=f"control.*{next(iter(facts))}.*04_train"):
+        load_beside(trained, made, fitted)
+    own_control(trained, made, fitted)  # as it says
+    load_beside(trained, made, fitted)
+
+
+def test_a_network_trained_again_with_the_same_settings_keeps_its_control(trained, made, fitted):
+    own_control(trained, made, fitted)
+    write_results(trained, made, fitted)
+    load_beside(trained, made, fitted)
+
+
+@pytest.mark.parametrize("change", ["a target", "a group", "a side"])
+def test_a_control_of_its_own_is_of_the_same_split(change, trained, made, fitted):
+    own_control(trained, made, fitted)
+    split = split_of(made, change)
+    with pytest.raises(ValueError, match="04_train"):
+        load_control("own", CPU, split=split, config=fitted.config, folder=trained)
+
+
+def test_a_control_of_its_own_has_no_attention(trained, made, fitted):
+    own_control(trained, made, fitted)
+    shutil.copy(trained / "model.pt", trained / CONTROL / "model.pt")
+    with pytest.raises(ValueError, match="control.*softmax"):
+        load_beside(trained, made, fitted)
+
+
+@pytest.mark.parametrize("name", ["model.pt", "predictions.csv"])
+def test_a_control_of_its_own_that_is_not_there_is_named_with_what_to_do(
+    name, trained, made, fitted
+):
+    own_control(trained, made, fitted)
+    (trained / CONTROL / name).unlink()
+    with pytest.raises(FileNotFoundError, match=f"{name}.*04_train") as error:
+        load_beside(trained, made, fitted)
+    assert "'own'" in str(error.value) and "''" in str(error.value)
 
 
 # what an error says to do

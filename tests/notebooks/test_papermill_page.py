@@ -97,7 +97,7 @@ def test_torchrun_takes_its_line_and_training_the_rest(folders, monkeypatch):
     monkeypatch.setattr(train, "train_run", lambda *what: started.append(what))
     monkeypatch.chdir(PROJECT)
     assert train.main(options.training_script_args) == 0
-    ((name, settings),) = started
+    ((name, settings, _),) = started
     recipe = yaml.safe_load((PARAMS / "full.yaml").read_text(encoding="utf-8"))
     assert (name, settings.epochs) == ("big", recipe["epochs"])
 

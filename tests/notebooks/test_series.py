@@ -113,6 +113,26 @@ def test_what_training_leaves(left):
     network.load_state_dict(stored["state_dict"])
 
 
+def test_the_control_is_the_same_training_without_attention(left):
+    network, control = (
+        torch.load(place / "model.pt", weights_only=True)["config"]["made_from"]
+        for place in (left, left / "control")
+    )
+    assert (network["attention"], control["attention"]) == ("sigmoid", "none")
+    assert {name for name in network if network[name] != control[name]} == {
+        "attention",
+        "mask_weight_pool4",
+    }
+    ours, theirs = (pd.read_csv(place / "predictions.csv") for place in (left, left / "control"))
+    assert ours["image_id"].tolist() == theirs["image_id"].tolist()
+    assert (ours["logit"] != theirs["logit"]).all()
+    for name in ("history.csv", "timing.json", "metrics.json"):
+        assert (left / "control" / name).exists()
+    assert not list(left.rglob("progress*"))
+    audit = read(left / "audit.json")
+    assert audit["control"] == "own"
+
+
 def test_metrics_are_those_of_the_predictions(left):
     rows = pd.read_csv(left / "predictions.csv")
     assert list(rows) == ["image_id", "split", "source", "group", "target", "logit", "probability"]
@@ -186,7 +206,7 @@ def test_plain_papermill_and_the_same_seed_again(place, left, tmp_path):
         env={**os.environ, **environment, "ATTENTION_HEADLESS": "1"},
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    for name in ("metrics.json", "predictions.csv"):
+    for name in ("metrics.json", "predictions.csv", "control/predictions.csv"):
         assert (again / name).read_bytes() == (left / name).read_bytes(), name
 
 

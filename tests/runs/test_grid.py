@@ -12,6 +12,7 @@ import pytest
 from helpers import workspace
 from helpers.runs import command, grid, parameters
 from helpers.runs.series import NotebookFailed
+from helpers.training.control import CONTROL
 from tests.runs.conftest import AXES
 from tests.runs.toys import injected, write_notebook
 
@@ -146,14 +147,14 @@ def test_a_control_that_changed_runs_again(toy, folders):
     def execute(notebook, values, folder):
         toy.execute(notebook, values, folder)
         if notebook.stem == "04":
-            (folder / grid.CONTROL).mkdir(exist_ok=True)
-            (folder / grid.CONTROL / "predictions.csv").write_text("of the control")
+            (folder / CONTROL).mkdir(exist_ok=True)
+            (folder / CONTROL / "predictions.csv").write_text("of the control")
 
     toy.run(execute=execute)
     toy.ran()
     toy.run(execute=execute)
     assert toy.ran() == []
-    (folders.runs / POINTS[0] / grid.CONTROL / "predictions.csv").write_text("of another")
+    (folders.runs / POINTS[0] / CONTROL / "predictions.csv").write_text("of another")
     toy.run(execute=execute)
     assert toy.ran() == [f"04 {POINTS[0]}"]
 
@@ -417,6 +418,21 @@ def test_a_grid_takes_the_place_of_a_files_values(series, tmp_path):
     assert plan.axes == {"attention": ["sigmoid"], "seed": [1, 2]} and plan.name == "g"
     assert plan.parameters["mask_weight_pool3"] == 0.1 and plan.parameters["epochs"] == 8
     assert plan.shared == {"dataset": "sample", "split_seed": 42}
+
+
+@pytest.mark.parametrize(
+    "values, texts, expected",
+    [
+        ({}, ["seed=1,2"], ""),
+        ({"control": "own"}, ["seed=1,2"], "own"),
+        ({"control": "plain"}, ["seed=1,2"], "plain"),
+    ],
+)
+def test_a_grid_trains_a_control_at_each_point_only_if_asked_for(values, texts, expected, series):
+    write_notebook(series[2], DECLARED[series[2].stem] + '\ncontrol: str = "own"')
+    known = parameters.known_parameters(series)
+    plan = command.read_grid(texts, {"run": "g", **values}, [], known)
+    assert plan.parameters["control"] == expected
 
 
 def test_the_first_cache_of_several_sizes_is_the_first_points(series, tmp_path):

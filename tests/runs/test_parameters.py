@@ -197,6 +197,12 @@ def test_what_changes_nothing_beside_the_others_is_refused():
     with pytest.raises(ValueError, match="mask_target"):
         parameters.refuse_idle(["epochs", "mask_target"], [none, none])
     parameters.refuse_idle(["kaggle_dataset", "dataset"], [Parameters(dataset="kaggle")])
+    without = Parameters(attention="none")
+    parameters.refuse_idle(["attention"], [without])
+    parameters.refuse_idle(["control"], [without, Parameters()])
+    parameters.refuse_idle(["control"], [Parameters(attention="none", control="other")])
+    with pytest.raises(ValueError, match="control 'own'.*attention is 'none'"):
+        parameters.refuse_idle(["control"], [without])
     for dataset in ("sample", "/photographs"):
         with pytest.raises(ValueError, match=f"kaggle_dataset .* dataset is '{dataset}'"):
             parameters.refuse_idle(["kaggle_dataset"], [Parameters(dataset=dataset)])

@@ -4,7 +4,9 @@ import pytest
 
 from helpers import workspace
 from helpers.runs import train
-from helpers.training.settings import Settings
+from helpers.training import checkpoint
+from helpers.training.control import CONTROL
+from helpers.training.settings import Parameters
 
 
 @pytest.fixture(autouse=True)
@@ -33,6 +35,8 @@ def refusal(capsys, *arguments: str) -> tuple[int, str]:
         (("mask_weight_pool3", "0.1"), ["mask_weight_pool3", "'sigmoid'"]),
         (("mask_target", "otsu"), ["mask_target", "both mask weights are 0"]),
         (("weights", "absent.pth"), ["weights", "absent.pth", "'imagenet'"]),
+        (("control", "mine"), ["control", "'mine'", "another run"]),
+        (("control", "../a"), ["control", "'../a'"]),
     ],
 )
 def test_a_parameter_that_is_wrong_or_not_trainings_is_refused_by_name(
@@ -55,6 +59,7 @@ def test_a_parameter_that_is_wrong_or_not_trainings_is_refused_by_name(
         (["-p", "run", "mine"], "--run"),
         (["-p", "learning_rate", "-1e-4"], "learning_rate is -0.0001"),
         (["other"], "'other'"),
+        (["-p", "control", "own", "-p", "attention", "none"], "control 'own'"),
     ],
 )
 def test_words_that_it_does_not_take_are_refused_with_what_to_type(words, fact, folders, capsys):
@@ -76,8 +81,9 @@ def test_a_run_that_nobody_prepared_is_not_made(folders, capsys):
 
 def test_what_a_file_says_to_other_parts_is_passed_over_and_named(tmp_path, capsys):
     (tmp_path / "mine.yaml").write_text("benign: 0\nrun: other\nepochs: 3\ngamma: 1\n")
-    settings = train.read_settings("mine.yaml", [("gamma", "0.5"), ("compile_model", "true")])
-    assert settings == Settings(epochs=3, gamma=0.5, compile_model=True)
+    pairs = [("gamma", "0.5"), ("compile_model", "true")]
+    settings = train.read_settings("mine", "mine.yaml", pairs)
+    assert settings == Parameters(run="mine", epochs=3, gamma=0.5, compile_model=True)
     line = capsys.readouterr().out
     assert all(fact in line for fact in ("mine.yaml", "benign", "run")) and "epochs" not in line
 
@@ -85,13 +91,13 @@ def test_what_a_file_says_to_other_parts_is_passed_over_and_named(tmp_path, caps
 @pytest.mark.parametrize("name", ["tutorial", "paper", "full"])
 def test_the_files_of_parameters_can_be_trained_with(name, tmp_path):
     file = workspace.PROJECT / "notebooks" / "params" / f"{name}.yaml"
-    settings = train.read_settings(str(file), [])
+    settings = train.read_settings("mine", str(file), [])
     assert settings.image_size == 224 and settings.weights == "imagenet"
 
 
 def test_a_file_without_names_of_other_parts_is_read_without_a_word(tmp_path, capsys):
     (tmp_path / "mine.yaml").write_text("epochs: 3\n")
-    assert train.read_settings("mine.yaml", []) == Settings(epochs=3)
+    assert train.read_settings("mine", "mine.yaml", []) == Parameters(run="mine", epochs=3)
     assert capsys.readouterr().out == ""
 
 
@@ -118,10 +124,59 @@ def test_what_ends_a_training_is_said_in_a_sentence(error, code, monkeypatch, ca
     assert found == code and str(error) in said and said.count("\n") == 1
 
 
-def test_a_prepared_run_is_trained_and_leaves_what_04_leaves(made, folders, capsys):
+LEFT = ["history.csv", "metrics.json", "model.pt", "predictions.csv", "timing.json"]
+
+
+def left(folder) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.name in LEFT)
+
+
+def test_a_prepared_run_and_its_control_are_trained_and_leave_what_04_leaves(made, folders, capsys):
     folder = made.prepare("mine")
     arguments = ["-p", "image_size", "32", "-p", "epochs", "1", "-p", "device", "cpu"]
     assert train.main(["--", "--run", "mine", *arguments]) == 0
-    assert str(folder) in capsys.readouterr().out
-    metrics = workspace.read_json(folder / "metrics.json", "04_train.ipynb")
-    assert metrics["test"]["n"] == len(made.test)
+    said = capsys.readouterr().out
+    assert str(folder) in said and "its control" in said
+    for place in (folder, folder / CONTROL):
+        assert left(place) == LEFT
+        metrics = workspace.read_json(place / "metrics.json", "04_train.ipynb")
+        assert metrics["test"]["n"] == len(made.test)
+    kinds = [
+        checkpoint.read_checkpoint(place / "model.pt")["config"]["attention"]
+        for place in (folder, folder / CONTROL)
+    ]
+    assert kinds == ["softmax", "none"]
+
+
+@pytest.mark.parametrize(
+    "pair, fact", [(("control", ""), None), (("attention", "none"), "attention is 'none'")]
+)
+def test_a_run_without_a_control_of_its_own_trains_none(pair, fact, made, folders, capsys):
+    folder = made.prepare("mine")
+    arguments = ["-p", "image_size", "32", "-p", "epochs", "1", "-p", "device", "cpu"]
+    assert train.main(["--run", "mine", *arguments, "-p", *pair]) == 0
+    said = capsys.readouterr().out
+    assert left(folder) == LEFT and not (folder / CONTROL).exists()
+    assert fact in said if fact else "its control" not in said
+
+
+def test_a_training_killed_in_its_control_trains_the_network_no_second_time(
+    made, folders, monkeypatch, capsys
+):
+    folder = made.prepare("mine")
+    arguments = ["--run", "mine", "-p", "image_size", "32", "-p", "epochs", "1"]
+    fit = train.fit
+
+    def killed(settings, **how):
+        if settings.attention == "none":
+            raise KeyboardInterrupt
+        return fit(settings, **how)
+
+    monkeypatch.setattr(train, "fit", killed)
+    assert train.main(arguments) == 130
+    assert left(folder) == []
+    monkeypatch.setattr(train, "fit", fit)
+    capsys.readouterr()
+    assert train.main(arguments) == 0
+    assert "goes on after epoch 1 of 1" in capsys.readouterr().out
+    assert left(folder) == left(folder / CONTROL) == LEFT

@@ -117,6 +117,7 @@ WRONG = [
     ("run", "", "folder"),
     ("run", "..", "folder"),
     ("run", "a:b", "folder"),
+    ("run", "own", "control"),
     ("control", "../a", "folder"),
     ("control", "sample", "the run itself"),
     *[
@@ -135,6 +136,14 @@ def test_a_wrong_value_is_refused_with_its_name_and_what_is_expected(name, value
     assert name in message and repr(value) in message and fact in message, message
     assert "\n" not in message and "pydantic" not in message
     assert not folders.runs.exists(), "a refusal leaves nothing behind"
+
+
+@pytest.mark.parametrize("control", ["own", "", "plain"])
+@pytest.mark.parametrize("attention", ["softmax", "none"])
+def test_a_control_is_the_runs_own_or_none_or_another_run(control, attention, folders):
+    assert Parameters().control == "own"
+    assert Parameters(control=control, attention=attention).control == control
+    assert not folders.runs.exists()
 
 
 def test_a_count_may_stand_for_a_number_and_becomes_one():
