@@ -34,6 +34,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from helpers import workspace
 from tests.gpu.kernels import run
 
 aten = torch.ops.aten
@@ -82,13 +83,14 @@ def tensors_in(*values: object) -> list[Tensor]:
 def line_of_the_program(project: Path) -> str:
     """The innermost line of the project, or of a notebook's cell, that led here: file:line.
 
-    The tests' own lines are passed over.
+    The tests' own lines are passed over, and those of `workspace.send` for the line that sends.
     """
     frame = sys._getframe(1)
     while frame:
         path = frame.f_code.co_filename
-        ours = path.startswith(str(project)) and "/tests/" not in path and "/.venv" not in path
-        if ours or "<cell" in path:
+        sends = frame.f_code is workspace.send.__code__
+        of_others = "/tests/" in path or "/.venv" in path or not path.startswith(str(project))
+        if "<cell" in path or not (sends or of_others):
             return f"{Path(path).name}:{frame.f_lineno}"
         frame = frame.f_back
     return "?"
