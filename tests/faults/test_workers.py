@@ -153,16 +153,8 @@ def test_points_that_always_kill_their_process_fail_with_what_the_system_says(mo
     assert all("SIGKILL" in reason for reason in reasons.values()), reasons
 
 
-@pytest.mark.parametrize(
-    "to",
-    [
-        "command",
-        *(
-            pytest.param(to, marks=pytest.mark.long)
-            for to in ("terminal", "scheduler", "nobody asked")
-        ),
-    ],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("to", ["command", "terminal", "scheduler", "nobody asked"])
 def test_a_stopped_command_leaves_no_process_and_goes_on(to, start, folders):
     process = start("--workers", "2")
     begun(process, folders, 2)
