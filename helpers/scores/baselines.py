@@ -1,13 +1,16 @@
-"""Baselines that see no lesion, for notebooks 04 and deeper/leaks_and_shortcuts.
+"""Guesses without a lesion's shape, for notebooks 04 and deeper/leaks_and_shortcuts.
 
 A network may score well by telling cameras, collections or patients apart. Its AUC means something
-only above what these reach on the same test photographs.
+only above what these reach on the same test photographs. Three see no lesion: the source, the
+metadata, and the colours of the photograph's rim. Two see something of it, and no shape: how large
+and dark a lesion is moves the mean colours, and how rough it is the size of the file.
 """
 
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 from scipy.special import expit
@@ -15,6 +18,8 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from tqdm.auto import tqdm
 
 from helpers import workspace
+from helpers.photographs.cache import files_of, readings_of
+from helpers.photographs.masks import Reading, read_mask
 from helpers.photographs.places import check_table
 from helpers.photographs.reading import read_photograph
 from helpers.photographs.table import read_marking
@@ -23,11 +28,13 @@ LEAF = 20  # rows in a leaf of a tree, scikit-learn's default
 LEAVES = 5  # so many can be filled with the smaller class
 CATEGORIES = 255  # that scikit-learn's trees can tell apart
 PRIOR = 2  # rows at the rate of all that a category's own are mixed with
+RIM = 8  # the rim's width is the shorter side by this
+MASK_SIDE = 128  # pixels of a mask's side, fine enough for photographs at an eighth of theirs
 METADATA = ["source", "sex", "age_approx", "anatom_site_general_challenge"]
 
 
 def baselines(dataset: dict, split: pd.DataFrame) -> pd.DataFrame:
-    """Scores of four baselines on the test rows, each fitted on the kept training rows.
+    """Scores of five baselines on the test rows, each fitted on the kept training rows.
 
     Args:
         dataset: the content of `dataset.json`.
@@ -35,8 +42,9 @@ def baselines(dataset: dict, split: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         A row for each test row: image_id, source, group, target, and the probability of melanoma by
-        "source only" and "metadata only" (see `table_baselines`), "mean colours only" (see
-        `colours`) and "file size only" (bytes), at the rate of the kept training rows.
+        "source only" and "metadata only" (see `table_baselines`), "rim colours only" (see `rim`),
+        "mean colours only" (of the whole photograph) and "file size only" (bytes), at the rate of
+        the kept training rows.
 
     Raises:
         ValueError: the kept training rows are of one class, there are no test rows, or a file is
@@ -52,9 +60,10 @@ def baselines(dataset: dict, split: pd.DataFrame) -> pd.DataFrame:
     paths = [Path(dataset["folder"]) / name for name in rows["path"]]
     scores = table_baselines(rows)
     sizes = [path.stat().st_size for path in paths]
-    means = all_colours(rows, dataset)
+    whole, rims = all_colours(rows, dataset)
     features = {
-        "mean colours only": pd.DataFrame(means, index=rows.index),
+        "rim colours only": pd.DataFrame(rims, index=rows.index),
+        "mean colours only": pd.DataFrame(whole, index=rows.index),
         "file size only": pd.DataFrame({"bytes": sizes}, index=rows.index),
     }
     for name, table in features.items():
@@ -182,25 +191,84 @@ def rare_steps(column: pd.Series, targets: pd.Series, fitted: pd.Series) -> pd.S
     return names.map(steps.where(taken, 0)).astype(float).fillna(0)
 
 
-def all_colours(rows: pd.DataFrame, dataset: dict) -> np.ndarray:
-    """`colours` of the photograph of each row of split.csv, [N, 6]."""
+def all_colours(rows: pd.DataFrame, dataset: dict) -> tuple[np.ndarray, np.ndarray]:
+    """`colours` of the photograph of each row of split.csv, and of its rim: [N, 6] each."""
     orders = dataset["colour_order_by_source"]
-    sums = dataset.get("checksums", {}).get("photographs", {})
+    sums = dataset.get("checksums", {"photographs": {}, "masks": {}})
     paths = [Path(dataset["folder"]) / name for name in rows["path"]]
     swapped = [orders[source]["order"] == "bgr" for source in rows["source"]]
-    crcs = [int(sums[name], 16) if name in sums else None for name in rows["path"]]
+    known = sums["photographs"]
+    crcs = [int(known[name], 16) if name in known else None for name in rows["path"]]
+    masks = [None] * len(rows)
+    if "mask" in rows:
+        files = files_of(rows["mask"], dataset["masks_folder"], sums["masks"])
+        masks = list(zip(files, readings_of(rows, dataset), strict=True))
+        masks = [(*file, how) if file else None for file, how in masks]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        means = tqdm(
-            pool.map(colours, paths, swapped, crcs),
+        found = tqdm(
+            pool.map(whole_and_rim, paths, swapped, crcs, masks),
             desc="colours",
             total=len(paths),
             disable=workspace.headless(),
         )
-        return np.stack(list(means))
+        both = np.stack(list(found))  # [N, 2, 6]
+    return both[:, 0], both[:, 1]
+
+
+def whole_and_rim(
+    path: Path,
+    swapped: bool,
+    crc: int | None,
+    mask: tuple[Path, int, Reading] | None,
+) -> np.ndarray:
+    """`spread` of a photograph and of its `rim`, [2, 6]; its file is read once.
+
+    Args:
+        path: a photograph.
+        swapped: whether its file holds red and blue exchanged.
+        crc: the CRC-32 that its bytes must have; None: not known.
+        mask: the lesion's: path, CRC-32, and how it is read; None where there is none.
+    """
+    pixels = read_red_first(path, swapped, crc)
+    lesion = None
+    if mask is not None:
+        file, its_crc, how = mask
+        lesion = read_mask(file, MASK_SIDE, how, crc=its_crc)
+    return np.stack([spread(pixels.reshape(-1, 3)), spread(rim(pixels, lesion))])
+
+
+def read_red_first(path: Path, swapped: bool, crc: int | None = None) -> np.ndarray:
+    """A photograph [h, w, 3], red first; a JPEG is decoded at an eighth of its side."""
+    pixels = read_photograph(path, at_least=1, crc=crc)
+    return pixels[..., ::-1] if swapped else pixels
+
+
+def spread(pixels: np.ndarray) -> np.ndarray:
+    """Mean and standard deviation of each channel of pixels [n, 3]: [6], the means first."""
+    return np.concatenate([pixels.mean(axis=0), pixels.std(axis=0)])
+
+
+def rim(pixels: np.ndarray, lesion: np.ndarray | None = None) -> np.ndarray:
+    """The pixels of a photograph's rim, where the skin is: [n, 3].
+
+    Args:
+        pixels: [h, w, 3].
+        lesion: its mask, [s, s], above 0 where the lesion is; what of it reaches into the rim is
+            left out. Without a mask, or where it covers all of the rim, the whole rim.
+    """
+    height, width, _ = pixels.shape
+    depth = max(1, min(height, width) // RIM)
+    around = np.ones((height, width), bool)
+    around[depth : height - depth, depth : width - depth] = False
+    if lesion is None:
+        return pixels[around]
+    covered = cv2.resize(lesion, (width, height), interpolation=cv2.INTER_AREA) > 0
+    skin = around & ~covered
+    return pixels[skin if skin.any() else around]
 
 
 def colours(path: Path, swapped: bool, crc: int | None = None) -> np.ndarray:
-    """Mean and standard deviation of red, green and blue, 0 to 255.
+    """Mean and standard deviation of red, green and blue, 0 to 255, lesion and skin together.
 
     Args:
         path: a photograph; a JPEG is decoded at an eighth of its side.
@@ -213,8 +281,4 @@ def colours(path: Path, swapped: bool, crc: int | None = None) -> np.ndarray:
     Raises:
         ValueError: as `read_photograph`: the file's name and why it cannot be decoded.
     """
-    pixels = read_photograph(path, at_least=1, crc=crc)  # [H/8, W/8, 3]
-    if swapped:
-        pixels = pixels[..., ::-1]
-    pixels = pixels.reshape(-1, 3)
-    return np.concatenate([pixels.mean(axis=0), pixels.std(axis=0)])
+    return spread(read_red_first(path, swapped, crc).reshape(-1, 3))

@@ -22,10 +22,13 @@ from sklearn.metrics import (
 
 from helpers.photographs.table import check_classes
 from helpers.scores.bootstrap import (
+    DRAWS,
     FEW,
+    blocks,
     independent_pairs,
     interval,
     limits,
+    mean,
     or_none,
     ranking,
     resample,
@@ -37,6 +40,7 @@ SENSITIVITY = 0.90  # that the threshold keeps on validation
 ASKED = (0.80, 0.90, 0.95)  # sensitivities, and specificities, of `operating_points`
 ROUNDING = 1e-12  # 1 - 0.8 is a little less than 0.2 in binary
 FEW_IN_A_BIN = 5  # photographs; a share of fewer is chance (Cochran, Biometrics 1954)
+BY_CHANCE = 95  # percentile of what honest probabilities show
 
 
 def discrimination(
@@ -419,6 +423,7 @@ def decision_limits(right: np.ndarray, kind: np.ndarray, groups: pd.Series) -> n
 def reliability(
     targets: np.ndarray,
     probabilities: np.ndarray,
+    groups: np.ndarray | None = None,
     *,
     bins: int = 15,
 ) -> pd.DataFrame:
@@ -429,10 +434,13 @@ def reliability(
     Args:
         targets: 0 or 1, [N].
         probabilities: of melanoma, [N].
+        groups: if given, the patient or lesion of each photograph, [N]: shares get intervals.
         bins: how many, or as many as there are photographs if those are fewer.
 
     Returns:
         A row for each bin that is not empty: probability (mean), observed (share of melanomas), n.
+        With groups also observed_low and observed_high, the share's 95% interval over the groups in
+        the bin, NaN where these are too few.
 
     Raises:
         ValueError: there are no photographs.
@@ -440,20 +448,37 @@ def reliability(
     >>> reliability([0, 1, 1, 1], [0.25, 0.5, 0.75, 1.0], bins=2).to_dict("list")
     {'probability': [0.375, 0.875], 'observed': [0.5, 1.0], 'n': [2, 2]}
     """
-    if len(targets) == 0:
-        raise ValueError(
-            "a split of 0 photographs has no reliability: expected one with photographs"
-        )
     table = pd.DataFrame(
         {"probability": np.asarray(probabilities), "observed": np.asarray(targets)}
     )
-    below = table["probability"].rank(method="min").astype(int) - 1  # how many are lower
-    number = below * min(bins, len(table)) // len(table)
-    return table.groupby(number).agg(
+    number = bin_numbers(table["probability"], bins)
+    found = table.groupby(number).agg(
         probability=("probability", "mean"),
         observed=("observed", "mean"),
         n=("observed", "size"),
     )
+    if groups is not None:
+        labels = pd.Series(np.asarray(groups))
+        for place, rows in table.groupby(number):
+            share = interval(mean(rows["observed"]), labels[rows.index], share=True)
+            found.loc[place, "observed_low"] = share["low"]
+            found.loc[place, "observed_high"] = share["high"]
+    return found
+
+
+def bin_numbers(probabilities: np.ndarray, bins: int) -> pd.Series:
+    """The number of the bin of equal count that each probability falls into, [N].
+
+    Raises:
+        ValueError: there are no photographs.
+    """
+    if len(probabilities) == 0:
+        raise ValueError(
+            "a split of 0 photographs has no reliability: expected one with photographs"
+        )
+    ranks = pd.Series(np.asarray(probabilities)).rank(method="min").astype(int)
+    below = ranks - 1  # how many are lower
+    return below * min(bins, len(below)) // len(below)
 
 
 def calibration_error(targets: np.ndarray, probabilities: np.ndarray, *, bins: int = 15) -> float:
@@ -477,6 +502,73 @@ def calibration_error(targets: np.ndarray, probabilities: np.ndarray, *, bins: i
     table = reliability(targets, probabilities, bins=bins)
     gaps = (table["probability"] - table["observed"]).abs()
     return float(np.average(gaps, weights=table["n"]))
+
+
+def calibration_interval(
+    targets: np.ndarray,
+    probabilities: np.ndarray,
+    groups: np.ndarray,
+    *,
+    bins: int = 15,
+) -> dict:
+    """ECE with its 95% interval over groups, and what honest probabilities would show.
+
+    A distance is never below 0, so that chance alone makes an ECE, and drawing photographs again
+    adds to it once more: the percentiles of the drawn values lie too high. So they are turned round
+    the value (the basic bootstrap: Davison and Hinkley, Bootstrap Methods and their Application,
+    1997, section 5.2), and the low end is 0 where honest probabilities show as much by chance.
+
+    Args:
+        targets: 0 or 1, [N].
+        probabilities: of melanoma, [N].
+        groups: the patient or lesion of each photograph, [N].
+        bins: as in `calibration_error`.
+
+    Returns:
+        value, low and high (NaN where the groups are too few), n, and chance: what 95% of perfectly
+        calibrated probabilities stay below, on as many photographs that are independent.
+
+    Raises:
+        ValueError: there are no photographs.
+    """
+    targets = np.asarray(targets, float)
+    probabilities = np.asarray(probabilities, float)
+    value = calibration_error(targets, probabilities, bins=bins)
+    bins = min(bins, max(1, len(targets) // FEW_IN_A_BIN))
+    number = bin_numbers(probabilities, bins).to_numpy()
+    inside = (number[:, None] == np.unique(number)).astype(float)  # [N, bins]
+    gaps = inside * (probabilities - targets)[:, None]
+    drawn = resample(
+        lambda weights: np.abs(weights @ gaps).sum(axis=1) / weights.sum(axis=1), groups
+    )
+    low, high = limits(drawn, len(np.unique(np.asarray(groups))))
+    chance = float(np.percentile(errors_by_chance(probabilities, inside), BY_CHANCE))
+    turned = (2 * value - high, 2 * value - low)
+    if np.isnan(low):
+        return {"value": value, "low": np.nan, "high": np.nan, "n": len(targets), "chance": chance}
+    return {
+        "value": value,
+        "low": 0.0 if value <= chance else max(0.0, float(turned[0])),
+        "high": min(1.0, max(value, float(turned[1]))),
+        "n": len(targets),
+        "chance": chance,
+    }
+
+
+def errors_by_chance(probabilities: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """ECEs of targets that are drawn as the probabilities say, [DRAWS].
+
+    Args:
+        probabilities: [N].
+        inside: 1 where a photograph is in a bin, [N, bins].
+    """
+    rng = np.random.default_rng(0)
+    errors = []
+    for rows in blocks(DRAWS, len(probabilities)):
+        count = len(range(DRAWS)[rows])
+        happened = rng.random((count, len(probabilities))) < probabilities
+        errors.append(np.abs((probabilities - happened) @ inside).sum(axis=1) / len(probabilities))
+    return np.concatenate(errors)
 
 
 def summarise(
@@ -528,6 +620,10 @@ def summarise_decisions(val: pd.DataFrame, test: pd.DataFrame, threshold: float)
     """What the probabilities of the test rows are worth, and the decisions that follow."""
     figures = decision(test["target"], test["probability"], threshold)
     figures["brier"] = float(brier_score_loss(test["target"], test["probability"]))
-    figures["ece"] = calibration_error(test["target"], test["probability"])
+    ece = calibration_interval(test["target"], test["probability"], test["group"])
+    figures["ece"] = ece["value"]
+    figures["ece_low"] = or_none(ece["low"])
+    figures["ece_high"] = or_none(ece["high"])
+    figures["ece_chance"] = ece["chance"]
     figures["operating_points"] = operating_points(val, test)
     return figures

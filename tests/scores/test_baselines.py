@@ -1,4 +1,6 @@
-"""Baselines that see no lesion, against rates counted by hand, known colours and the real table."""
+"""Guesses without shape, against rates counted by hand, known colours and the real table."""
+
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,10 +14,16 @@ from helpers.photographs.sample import make_sample
 from helpers.photographs.split import balance, group_rows, make_split, split_groups
 from helpers.photographs.table import read_marking
 from helpers.scores import baselines as module  # the function has its name
-from helpers.scores.baselines import baselines, colours, table_baselines
+from helpers.scores.baselines import baselines, colours, rim, table_baselines, whole_and_rim
 
 COLUMNS = ["image_id", "source", "group", "target"]
-NAMES = ["source only", "metadata only", "mean colours only", "file size only"]
+NAMES = [
+    "source only",
+    "metadata only",
+    "rim colours only",
+    "mean colours only",
+    "file size only",
+]
 
 
 @pytest.fixture(scope="module")
@@ -269,7 +277,7 @@ def test_rows_and_columns_of_the_test_split(drawn):
     pd.testing.assert_frame_equal(scores[COLUMNS], test[COLUMNS])
     assert scores[NAMES].stack().between(0, 1).all()
     pd.testing.assert_frame_equal(scores, baselines(dataset, split))
-    for name in NAMES[:3]:  # the sample's trap: sources differ
+    for name in NAMES[:4]:  # the sample's trap: sources differ
         assert roc_auc_score(scores["target"], scores[name]) > 0.6
 
 
@@ -286,11 +294,11 @@ def test_rows_that_are_not_kept_or_in_val_are_neither_fitted_nor_read(drawn, mon
     dataset, split = drawn
     read = []
 
-    def noted(path, swapped, crc):
+    def noted(path, *how):
         read.append(path.name)
-        return colours(path, swapped, crc)
+        return whole_and_rim(path, *how)
 
-    monkeypatch.setattr(module, "colours", noted)
+    monkeypatch.setattr(module, "whole_and_rim", noted)
     first = baselines(dataset, split)
     used = split[(split["kept"] == 1) & (split["split"] != "val")]
     assert sorted(read) == sorted(used["path"])
@@ -314,6 +322,8 @@ def photographs_of_one_colour(folder, change: str) -> tuple[dict, pd.DataFrame]:
         size = 3000 + int(rng.integers(100))
         if change == "colour":
             pixels[..., 0] += np.uint8(80 * target)
+        elif change == "middle":
+            pixels[24:40, 24:40, 0] += np.uint8(80 * target)
         else:
             size += 500 * target
         Image.fromarray(pixels).save(folder / name, quality=90)
@@ -331,7 +341,10 @@ def photographs_of_one_colour(folder, change: str) -> tuple[dict, pd.DataFrame]:
     "change, sees, blind",
     [
         ("colour", "mean colours only", "file size only"),
+        ("colour", "rim colours only", "file size only"),
+        ("middle", "mean colours only", "rim colours only"),
         ("size", "file size only", "mean colours only"),
+        ("size", "file size only", "rim colours only"),
     ],
 )
 def test_each_baseline_sees_what_its_name_says_and_nothing_else(change, sees, blind, tmp_path):
@@ -351,6 +364,38 @@ def test_colours_are_means_and_deviations_red_first(swapped, tmp_path):
     Image.fromarray(stored).save(tmp_path / "a.jpg", quality=100, subsampling=0)
     expected = np.r_[blocks.reshape(-1, 3).mean(axis=0), blocks.reshape(-1, 3).std(axis=0)]
     assert colours(tmp_path / "a.jpg", swapped) == pytest.approx(expected, abs=1.5)
+
+
+def test_the_rim_is_an_eighth_of_the_shorter_side_without_the_lesion():
+    pixels = np.zeros((16, 24, 3), np.uint8)
+    pixels[2:14, 2:22] = 200  # all but the rim
+    assert rim(pixels).shape == (16 * 24 - 12 * 20, 3) and rim(pixels).max() == 0
+    pixels[:, 20:] = 99  # a lesion that reaches the right border
+    lesion = np.zeros((128, 128), np.uint8)
+    lesion[:, 107:] = 255
+    assert rim(pixels).max() == 99
+    skin = rim(pixels, lesion)
+    assert skin.max() == 0 and len(skin) == 2 * 16 + 2 * 2 * 18
+    everywhere = np.full((128, 128), 255, np.uint8)
+    assert np.array_equal(rim(pixels, everywhere), rim(pixels))
+    assert rim(np.ones((3, 5, 3), np.uint8)).shape == (12, 3)
+
+
+def test_the_rim_of_the_sample_is_measured_without_the_lesions(drawn, monkeypatch):
+    """Masks that are not read leave the lesion in: then some rims of the sample are darker."""
+    dataset, split = drawn
+    rows = split[split["split"] == "test"]
+    whole, rims = module.all_colours(rows, dataset)
+    _, with_lesions = module.all_colours(rows.drop(columns="mask"), dataset)
+    assert whole.shape == rims.shape == (len(rows), 6)
+    differ = ~np.isclose(rims, with_lesions).all(axis=1)
+    assert 0 < differ.sum() < len(rows)
+    assert rims[differ, :3].mean() > with_lesions[differ, :3].mean()
+    first = colours(
+        Path(dataset["folder"]) / rows["path"].iloc[0],
+        dataset["colour_order_by_source"][rows["source"].iloc[0]]["order"] == "bgr",
+    )
+    assert whole[0] == pytest.approx(first)
 
 
 def test_a_photograph_cut_short_is_refused_not_averaged(tmp_path):

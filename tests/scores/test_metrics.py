@@ -9,6 +9,7 @@ from collections import Counter
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import expit
 from scipy.stats import binomtest
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 
@@ -504,6 +505,82 @@ def test_no_photographs_have_no_reliability():
         metrics.calibration_error(np.array([]), np.array([]))
 
 
+def test_the_bins_shares_have_the_intervals_of_their_own_groups():
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(90), 2)
+    probabilities = np.sort(rng.random(180))
+    targets = (rng.random(180) < probabilities).astype(int)
+    order = rng.permutation(180)
+    plain = metrics.reliability(targets[order], probabilities[order], bins=6)
+    table = metrics.reliability(targets[order], probabilities[order], groups[order], bins=6)
+    pd.testing.assert_frame_equal(table[list(plain)], plain)
+    for number, row in enumerate(table.itertuples()):
+        part = slice(30 * number, 30 * number + 30)
+        drawn = []
+        for _ in range(2000):
+            chosen = rng.integers(15, size=15)
+            drawn.append(targets[part].reshape(15, 2)[chosen].mean())
+        low, high = np.percentile(drawn, [2.5, 97.5])
+        if 0 < row.observed < 1:
+            assert row.observed_low == pytest.approx(low, abs=0.05)
+            assert row.observed_high == pytest.approx(high, abs=0.05)
+        assert row.observed_low <= row.observed <= row.observed_high
+    few = metrics.reliability(targets, probabilities, groups // 3, bins=15)
+    assert few["observed_low"].isna().all() and few["observed_high"].isna().all()
+
+
+def made_of(slope: float, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Targets whose true log odds are `slope` times those of the probabilities; probabilities."""
+    rng = np.random.default_rng(seed)
+    probabilities = rng.beta(1, 3, count)
+    truth = expit(slope * np.log(probabilities / (1 - probabilities)))
+    return (rng.random(count) < truth).astype(int), probabilities
+
+
+@pytest.mark.parametrize("slope", [1.0, 0.3])
+def test_the_interval_of_an_ece_holds_the_true_one_nine_times_in_ten(slope):
+    """The true one is that of a million photographs; honest probabilities (slope 1) have none."""
+    targets, probabilities = made_of(slope, 10**6, 0)
+    true = metrics.calibration_error(targets, probabilities)
+    held = 0
+    by_value = []
+    for seed in range(100):
+        targets, probabilities = made_of(slope, 150, seed + 1)
+        found = metrics.calibration_interval(targets, probabilities, np.arange(150))
+        by_value.append(found["value"])
+        held += found["low"] <= true + 0.001 and true <= found["high"]
+    print(f"\nslope {slope}: true ECE {true:.3f}, mean {np.mean(by_value):.3f}, held {held} of 100")
+    assert held >= 85
+    assert np.mean(by_value) > true + 0.02, "an ECE of few lies too high: chance adds to it"
+
+
+def test_chance_is_what_honest_probabilities_stay_below():
+    below = 0
+    for seed in range(200):
+        targets, probabilities = made_of(1.0, 100, seed)
+        found = metrics.calibration_interval(targets, probabilities, np.arange(100))
+        below += found["value"] <= found["chance"]
+        if found["value"] <= found["chance"]:
+            assert found["low"] == 0
+    assert 0.9 < below / 200 < 0.99
+
+
+def test_an_ece_of_a_handful_of_groups_has_no_interval():
+    targets, probabilities = made_of(0.3, 60, 0)
+    found = metrics.calibration_interval(targets, probabilities, np.arange(60) // 7)  # nine
+    assert found["value"] == metrics.calibration_error(targets, probabilities)
+    assert np.isnan(found["low"]) and np.isnan(found["high"]) and found["chance"] > 0
+    twice = metrics.calibration_interval(
+        np.repeat(targets, 2), np.repeat(probabilities, 2), np.arange(120) // 2
+    )
+    alone = metrics.calibration_interval(
+        np.repeat(targets, 2), np.repeat(probabilities, 2), np.arange(120)
+    )
+    assert twice["high"] - twice["low"] > 1.2 * (alone["high"] - alone["low"])
+    with pytest.raises(ValueError, match=r"\b0 photographs"):
+        metrics.calibration_interval(np.array([]), np.array([]), np.array([]))
+
+
 # metrics.json
 
 
@@ -528,7 +605,9 @@ def test_summarise_fills_metrics_json():
     assert set(content["val"]) == ranking
     decision = {"sensitivity", "specificity", "true_positives", "false_negatives"}
     decision |= {"false_positives", "true_negatives"}
-    assert set(content["test"]) == ranking | decision | {"brier", "ece", "operating_points"}
+    calibration_figures = {"brier", "ece", "ece_low", "ece_high", "ece_chance"}
+    expected = ranking | decision | calibration_figures | {"operating_points"}
+    assert set(content["test"]) == expected
     # plain numbers, and none that JSON has not
     assert json.loads(json.dumps(content, allow_nan=False)) == content
 
@@ -560,6 +639,7 @@ def test_summarise_holds_the_decisions_on_test():
     assert figures["brier"] == pytest.approx(brier)
     ece = metrics.calibration_error(test["target"], test["probability"])
     assert figures["ece"] == ece
+    assert figures["ece_low"] <= ece <= figures["ece_high"] and figures["ece_chance"] > 0
     assert figures["operating_points"] == metrics.operating_points(val, test)
 
 
