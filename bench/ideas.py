@@ -81,10 +81,11 @@ class Changed(AttnVGG):
 
     def look(self, images: Tensor) -> tuple[Tensor, ...]:
         """pool-5, and of each block its map (None without attention) and its vector."""
-        before3 = self.backbone[:POOL3](images)
-        pool3 = self.backbone[POOL3](before3)
-        before4 = self.backbone[POOL3 + 1 : POOL4](pool3)
-        pool4 = self.backbone[POOL4](before4)
+        # `model` pools before the last ReLU; a second one changes nothing
+        before3 = self.backbone[: POOL3 - 1](images).relu()
+        pool3 = self.backbone[POOL3 - 1 : POOL3 + 1](before3)
+        before4 = self.backbone[POOL3 + 1 : POOL4 - 1](pool3).relu()
+        pool4 = self.backbone[POOL4 - 1 : POOL4 + 1](before4)
         pool5 = self.backbone[POOL4 + 1 :](pool4)
         if self.attention == "none":
             return pool5, None, pool3.mean(dim=(2, 3)), None, pool4.mean(dim=(2, 3))

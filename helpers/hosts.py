@@ -50,6 +50,8 @@ TRIED = {
     "scikit-learn": (1, 6),
     "matplotlib": (3, 10),
 }
+# without these nothing runs: torch.accelerator, GradScaler and fused optimisers on each device
+NEEDED = {"torch": (2, 6)}
 SECRETS = ("KAGGLE_API_TOKEN", "KAGGLE_USERNAME", "KAGGLE_KEY")
 
 
@@ -71,16 +73,17 @@ def prepare() -> str:
         The host's name.
 
     Raises:
-        RuntimeError: this Python is too old or too new, or packages are missing that pip cannot
-            bring, or may not.
+        RuntimeError: this Python is too old or too new, PyTorch is too old, or packages are missing
+            that pip cannot bring, or may not.
         ValueError: as `pin_folders`.
     """
     check_python()
+    check_versions()
     pin_folders(PROJECT)
     host = name()
     if host == "local":
         check_packages()
-        old = older()
+        old = older_than(TRIED)
         if old:
             print(
                 "older than what these notebooks were tried with:",
@@ -101,6 +104,7 @@ def leave_unless_ready() -> None:
     try:
         check_python()
         check_packages()
+        check_versions()
     except RuntimeError as error:
         print(error, file=sys.stderr)
         sys.exit(1)
@@ -137,6 +141,19 @@ def check_python() -> None:
     )
 
 
+def check_versions() -> None:
+    """Raises RuntimeError where a package of NEEDED is here in an edition that is too old."""
+    old = older_than(NEEDED)
+    if not old:
+        return
+    raise RuntimeError(
+        f"too old for these notebooks, with what they need at least: {', '.join(old)}. What a host "
+        "brings is never replaced unasked. On Gradient choose another image; elsewhere, if this "
+        f"Python is yours to change, type {sys.executable} -m pip install --upgrade torch "
+        f"torchvision and start the kernel anew, or type `make lab` in {PROJECT}"
+    )
+
+
 def missing() -> list[str]:
     """The packages that the notebooks need and that cannot be imported here, without versions.
 
@@ -154,19 +171,23 @@ def missing() -> list[str]:
     return absent
 
 
-def older() -> list[str]:
-    """The packages of TRIED that are here in an older edition: name, version, what was tried."""
+def older_than(editions: dict[str, tuple[int, int]]) -> list[str]:
+    """The packages that are here in an older edition than these: name, version, what is compared.
+
+    Args:
+        editions: by package, such as TRIED.
+    """
     from importlib import metadata  # not there before Python 3.8, which is to be told so
 
     old = []
-    for package, tried in TRIED.items():
+    for package, edition in editions.items():
         try:
             version = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
         here = re.match(r"(\d+)\.(\d+)", version)
-        if here and (int(here[1]), int(here[2])) < tried:
-            old.append(f"{package} {version} ({tried[0]}.{tried[1]})")
+        if here and (int(here[1]), int(here[2])) < edition:
+            old.append(f"{package} {version} ({edition[0]}.{edition[1]})")
     return old
 
 

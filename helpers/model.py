@@ -17,10 +17,12 @@ from torchvision.models.vgg import cfgs, make_layers
 
 from helpers import workspace
 
-# layers of torchvision's vgg16_bn().features
+# layers of `vgg16_bn_layers`: the last of block 3 and of block 4, and block 5's last ReLU
 POOL3 = 23
 POOL4 = 33
 LAST_RELU = 42
+# torchvision's pooling layers of blocks 1 to 4
+POOLS = (6, 13, 23, 33)
 
 
 NORMALIZATIONS = ("softmax", "sigmoid", "weighted")
@@ -92,9 +94,11 @@ class AttentionBlock(nn.Module):
         query = functional.interpolate(query, size=(H, W), mode="bilinear", align_corners=False)
         hidden = functional.relu(self.local_projection(local) + query)  # [B, A, H, W]
         with torch.autocast(local.device.type, enabled=False):
-            weight = self.score.weight.float()
+            weight = self.score.weight.float().flatten(1)  # [1, A]
             bias = self.score.bias.float()
-            scores = functional.conv2d(hidden.float(), weight, bias)  # [B, 1, H, W]
+            # as a product of matrices, for recent GPUs round a convolution's float32 to TF32
+            columns = functional.linear(hidden.float().movedim(1, -1), weight, bias)
+            scores = columns.movedim(-1, 1)  # [B, 1, H, W]
             if self.normalization == "softmax":
                 weights = scores.flatten(1).softmax(dim=1).view(B, 1, H, W)
             else:
@@ -159,7 +163,7 @@ class AttnVGG(nn.Module):
             raise ValueError(f"attention is one of {known} or 'none', not {attention!r}")
         self.attention = attention
         self.bypass = bypass
-        self.backbone = make_layers(cfgs["D"], batch_norm=True)
+        self.backbone = vgg16_bn_layers()
         if attention != "none":
             self.attention3 = AttentionBlock(256, 512, normalization=attention)
             self.attention4 = AttentionBlock(512, 512, normalization=attention)
@@ -208,6 +212,19 @@ class AttnVGG(nn.Module):
         pool4 = self.backbone[POOL3 + 1 : POOL4 + 1](pool3)
         pool5 = self.backbone[POOL4 + 1 :](pool4)
         return pool3, pool4, pool5
+
+
+def vgg16_bn_layers() -> nn.Sequential:
+    """torchvision's `vgg16_bn().features`, with the same names and numbers but less to do.
+
+    In blocks 1 to 4 the pooling comes before the last ReLU: the maximum of what is above 0 is what
+    is above 0 of the maximum, and ReLU has a quarter of the positions left. Outputs and gradients
+    are the same to the bit. Block 5 is as it was, for Grad-CAM looks at its last ReLU.
+    """
+    layers = make_layers(cfgs["D"], batch_norm=True)
+    for pool in POOLS:
+        layers[pool - 1], layers[pool] = layers[pool], layers[pool - 1]
+    return layers
 
 
 def backbone_weights(weights: str | Path) -> dict[str, Tensor]:

@@ -78,6 +78,7 @@ OF_A_FILE = (
     errno.EPERM,
 )
 
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 LONGEST_NAME = 255  # bytes, on the file systems of Linux, macOS and Windows
 # what is no run's name, as patterns, and why
 NO_RUN_NAMES = (
@@ -218,30 +219,71 @@ def choose_device(device: str = "auto") -> torch.device:
     return torch.device(device)
 
 
+def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """The tensor on the device, without waiting for it where that is safe.
+
+    It is on CUDA, which has copied from ordinary memory when the call returns. MPS reads on after
+    that, perhaps what Python has freed meanwhile.
+    """
+    return tensor.to(device, non_blocking=device.type == "cuda")
+
+
 def choose_precision(device: torch.device, precision: str = "auto") -> torch.dtype:
     """The type of the network's arithmetic.
 
+    Half precision that a processor only imitates is slow: where it was asked for, a line is
+    printed that says so, once.
+
     Args:
         device: where it computes.
-        precision: "fp32", "bf16" and "fp16" are taken as they are. "auto" is bf16 where the chip
-            is fast at it, fp16 on older GPUs, else fp32.
+        precision: "fp32", "bf16" or "fp16"; "auto" is bf16 where the chip has it in hardware, fp16
+            on older GPUs, else fp32.
 
     Raises:
-        ValueError: another word.
+        ValueError: another word; or bf16, on a GPU that only imitates it.
     """
-    types = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-    if precision in types:
-        return types[precision]
-    if precision != "auto":
-        raise ValueError(f"precision is 'auto' or one of {', '.join(types)}, not {precision!r}")
+    if precision not in ("auto", *PRECISIONS):
+        names = ", ".join(PRECISIONS)
+        raise ValueError(f"precision is 'auto' or one of {names}, not {precision!r}")
+    if precision == "auto":
+        return fastest_precision(device)
+    if device.type == "cuda" and precision == "bf16":
+        major, minor = torch.cuda.get_device_capability(device)
+        if major < 8:
+            raise ValueError(
+                f"precision is 'bf16', which this GPU only imitates (its compute capability is "
+                f"{major}.{minor}, expected 8.0 or more): set precision to 'fp16' or 'auto'"
+            )
+    if device.type == "cpu" and precision != "fp32" and not in_hardware(precision):
+        say_what_it_costs(precision)
+    return PRECISIONS[precision]
+
+
+def fastest_precision(device: torch.device) -> torch.dtype:
+    """The fastest arithmetic that is safe there, and that the chip has in hardware."""
     if device.type == "cuda":
         recent = torch.cuda.get_device_capability(device)[0] >= 8  # from Ampere on
         return torch.bfloat16 if recent else torch.float16
-    if device.type == "cpu" and hasattr(torch.cpu, "get_capabilities"):
-        able = torch.cpu.get_capabilities()
-        if able.get("avx512_bf16") or able.get("amx_bf16"):
-            return torch.bfloat16
+    if device.type == "cpu" and in_hardware("bf16"):
+        return torch.bfloat16
     return torch.float32
+
+
+def in_hardware(precision: str) -> bool:
+    """Whether this processor multiplies "bf16" or "fp16" itself, as far as PyTorch can tell."""
+    if not hasattr(torch.cpu, "get_capabilities"):
+        return False
+    able = torch.cpu.get_capabilities()
+    return bool(able.get(f"avx512_{precision}") or able.get(f"amx_{precision}"))
+
+
+@functools.cache
+def say_what_it_costs(precision: str) -> None:
+    """Print what half precision costs on a processor without it, the first time."""
+    print(
+        f"precision is {precision!r}, which this processor only imitates, in fp32 with conversions "
+        "before and after: training takes longer than with precision 'fp32', and is less exact"
+    )
 
 
 def seed_everything(seed: int) -> None:

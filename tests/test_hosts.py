@@ -154,13 +154,33 @@ def test_packages_older_than_those_tried_are_told_in_a_line(host, monkeypatch, t
     host("local")
     monkeypatch.setattr(hosts, "missing", lambda: [])
     assert hosts.prepare() == "local" and capsys.readouterr().out == ""
-    for name, version in (("numpy", "1.26.4"), ("pandas", "2.2.0rc1"), ("torch", "2.2.0+cu118")):
+    for name, version in (("numpy", "1.26.4"), ("pandas", "2.2.0rc1"), ("torch", "2.7.0+cu118")):
         installed(tmp_path, name, version)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     assert hosts.prepare() == "local"
     said = capsys.readouterr().out
-    assert "numpy 1.26.4 (2.1)" in said and "torch 2.2.0+cu118 (2.11)" in said
+    assert "numpy 1.26.4 (2.1)" in said and "torch 2.7.0+cu118 (2.11)" in said
     assert "pandas" not in said and "make lab" in said
+
+
+@pytest.mark.parametrize("name", ["colab", "kaggle", "gradient", "local"])
+def test_a_pytorch_that_lacks_what_is_needed_is_refused_and_not_replaced(
+    name, host, monkeypatch, tmp_path
+):
+    """Gradient's public image has torch 2.1.1; notebook 04 would end in an AttributeError there."""
+    host(name)
+    monkeypatch.setattr(hosts, "install", None)
+    installed(tmp_path, "torch", "2.1.1+cu121")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    with pytest.raises(RuntimeError) as raised:
+        hosts.prepare()
+    for fact in ("torch 2.1.1+cu121 (2.6)", "Gradient", "pip install --upgrade torch", "make lab"):
+        assert fact in str(raised.value)
+
+
+def test_what_is_needed_is_not_newer_than_what_was_tried():
+    for package, edition in hosts.NEEDED.items():
+        assert edition <= hosts.TRIED[package]
 
 
 def test_the_oldest_packages_that_were_tried_are_those_of_the_imitated_hosts():

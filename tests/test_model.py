@@ -204,6 +204,31 @@ def test_without_attention_the_classifier_sees_plain_means_of_torchvisions_featu
     assert map3 is None and map4 is None
 
 
+@pytest.mark.parametrize("training", [False, True])
+def test_pooling_before_relu_gives_torchvisions_values_and_gradients_to_the_bit(training, vgg):
+    images = torch.randn(3, 3, 64, 32)
+    theirs = copy.deepcopy(vgg).train(training)
+    ours = network_of(vgg, "none").backbone.train(training)
+    outputs = [layers(images) for layers in (theirs, ours)]
+    assert torch.equal(*outputs)
+    for output in outputs:
+        output.square().sum().backward()
+    parameters = dict(theirs.named_parameters())
+    for name, parameter in ours.named_parameters():
+        assert torch.equal(parameter.grad, parameters[name].grad), name
+
+
+def test_scores_are_a_product_of_matrices_which_no_gpu_rounds(monkeypatch):
+    """`torch.backends.cudnn.allow_tf32` is True as PyTorch comes, and holds for convolutions."""
+    block, convolution = small_block("softmax"), functional.conv2d
+    seen = []
+    monkeypatch.setattr(
+        torch.nn.functional, "conv2d", lambda *given: seen.append(given) or convolution(*given)
+    )
+    block(torch.randn(2, 3, 4, 6), torch.randn(2, 5, 2, 3))
+    assert all(weight.shape[0] > 1 for _, weight, *_ in seen), "a score is no convolution"
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @torch.no_grad()
 def test_the_network_joins_torchvisions_features_and_its_two_blocks(kind, vgg):
@@ -320,6 +345,10 @@ def test_parameters_and_names():
         and len(torchvisions.features) == LAST_RELU + 2
     )
     assert set(networks["none"].state_dict()) == names | head
+    kinds = [type(layer) for layer in networks["none"].backbone]
+    poolings = [number for number, kind in enumerate(kinds) if kind is torch.nn.MaxPool2d]
+    assert poolings == [5, 12, 22, 32, 43], "before the last ReLU, but for block 5"
+    assert kinds[LAST_RELU] is torch.nn.ReLU
     assert sum(parameter.numel() for parameter in torchvisions.parameters()) == 138_365_992
 
 

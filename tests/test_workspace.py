@@ -125,10 +125,55 @@ def test_auto_precision_elsewhere_and_on_a_torch_without_capabilities(monkeypatc
 
 def test_precision_by_name():
     cpu = torch.device("cpu")
-    names = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    names = workspace.PRECISIONS
     assert {name: workspace.choose_precision(cpu, name) for name in names} == names
     with pytest.raises(ValueError, match="'auto' or one of fp32, bf16, fp16, not 'float32'"):
         workspace.choose_precision(cpu, "float32")
+
+
+@pytest.mark.parametrize(
+    "able, imitated",
+    [
+        ({"avx2": True}, {"bf16", "fp16"}),
+        ({"amx_bf16": True}, {"fp16"}),
+        ({"avx512_bf16": True, "avx512_fp16": True}, set()),
+    ],
+)
+def test_what_a_processor_imitates_is_told_once_where_it_was_asked_for(
+    able, imitated, monkeypatch, capsys
+):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able, raising=False)
+    workspace.say_what_it_costs.cache_clear()
+    for precision in ("auto", "fp32", "bf16", "fp16", "bf16", "fp16"):
+        workspace.choose_precision(torch.device("cpu"), precision)
+    workspace.say_what_it_costs.cache_clear()
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == len(imitated) and all("fp32" in line for line in said)
+    assert {name for name in ("bf16", "fp16") if f"'{name}'" in "".join(said)} == imitated
+
+
+@pytest.mark.parametrize("capability, refused", [((7, 5), True), ((8, 0), False), ((9, 0), False)])
+def test_bf16_asked_for_on_a_gpu_needs_one_that_has_it(capability, refused, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    cuda = torch.device("cuda")
+    assert workspace.choose_precision(cuda, "fp16") is torch.float16
+    if not refused:
+        assert workspace.choose_precision(cuda, "bf16") is torch.bfloat16
+        return
+    with pytest.raises(ValueError, match=r"7\.5.*8\.0.*'fp16'"):
+        workspace.choose_precision(cuda, "bf16")
+
+
+def test_only_to_cuda_is_a_tensor_sent_without_waiting(monkeypatch):
+    """MPS may read memory that Python has freed."""
+    sent = []
+    tensor = torch.ones(1)
+    monkeypatch.setattr(
+        torch.Tensor, "to", lambda tensor, device, non_blocking: sent.append(non_blocking)
+    )
+    for kind in ("cuda", "mps", "cpu"):
+        workspace.send(tensor, torch.device(kind))
+    assert sent == [True, False, False]
 
 
 def test_seeds_reach_python_numpy_and_torch():

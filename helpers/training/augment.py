@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from helpers import workspace
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 # weight of red, green and blue in grey (ITU-R BT.601), as torchvision has it
@@ -120,10 +122,10 @@ def transform(
     """
     images = pixels.permute(0, 3, 1, 2).float() / 255  # [B, 3, S, S]
     images = warp(images, draws.geometry, side)  # [B, 3, side, side]
-    colour = draws.colour.to(images.device, non_blocking=True)
+    colour = workspace.send(draws.colour, images.device)
     images = torch.einsum("bij,bjhw->bihw", colour[:, :, :3], images) + colour[:, :, 3, None, None]
-    mean = torch.tensor(mean).view(1, 3, 1, 1).to(images.device, non_blocking=True)
-    std = torch.tensor(std).view(1, 3, 1, 1).to(images.device, non_blocking=True)
+    mean = workspace.send(torch.tensor(mean).view(1, 3, 1, 1), images.device)
+    std = workspace.send(torch.tensor(std).view(1, 3, 1, 1), images.device)
     return ((images.clamp(0, 1) - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
@@ -133,7 +135,7 @@ def warp(images: Tensor, geometry: Tensor, side: int) -> Tensor:
     Outside lies the photograph mirrored, not black.
     """
     B, C = images.shape[:2]
-    geometry = geometry.to(images.device, non_blocking=True)
+    geometry = workspace.send(geometry, images.device)
     grid = functional.affine_grid(geometry, [B, C, side, side], align_corners=False)
     return functional.grid_sample(
         images, grid, mode="bilinear", padding_mode="reflection", align_corners=False

@@ -21,6 +21,8 @@ from helpers.photographs.places import changed_table, need_places
 from helpers.photographs.split import read_split
 from helpers.training.augment import plain, transform, warp_masks
 
+PIECE = 1024  # photographs that are copied to a GPU at once
+
 
 class Photographs:
     """The cached photographs and masks that `cache.json` describes, ready to be taken by row.
@@ -45,9 +47,9 @@ class Photographs:
             size += self.masks.nbytes
         self.resident = device.type == "cuda" and 3 * size < torch.cuda.mem_get_info(device)[0]
         if self.resident:
-            self.pixels = torch.from_numpy(np.array(self.pixels)).to(device)
+            self.pixels = copied_to(device, self.pixels)
             if self.masks is not None:
-                self.masks = torch.from_numpy(np.array(self.masks)).to(device)
+                self.masks = copied_to(device, self.masks)
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -84,13 +86,14 @@ class Photographs:
         Returns:
             Normalised images [B, 3, side, side], and masks [B, 1, side, side], 0 to 1 (or None).
         """
-        pixels, masks = self.take(rows)
-        draws = plain(len(rows), config["view"])
-        side = config["image_size"]
-        images = transform(pixels, draws, side, mean=config["mean"], std=config["std"])
-        if masks is None:
-            return images, None
-        return images, warp_masks(masks, draws, side)
+        return as_evaluated(*self.take(rows), config)
+
+    def stream_evaluation(
+        self, batches: list[np.ndarray], config: dict
+    ) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """`evaluation` for one batch of rows after another, read ahead as in `stream`."""
+        for pixels, masks in self.stream(batches):
+            yield as_evaluated(pixels, masks, config)
 
     def guessed(self) -> "Photographs":
         """The same photographs, each with `otsu` in place of a mask.
@@ -98,14 +101,15 @@ class Photographs:
         It takes a byte of memory for each pixel.
         """
         pixels = self.pixels.cpu().numpy() if self.resident else self.pixels
-        masks = np.stack([otsu(photograph) for photograph in pixels])  # [N, S, S]
+        with ThreadPoolExecutor() as pool:
+            masks = np.stack(list(pool.map(otsu, pixels)))  # [N, S, S]
         guesses = copy.copy(self)
         guesses.masks = torch.from_numpy(masks).to(self.device) if self.resident else masks
         return guesses
 
     def _gather(self, rows: np.ndarray) -> tuple[Tensor, Tensor | None]:
         if self.resident:
-            rows = torch.from_numpy(rows).to(self.device, non_blocking=True)
+            rows = workspace.send(torch.tensor(rows), self.device)  # pandas's may be read-only
             return self.pixels[rows], None if self.masks is None else self.masks[rows]
         pixels = torch.from_numpy(self.pixels[rows])
         masks = None if self.masks is None else torch.from_numpy(self.masks[rows])
@@ -115,10 +119,33 @@ class Photographs:
         return pixels, masks
 
     def _send(self, pixels: Tensor, masks: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        pixels = pixels.to(self.device, non_blocking=True)
         if masks is not None:
-            masks = masks.to(self.device, non_blocking=True)
-        return pixels, masks
+            masks = workspace.send(masks, self.device)
+        return workspace.send(pixels, self.device), masks
+
+
+def copied_to(device: torch.device, photographs: np.ndarray) -> Tensor:
+    """All of a memory map on a device, some photographs at a time.
+
+    So the host's memory never holds the whole set, which each of several processes reads.
+    """
+    there = torch.empty(photographs.shape, dtype=torch.uint8, device=device)
+    for start in range(0, len(photographs), PIECE):
+        piece = np.array(photographs[start : start + PIECE])
+        there[start : start + PIECE] = torch.from_numpy(piece).to(device)
+    return there
+
+
+def as_evaluated(
+    pixels: Tensor, masks: Tensor | None, config: dict
+) -> tuple[Tensor, Tensor | None]:
+    """Photographs and masks of `take` as `evaluation` returns them."""
+    draws = plain(len(pixels), config["view"])
+    side = config["image_size"]
+    images = transform(pixels, draws, side, mean=config["mean"], std=config["std"])
+    if masks is None:
+        return images, None
+    return images, warp_masks(masks, draws, side)
 
 
 def otsu(photograph: np.ndarray) -> np.ndarray:

@@ -8,8 +8,9 @@ On several GPUs, for a run that has its photographs and split (01 and 02):
 import functools
 import math
 import time
+import traceback
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -37,6 +38,9 @@ from helpers.training.settings import (
     naming_what_fits,
     training_parameters,
 )
+
+# seconds from one saving to the next on a GPU, whose epochs may be shorter than the saving
+PAUSE = 30.0
 
 
 class Batch(NamedTuple):
@@ -91,6 +95,10 @@ class Training:
         return RECIPES[self.settings.recipe]
 
     @property
+    def on_cpu(self) -> bool:
+        return self.photographs.device.type == "cpu"
+
+    @property
     def steps(self) -> int:
         """Batches an epoch."""
         return math.ceil(len(self.rows) / self.settings.batch_size)
@@ -127,7 +135,8 @@ def fit(
     """Train on the kept rows of the split "train"; keep the epoch of the best validation AUC.
 
     Order, augmentation and dropout follow from seed and epoch alone. A killed training therefore
-    goes on from the last whole epoch as if it had not been cut, on the CPU bit for bit.
+    goes on from the last whole epoch as if it had not been cut, on the CPU bit for bit. On a GPU,
+    where epochs may be short, from one that ended at most PAUSE seconds before the last.
 
     Args:
         settings: how to train.
@@ -152,22 +161,57 @@ def fit(
             "be told. Leave out one of them"
         )
     keeps = progress is not None and processes.first()
-    with workspace.locked(progress) if keeps else nullcontext():  # two would write it in turn
+    # two would write the file in turn
+    with letting_go(), workspace.locked(progress) if keeps else nullcontext():
+        return run_epochs(settings, split, photographs, report, progress, network, extra_loss)
+
+
+@contextmanager
+def letting_go() -> Iterator[None]:
+    """After an error that a second try may mend, hold nothing that the first try had in memory.
+
+    A notebook keeps its last error, an error the functions that it passed, and these their network
+    and their batch: a second try would find the memory full. All functions that have ended are
+    emptied; another error keeps them, for a debugger.
+    """
+    try:
+        yield
+    except (MemoryError, FloatingPointError, KeyboardInterrupt) as error:
+        while error is not None:
+            traceback.clear_frames(error.__traceback__)
+            error = error.__context__
+        raise
+
+
+def run_epochs(
+    settings: Settings,
+    split: pd.DataFrame,
+    photographs: Photographs,
+    report: Callable[[str], None],
+    progress: Path | None,
+    network: nn.Module | None,
+    extra_loss: ExtraLoss | None,
+) -> Fitted:
+    """What `fit` does."""
+    with naming_what_fits(settings, photographs.device):
+        training = set_up(settings, split, photographs, network, extra_loss)
+    compare_sizes(training, report)
+    if progress:
+        resume(training, progress, report)
+    saved = -math.inf
+    for epoch in range(len(training.history) + 1, settings.epochs + 1):
+        started = time.perf_counter()
         with naming_what_fits(settings, photographs.device):
-            training = set_up(settings, split, photographs, network, extra_loss)
-        compare_sizes(training, report)
-        if progress:
-            resume(training, progress, report)
-        for epoch in range(len(training.history) + 1, settings.epochs + 1):
-            started = time.perf_counter()
-            with naming_what_fits(settings, photographs.device):
-                logits, targets = train_epoch(training, epoch)
-                val_logits = validate(training)
-                keep_the_best(training, epoch, logits, targets, val_logits)
-                training.seconds += time.perf_counter() - started
-                report(line_of(training))
-                if keeps:
-                    checkpoint.save_progress(progress, training.facts, state_of(training))
+            logits, targets = train_epoch(training, epoch)
+            val_logits = validate(training)
+            keep_the_best(training, epoch, logits, targets, val_logits)
+            ended = time.perf_counter()
+            training.seconds += ended - started
+            report(line_of(training))
+            is_due = training.on_cpu or epoch == settings.epochs or ended - saved >= PAUSE
+            if progress and processes.first() and is_due:
+                checkpoint.save_progress(progress, training.facts, state_of(training))
+                saved = ended
     return finish(training)
 
 
@@ -219,7 +263,8 @@ def set_up(
         has_mask=has_mask,
         precision=precision,
         network=network,
-        forward=torch.compile(forward) if settings.compile_model else forward,
+        # batches of two sizes, a graph each; one graph for any size would be slower for both
+        forward=torch.compile(forward, dynamic=False) if settings.compile_model else forward,
         optimiser=optimiser,
         schedule=make_schedule(optimiser, settings, steps),
         scaler=torch.amp.GradScaler(device.type, enabled=precision == torch.float16),
@@ -284,6 +329,7 @@ def validate(training: Training) -> Tensor:
         training.val[own],
         training.config,
         training.precision,
+        batch_size=batch_to_predict(training.settings.batch_size),
     )
     return processes.total(logits).cpu()
 
@@ -364,9 +410,9 @@ def batches_of(
         masked = torch.from_numpy(training.has_mask[order[share]]).float()
         yield Batch(
             images=images,
-            targets=targets.to(device, non_blocking=True),
+            targets=workspace.send(targets, device),
             masks=wanted,
-            masked=masked.to(device, non_blocking=True),
+            masked=workspace.send(masked, device),
             places=slice(share[0], share[-1] + 1),
             size=len(whole),
             size_masked=int(training.has_mask[order[whole]].sum()),
@@ -556,11 +602,20 @@ def predict(
     """
     network.eval()
     logits = []
-    for start in range(0, len(rows), batch_size):
-        images, _ = photographs.evaluation(rows[start : start + batch_size], config)
+    parts = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
+    for images, _ in photographs.stream_evaluation(parts, config):
         with autocast(images.device, precision):
             logits.append(network(images).logits.float().squeeze(1))
     return torch.cat(logits).cpu() if logits else torch.empty(0)
+
+
+def batch_to_predict(batch_size: int) -> int:
+    """Photographs that surely fit where a step of `batch_size` does, which keeps more of each.
+
+    >>> batch_to_predict(8), batch_to_predict(128)
+    (16, 64)
+    """
+    return min(64, 2 * batch_size)
 
 
 def predict_held_out(
@@ -572,7 +627,13 @@ def predict_held_out(
     """
     used = used_rows(split)
     held = used[used["split"] != "train"]
-    arithmetic = workspace.choose_precision(photographs.device, precision)
-    logits = predict(fitted.network, photographs, held.index.to_numpy(), fitted.config, arithmetic)
+    logits = predict(
+        fitted.network,
+        photographs,
+        held.index.to_numpy(),
+        fitted.config,
+        workspace.choose_precision(photographs.device, precision),
+        batch_size=batch_to_predict(fitted.config["batch_size"]),
+    )
     columns = ["image_id", "split", "source", "group", "target"]
     return held[columns].assign(logit=logits.numpy()).reset_index(drop=True)

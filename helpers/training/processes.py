@@ -24,6 +24,10 @@ PATIENCE = timedelta(minutes=10)
 def started(device: str = "auto") -> Iterator[torch.device]:
     """Join the processes that torchrun started, or none, for as long as the block lasts.
 
+    A process that fails leaves without a word to the others: on GPUs they would all have to take
+    part in a farewell, and the first error would wait for it. That a process has ended is seen by
+    torchrun, which ends the others.
+
     Yields:
         This process's device; on CUDA a GPU of its own.
 
@@ -43,12 +47,11 @@ def started(device: str = "auto") -> Iterator[torch.device]:
             )
         chosen = torch.device("cuda", number)
         torch.cuda.set_device(chosen)
-    backend = "nccl" if chosen.type == "cuda" else "gloo"
-    distributed.init_process_group(backend, timeout=PATIENCE)
-    try:
-        yield chosen
-    finally:
-        distributed.destroy_process_group()
+        distributed.init_process_group("nccl", timeout=PATIENCE, device_id=chosen)
+    else:
+        distributed.init_process_group("gloo", timeout=PATIENCE)
+    yield chosen
+    distributed.destroy_process_group()
 
 
 def place() -> tuple[int, int]:

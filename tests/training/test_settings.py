@@ -272,7 +272,14 @@ def test_the_papers_rate_falls_to_a_tenth_every_ten_epochs_and_the_tutorials_nev
 
 
 @pytest.mark.parametrize(
-    "words", ["CUDA out of memory. Tried", "DefaultCPUAllocator: not enough memory"]
+    "words",
+    [
+        "CUDA out of memory. Tried",
+        "DefaultCPUAllocator: not enough memory",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "GET was unable to find an engine to execute this computation",
+    ],
 )
 def test_out_of_memory_says_what_to_set(words):
     chosen = Settings(batch_size=36, image_size=512)
