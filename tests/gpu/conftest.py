@@ -1,8 +1,10 @@
-"""Pretend GPUs for these tests, by the names of real ones."""
+"""Pretend GPUs for these tests, by the names of real ones, and what they train on them."""
 
 import pytest
 
 from helpers import workspace
+from helpers.training import loop
+from helpers.training.batches import Photographs
 from tests.gpu.pretend import PretendGPU
 
 # A T4 as Colab and Kaggle lend it; one that has no room for photographs; an H100
@@ -16,6 +18,23 @@ MACHINES = {
 def pretend(machine: str, **options: object) -> PretendGPU:
     """One of MACHINES, to be entered."""
     return PretendGPU(project=workspace.PROJECT, **MACHINES[machine] | options)
+
+
+def on_gpu(made) -> Photographs:
+    """The drawn photographs, where this machine computes."""
+    return Photographs(made.cache, workspace.choose_device())
+
+
+def forbid_waits_within_epochs(gpu: PretendGPU, monkeypatch) -> None:
+    """From the first batch of an epoch to its last, a wait raises."""
+    batches_of = loop.batches_of
+
+    def watched(*arguments):
+        gpu.forbidden = True
+        yield from batches_of(*arguments)
+        gpu.forbidden = False
+
+    monkeypatch.setattr(loop, "batches_of", watched)
 
 
 @pytest.fixture(autouse=True)

@@ -12,33 +12,16 @@ from helpers import workspace
 from helpers.model import AttnVGG
 from helpers.training import batches, checkpoint, loop, processes
 from helpers.training.augment import IMAGENET_MEAN, IMAGENET_STD
-from helpers.training.batches import Photographs
 from helpers.training.settings import Settings, make_optimiser
-from tests.gpu.conftest import pretend
+from tests.gpu.conftest import forbid_waits_within_epochs, on_gpu, pretend
 
 SMALL = Settings(image_size=32, epochs=1, batch_size=13)
 MASKED = {"attention": "sigmoid", "mask_weight_pool3": 0.1, "mask_weight_pool4": 0.1}
 CONFIG = {"view": 1.0, "image_size": 32, "mean": IMAGENET_MEAN, "std": IMAGENET_STD}
 
 
-def on_gpu(made) -> Photographs:
-    return Photographs(made.cache, workspace.choose_device())
-
-
 def quiet(line: str) -> None:
     pass
-
-
-def forbid_waits_within_epochs(gpu, monkeypatch) -> None:
-    """From the first batch of an epoch to its last, a wait raises."""
-    batches_of = loop.batches_of
-
-    def watched(*arguments):
-        gpu.forbidden = True
-        yield from batches_of(*arguments)
-        gpu.forbidden = False
-
-    monkeypatch.setattr(loop, "batches_of", watched)
 
 
 WAYS = [
