@@ -34,6 +34,7 @@ from torchvision import transforms
 from torchvision.ops import sigmoid_focal_loss
 from torchvision.transforms import v2
 
+from helpers import workspace
 from helpers.photographs.cache import build_cache
 from helpers.photographs.sample import make_sample
 from helpers.photographs.split import make_split
@@ -163,8 +164,8 @@ def peer_batches(loader: Iterable, device: torch.device) -> Iterable[tuple[Tenso
     """The loader's batches, sent to the device without waiting."""
     for images, targets in loader:
         yield (
-            images.to(device, memory_format=torch.channels_last, non_blocking=True),
-            targets.to(device, non_blocking=True),
+            workspace.send(images, device).contiguous(memory_format=torch.channels_last),
+            workspace.send(targets, device),
         )
 
 
@@ -290,7 +291,9 @@ def make_photographs(folder: Path, count: int) -> None:
 
 
 def choose(dataset: dict, count: int, batch_size: int, *, epoch: int = 0) -> pd.DataFrame:
-    """`count` rows as a split of their own: two in val, whole batches in train.
+    """`count` rows as a split of their own: two in val, whole batches less one row in train.
+
+    A reader's batches are not all of one size either, which a compiled network must bear.
 
     Args:
         dataset: the content of dataset.json.
@@ -313,7 +316,7 @@ def choose(dataset: dict, count: int, batch_size: int, *, epoch: int = 0) -> pd.
         )
     val = split.groupby("target").head(1).index
     split.loc[val, "split"] = "val"
-    split.loc[split.index.difference(val)[:whole], "split"] = "train"
+    split.loc[split.index.difference(val)[: whole - 1], "split"] = "train"
     return split
 
 
