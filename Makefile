@@ -13,7 +13,7 @@ INSTALL := -m pip install --quiet --disable-pip-version-check
 export ATTENTION_HEADLESS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help tutorial test lint units series nbval faults faults-all hosts test-3.13 \
+.PHONY: help tutorial test lint units series nbval faults faults-all hosts test-gpu test-3.13 \
 	lab notebooks opening results bench site test-site clean .stale
 
 help:  ## list the targets
@@ -73,6 +73,9 @@ faults-all: $(SETUP)  ## all of them, the load and the soak test; some 40 minute
 	$(PYTHON) -m pytest tests/faults -m "long or not long" -rs
 	$(PYTHON) -m tests.faults.load
 	$(PYTHON) -m tests.faults.soak
+
+test-gpu: $(SETUP)  ## the GPU path on a pretend GPU: devices, waits, memory, precision, two processes, notebooks
+	$(PYTHON) -m pytest tests/gpu -m "long or not long"
 
 test-3.13:  ## the same tests under Python 3.13, in an environment of its own
 	$(MAKE) test VENV=.venv-3.13 BASE=python3.13
