@@ -1,6 +1,7 @@
 """Pretend GPUs for these tests, by the names of real ones, and what they train on them."""
 
 import pytest
+import torch
 
 from helpers import workspace
 from helpers.training import loop
@@ -25,14 +26,16 @@ def on_gpu(made) -> Photographs:
     return Photographs(made.cache, workspace.choose_device())
 
 
-def forbid_waits_within_epochs(gpu: PretendGPU, monkeypatch) -> None:
+def forbid_waits_within_epochs(monkeypatch) -> None:
     """From the first batch of an epoch to its last, a wait raises."""
     batches_of = loop.batches_of
 
     def watched(*arguments):
-        gpu.forbidden = True
-        yield from batches_of(*arguments)
-        gpu.forbidden = False
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            yield from batches_of(*arguments)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
 
     monkeypatch.setattr(loop, "batches_of", watched)
 

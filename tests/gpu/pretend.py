@@ -442,6 +442,7 @@ class PretendGPU(contextlib.ExitStack):
                 "memory_allocated": lambda device=None: self.held(),
                 "reset_peak_memory_stats": reset_peak,
                 "empty_cache": lambda: None,
+                "set_sync_debug_mode": self.set_sync_debug_mode,
                 "is_bf16_supported": self.bf16_supported,
                 "get_rng_state": lambda device=None: torch.get_rng_state(),
                 "set_rng_state": lambda *_: None,
@@ -472,6 +473,10 @@ class PretendGPU(contextlib.ExitStack):
                 "_pre_forward": self.made_there(DistributedDataParallel._pre_forward),
             },
         }
+
+    def set_sync_debug_mode(self, mode: str) -> None:
+        """ "error": a wait raises; "default": it is noted."""
+        self.forbidden = mode == "error"
 
     def bf16_supported(self, including_emulation: bool = True) -> bool:
         """As PyTorch has it: an older GPU "supports" what it emulates."""

@@ -52,7 +52,7 @@ class Small(nn.Module):
 
 def train(made, monkeypatch, machine: str = "t4") -> None:
     with pretend(machine) as gpu:
-        forbid_waits_within_epochs(gpu, monkeypatch)
+        forbid_waits_within_epochs(monkeypatch)
         photographs = on_gpu(made)
         loop.fit(SETTINGS, made.split, photographs, report=str, network=Small())
     read = {kind for line, way, kind, *_ in gpu.transfers if line.startswith("batches.py")}

@@ -52,7 +52,7 @@ def test_training_runs_and_waits_for_nothing_within_an_epoch(
         warnings.filterwarnings("error", category=UserWarning)
         photographs = on_gpu(made)
         assert photographs.resident == (machine != "full")
-        forbid_waits_within_epochs(gpu, monkeypatch)
+        forbid_waits_within_epochs(monkeypatch)
         settings = dataclasses.replace(SMALL, **chosen)
         fitted = loop.fit(settings, made.split, photographs, report=quiet)
         loop.predict_held_out(fitted, made.split, photographs)
