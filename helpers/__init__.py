@@ -7,7 +7,7 @@ photographs  01, 02: sources, reading, tables, the split, the pixel cache, look-
 training     04: settings, augmentation, batches, losses, the loop, checkpoints
 scores       from 04 on: the bootstrap over groups, figures of merit, baselines
 pictures     05: style, maps on photographs, the explorer, diagrams
-audit        06: attribution, localisation, evidence, claims
+audit        06, 07: attribution, localisation, evidence, costs; the tutorial's words and claims
 runs         the command line: the series through papermill, grids, comparison
 
 Three commands stand beside the folders: `python -m helpers.run`, `helpers.train`, and

@@ -110,14 +110,15 @@ def take_apart(
     activation map (Zhou et al., CVPR 2016).
 
     Args:
-        network: of one logit, with attention; is put in evaluation mode.
+        network: of one logit; is put in evaluation mode. Without attention each position has the
+            same share.
         photographs: the cache.
         rows: those to take apart.
         config: of the network: image_size, view, mean, std.
         batch_size: photographs at a time.
 
     Raises:
-        ValueError: for a network without attention or of several logits; where there are no rows.
+        ValueError: for a network of several logits; where there are no rows.
     """
     network.eval()
     pieces = []
@@ -140,10 +141,6 @@ def take_apart(
 @torch.no_grad()
 def take_images_apart(network: AttnVGG, images: Tensor) -> Contributions:
     """`take_apart` of normalised images [N, 3, H, W], of which no masks are known."""
-    if network.attention == "none":
-        raise ValueError(
-            "attention is 'none', expected a network with maps: there is no map to change"
-        )
     weight = network.classifier.weight  # [1, 1280], or [1, 768] without the bypass
     if len(weight) != 1:
         raise ValueError(f"expected a network of one logit, not {len(weight)}")
@@ -155,13 +152,14 @@ def take_images_apart(network: AttnVGG, images: Tensor) -> Contributions:
     else:
         of_pool3, of_pool4 = weight.split(widths[1:], dim=1)
         added = torch.zeros_like(pool5[:, :1])
-    map3, _ = network.attention3(pool3, pool5)
-    map4, _ = network.attention4(pool4, pool5)
+    if network.attention == "none":  # plain means
+        shares3 = torch.full_like(pool3[:, :1], 1 / pool3[0, 0].numel())
+        shares4 = torch.full_like(pool4[:, :1], 1 / pool4[0, 0].numel())
+    else:
+        shares3 = network.attention3.shares(network.attention3(pool3, pool5)[0])
+        shares4 = network.attention4.shares(network.attention4(pool4, pool5)[0])
     return Contributions(
-        maps={
-            "pool3": network.attention3.shares(map3).cpu(),
-            "pool4": network.attention4.shares(map4).cpu(),
-        },
+        maps={"pool3": shares3.cpu(), "pool4": shares4.cpu()},
         values={"pool3": product(of_pool3, pool3).cpu(), "pool4": product(of_pool4, pool4).cpu()},
         pool5=added.cpu(),
         bias=network.classifier.bias.item(),
@@ -178,7 +176,7 @@ def contribution_maps(
     """What each position adds to the call that was made, as maps to be measured beside others.
 
     Args:
-        network: of one logit, with attention; is put in evaluation mode.
+        network: of one logit; is put in evaluation mode.
         images: [B, 3, H, W], normalised.
         threshold: of `attribution.logit_threshold`; a logit from here on is called melanoma.
 
@@ -189,7 +187,7 @@ def contribution_maps(
         below 0 what speaks against it. On the CPU.
 
     Raises:
-        ValueError: for a network without attention or of several logits.
+        ValueError: for a network of several logits.
     """
     parts = take_images_apart(network.eval(), images)
     side = attribution.side(logits_of(parts)[:, None], threshold)  # [B, 1, 1, 1]
@@ -238,8 +236,11 @@ def share_of_variance(part: np.ndarray, whole: np.ndarray) -> Callable:
 
 
 def product(weight: Tensor, features: Tensor) -> Tensor:
-    """Of each position: weights [1, C] times features [N, C, h, w], summed over C: [N, 1, h, w]."""
-    return functional.conv2d(features, weight[:, :, None, None])
+    """Of each position: weights [1, C] times features [N, C, h, w], summed over C: [N, 1, h, w].
+
+    Not by a convolution: on a GPU that would round to ten bits.
+    """
+    return (weight[:, :, None, None] * features).sum(dim=1, keepdim=True)
 
 
 def logits_of(parts: Contributions, maps: dict[str, Tensor] | None = None) -> Tensor:

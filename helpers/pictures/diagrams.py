@@ -22,9 +22,18 @@ LEAVES = {
     "04_train": ["model.pt", "history.csv", "predictions.csv", "metrics.json"],
     "05_visualize_attention": ["figures/"],
     "06_audit": ["audit.json", "figures/"],
+    "07_evidence": ["evidence.json", "figures/"],
+    "08_mend": ["mend.json", "figures/"],
 }
 # those that need what others left
-READS = ("02_preprocess", "04_train", "05_visualize_attention", "06_audit")
+READS = (
+    "02_preprocess",
+    "04_train",
+    "05_visualize_attention",
+    "06_audit",
+    "07_evidence",
+    "08_mend",
+)
 INK = "black"  # letters and most arrows
 CENTRED = {"ha": "center", "va": "center", "color": INK}
 
@@ -40,9 +49,12 @@ def series(here: str) -> Figure:
     """
     if here not in LEAVES:
         raise ValueError(f"here is one of {', '.join(LEAVES)}, not {here!r}")
-    axis = _canvas(9.3, 2.5)
+    width = 0.12 + 1.53 * len(LEAVES)
+    axis = _canvas(width, 2.5)
     axis.add_patch(
-        Rectangle((0.05, 0.05), 9.2, 1.27, facecolor="white", edgecolor=GREY, linestyle="--")
+        Rectangle(
+            (0.05, 0.05), width - 0.1, 1.27, facecolor="white", edgecolor=GREY, linestyle="--"
+        )
     )
     legend = "\u2193 leaves   \u2191 reads   in runs/<run>/"
     axis.text(0.2, 0.22, legend, fontsize=14, va="center", color=INK)

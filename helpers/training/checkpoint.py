@@ -30,10 +30,12 @@ RESULTS = (  # of one that is done
 )
 OF_A_NETWORK = (  # what the parts after 04 make of it, in the run's folder
     "audit.json",
-    "0[56]_*.ipynb",
+    "evidence.json",
+    "0[567]_*.ipynb",
     "figures/attention_*.png",
     "figures/audit_*.png",
     "figures/deletion_insertion.png",
+    "figures/evidence_*.png",
     "figures/explorer.png",
     "figures/forgotten_*.png",
     "figures/gallery.png",
@@ -199,7 +201,7 @@ def set_aside_results(folder: Path, key: str) -> None:
         os.replace(path, place)
     print(
         f"{left[0].name} and what else was made of the network before this one, {len(left)} files, "
-        f"lie in {aside.name} now: 05_visualize_attention.ipynb and 06_audit.ipynb make theirs of "
+        f"lie in {aside.name} now: 05_visualize_attention, 06_audit and 07_evidence make theirs of "
         "this one"
     )
 

@@ -230,10 +230,21 @@ def test_changed_maps_give_the_logits_of_the_network_with_those_maps(network, ca
         assert moved.max() > 1e-3, "a change that changes nothing"
 
 
-def test_a_network_without_attention_is_refused(cached):
-    network = AttnVGG(attention="none")
-    with pytest.raises(ValueError, match="attention is 'none'"):
-        evidence.take_apart(network, cached(), np.arange(2), CONFIG)
+@pytest.mark.parametrize("bypass", [True, False])
+def test_a_network_without_attention_has_equal_shares_everywhere(cached, bypass):
+    torch.manual_seed(2)
+    network = AttnVGG(attention="none", bypass=bypass)
+    images, _ = cached().evaluation(np.arange(3), CONFIG)
+    parts = evidence.take_apart(network, cached(), np.arange(3), CONFIG)
+    assert (parts.maps["pool3"] == 1 / 64).all() and (parts.maps["pool4"] == 1 / 16).all()
+    with torch.no_grad():
+        logits = network(images).logits.squeeze(1)
+    torch.testing.assert_close(evidence.logits_of(parts), logits, rtol=1e-4, atol=1e-5)
+
+
+def test_a_network_of_several_logits_is_refused(cached):
+    with pytest.raises(ValueError, match="one logit, not 2"):
+        evidence.take_apart(AttnVGG(2), cached(), np.arange(2), CONFIG)
 
 
 def test_a_logit_by_hand():

@@ -287,7 +287,15 @@ def another(fitted: Fitted) -> Fitted:
     return fitted._replace(network=AttnVGG().eval())
 
 
-LATER = ("audit.json", "06_audit.ipynb", "figures/attention_malignant.png", "figures/hidden.png")
+LATER = (
+    "audit.json",
+    "evidence.json",
+    "06_audit.ipynb",
+    "07_evidence.ipynb",
+    "figures/attention_malignant.png",
+    "figures/evidence_corner.png",
+    "figures/hidden.png",
+)
 OWN = ("figures/curves.png", "figures/mine.png", "04_train.ipynb", "notes.txt")
 
 
@@ -307,7 +315,7 @@ def test_what_was_made_of_another_network_does_not_lie_beside_the_new_one(
     aside = trained / f"of-network-{before}"
     assert all((aside / name).read_text() == f"{name} of the first" for name in LATER), "not lost"
     said = capsys.readouterr().out
-    assert aside.name in said and "06_audit" in said
+    assert aside.name in said and "06_audit" in said and "07_evidence" in said
 
 
 def test_a_network_that_cannot_be_read_keeps_none_of_its_results_either(trained, made, fitted):
@@ -408,9 +416,9 @@ def test_all_figures_of_a_network_are_known_as_such():
     known = [pattern.rsplit("/", 1)[-1] for pattern in checkpoint.OF_A_NETWORK]
     folder = workspace.PROJECT / "notebooks"
     names = set()
-    for path in ("05_visualize_attention", "06_audit", "deeper/does_it_use_its_attention"):
+    for path in ("05_visualize_attention", "06_audit", "07_evidence"):
         names |= named_figures(folder / f"{path}.ipynb")
-    assert "attention_malignant.png" in names and "turned_1.png" in names
+    assert "attention_malignant.png" in names and "evidence_corner.png" in names
     for name in names:
         assert any(Path(name).match(pattern) for pattern in known), name
     for path in ("01_download", "02_preprocess", "03_attention_model", "04_train"):

@@ -28,6 +28,7 @@ SOME = {
     "04_train.ipynb": 5,
     "05_visualize_attention.ipynb": 5,
     "06_audit.ipynb": 3,
+    "07_evidence.ipynb": 5,
 }  # at least so many pictures
 
 

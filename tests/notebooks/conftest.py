@@ -59,5 +59,5 @@ def place(tmp_path_factory):
         folder=folder,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    print(f"\nsix notebooks on 60 photographs: {time.monotonic() - started:.0f} s")
+    print(f"\nthe series on 60 photographs: {time.monotonic() - started:.0f} s")
     return folder, environment, done.stdout

@@ -27,6 +27,7 @@ SERIES = [
     "04_train",
     "05_visualize_attention",
     "06_audit",
+    "07_evidence",
 ]
 
 
@@ -82,7 +83,7 @@ def solves(path) -> bool:
 def test_the_same_opening(notebook, path):
     first = nbformat.read(NOTEBOOKS[0], as_version=4)
     assert notebook.cells[2].source == first.cells[2].source, "the bootstrap cell"
-    assert re.match(r"# Part \d of 6: \w|# Deeper: \w|# Solutions: \w", notebook.cells[0].source)
+    assert re.match(r"# Part \d of 8: \w|# Deeper: \w|# Solutions: \w", notebook.cells[0].source)
     if not solves(path):
         assert (
             "colab-badge.svg" in notebook.cells[0].source

@@ -27,7 +27,7 @@ def test_every_notebook_opens_as_the_setting_says(path):
     assert badges == (0 if "solutions" in path.parts else len(opening.BADGES))
 
 
-def test_the_readme_has_a_badge_for_each_of_the_six():
+def test_the_readme_has_a_badge_for_each_of_the_series():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert opening.readme(text) == text, "run `make opening`"
     for notebook in parameters.NOTEBOOKS:

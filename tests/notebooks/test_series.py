@@ -15,6 +15,7 @@ import pytest
 import torch
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
+from helpers.audit import claims
 from helpers.model import AttnVGG
 from helpers.runs import parameters
 from helpers.runs.series import FIRST_FIGURE
@@ -38,9 +39,8 @@ def read(path):
     return content
 
 
-def test_all_six_are_stored_and_named(place, left):
+def test_all_are_stored_and_named(place, left):
     output = place[2]
-    assert len(parameters.NOTEBOOKS) == 6
     for notebook in parameters.NOTEBOOKS:
         assert str(left / notebook.name) in output
         cells = nbformat.read(left / notebook.name, as_version=4).cells
@@ -164,12 +164,42 @@ def test_metrics_are_those_of_the_predictions(left):
 
 def test_audit_and_figures(left):
     found = read(left / "audit.json")
-    assert set(found["localisation"]) >= MAPS
-    for one in found["localisation"].values():
-        assert {"hits", "energy", "iou", "concentration", "n"} <= set(one)
-    assert found["claims"]
+    located = found["localisation"]
+    assert set(located) == {"all", "melanoma", "benign", "melanoma less benign"}
+    for kind in ("all", "melanoma", "benign"):
+        assert set(located[kind]) >= MAPS
+        for figures in located[kind].values():
+            assert {"hits", "energy", "iou", "concentration", "n"} <= set(figures)
+    assert set(located["melanoma less benign"]) == set(located["all"])
+    assert {row["verdict"] for row in found["claims"]} <= set(claims.VERDICTS)
+    assert found["seed"] in found["claims"][0]["seeds"]
     names = {path.name for path in (left / "figures").iterdir()}
     assert {"attention_malignant.png", "attention_benign.png"} <= names, names
+
+
+def test_evidence_is_what_the_answer_is_made_of(left):
+    found = read(left / "evidence.json")
+    stored = torch.load(left / "model.pt", weights_only=True)["config"]
+    assert found["network_key"] == stored["network_key"]
+    assert sum(share["value"] for share in found["shares"].values()) == pytest.approx(1, abs=1e-4)
+    assert set(found["replaced"]) == {"pool-3", "pool-4", "both"}
+    for changes in found["replaced"].values():
+        assert {"uniform", "reversed", "lesion", "outside"} <= set(changes)
+        for figures in changes.values():
+            assert -1 <= figures["value"] <= 1 and {"low", "high", "n", "moved"} <= set(figures)
+    compared = MAPS | {f"contribution_{name}" for name in ("pool3", "pool4", "pool5", "sum")}
+    assert set(found["localisation"]["all"]) == compared
+    for areas in (found["areas"]["deletion"], found["areas"]["insertion"]):
+        assert set(areas) == compared | {"blobs"}
+        assert all(0 <= area["value"] <= 1 for area in areas.values())
+    # of a picture of one colour nothing but the border's zeros makes a map
+    for rim in found["rim"].values():
+        assert rim["one colour, replicate"] == pytest.approx(rim["share of the area"], abs=1e-3)
+    test = pd.read_csv(left / "predictions.csv").query("split == 'test'")
+    assert found["photographs"] == len(test)
+    called = test["probability"] >= stored["threshold"]
+    beside = (called != (test["logit"] >= 0)).sum()
+    assert found["between_threshold_and_0"] == pytest.approx(beside, abs=2), "04 rounds"
 
 
 def test_plain_papermill_and_the_same_seed_again(place, left, tmp_path):

@@ -30,6 +30,8 @@ CONTRACT = {
     "04_train": (True, {"model.pt", "history.csv", "predictions.csv", "metrics.json"}),
     "05_visualize_attention": (True, {"figures/"}),
     "06_audit": (True, {"audit.json", "figures/"}),
+    "07_evidence": (True, {"evidence.json", "figures/"}),
+    "08_mend": (True, {"mend.json", "figures/"}),
 }
 # of a file in the run's folder
 READING = r"open_prepared\(|read_json\(folder|load_checkpoint\(folder|read_split\("
@@ -176,8 +178,8 @@ def test_what_cannot_be_drawn_is_refused(networks):
         diagrams.attention_block(networks["none"], 64)
     with pytest.raises(ValueError, match="pool 5"):
         diagrams.attention_block(networks["softmax"], 64, pool=5)
-    with pytest.raises(ValueError, match="01_download.*not '07_more'"):
-        diagrams.series("07_more")
+    with pytest.raises(ValueError, match="01_download.*not '09_more'"):
+        diagrams.series("09_more")
 
 
 @pytest.mark.parametrize("here", CONTRACT)
