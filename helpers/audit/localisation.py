@@ -7,6 +7,7 @@ on, those that have learned nothing included; tables of both, by class; and how 
 to seed.
 """
 
+import glob
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -659,6 +660,23 @@ def read_audit(folder: Path) -> dict:
         ValueError: it is damaged, or of an edition whose figures are not by class.
     """
     return workspace.read_json(folder / "audit.json", "06_audit.ipynb", version=AUDIT_FORMAT)
+
+
+def audits_beside(folder: Path) -> list[dict]:
+    """The audit.json of a run, and of the runs beside it whose names begin with its own.
+
+    A grid names its runs so. One of an earlier edition is left out, and said to be.
+
+    Args:
+        folder: of the run.
+    """
+    audits = []
+    for path in sorted(folder.parent.glob(f"{glob.escape(folder.name)}*/audit.json")):
+        try:
+            audits.append(read_audit(path.parent))
+        except ValueError as error:
+            print("left out:", error)
+    return audits
 
 
 def over_seeds(audits: Sequence[dict], figure: str = "energy") -> pd.DataFrame:

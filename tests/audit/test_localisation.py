@@ -727,3 +727,17 @@ def test_an_audit_of_the_first_edition_is_not_read_as_one_by_class(tmp_path):
     workspace.write_json(tmp_path / "audit.json", {"localisation": {"centre": {"energy": 0.3}}})
     with pytest.raises(ValueError, match="format 1, expected 2: run 06_audit"):
         localisation.read_audit(tmp_path)
+
+
+def test_audits_of_runs_of_the_same_name_are_found_and_older_ones_said_to_be_left_out(
+    tmp_path, capsys
+):
+    for name, seed in {"mine": 1, "mine-grid-seed=2": 2, "other": 3}.items():
+        (tmp_path / name).mkdir()
+        content = {"format": localisation.AUDIT_FORMAT, "seed": seed}
+        workspace.write_json(tmp_path / name / "audit.json", content)
+    (tmp_path / "mine-old").mkdir()
+    workspace.write_json(tmp_path / "mine-old" / "audit.json", {"seed": 4})
+    found = localisation.audits_beside(tmp_path / "mine")
+    assert [audit["seed"] for audit in found] == [1, 2]
+    assert "mine-old" in capsys.readouterr().out

@@ -1,0 +1,160 @@
+"""How the audit is shown: names of maps and figures, tables for readers, and two figures.
+
+For notebook 06; what is shown is measured by `localisation` and judged by `claims`.
+"""
+
+import textwrap
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from helpers.audit.claims import CONTRADICTED, IDENTITY, NOT_MEASURED, SUPPORTED, UNDECIDED
+from helpers.audit.localisation import CLASSES, DIFFERENCE
+from helpers.pictures.style import BLUE, GREEN, GREY, ORANGE, VERMILION
+from helpers.scores.bootstrap import span
+
+LABELS = {
+    "attention_pool3": "attention pool-3",
+    "attention_pool4": "attention pool-4",
+    "grad_cam": "Grad-CAM",
+    "activation": "activation of block 5",
+    "integrated_gradients": "Integrated Gradients",
+    "occlusion": "Occlusion",
+    "centre": "centre",
+    "uniform": "uniform (chance)",
+    "sobel": "edges",
+    "otsu": "Otsu's threshold",
+    "random_pool3": "random pool-3",
+    "random_pool4": "random pool-4",
+    "ceiling_pool3": "ceiling of pool-3",
+    "ceiling_pool4": "ceiling of pool-4",
+}
+LABELS |= {f"control_{name}": f"control: {label}" for name, label in LABELS.items()}
+TITLES = {
+    "hits": "hits",
+    "energy": "energy",
+    "pixel_auc": "pixel AUC",
+    "iou": "IoU",
+    "iou_best": "best IoU",
+    "concentration": "concentration",
+}
+COLOURS = {"melanoma": VERMILION, "benign": BLUE}
+VERDICT_COLOURS = {
+    SUPPORTED: BLUE,
+    CONTRADICTED: VERMILION,
+    UNDECIDED: ORANGE,
+    NOT_MEASURED: GREY,
+    IDENTITY: GREEN,
+}
+WRAPPED = 78  # letters in a line of the scorecard
+
+
+def told(figures: dict, figure: str, form: str = ".2f") -> str:
+    """A figure of `localisation` with its interval in words; "" where it was not measured.
+
+    >>> told({"energy": 0.4, "energy_low": 0.31, "energy_high": 0.52}, "energy")
+    '0.40 (0.31-0.52)'
+    """
+    if figures.get(figure) is None:
+        return ""
+    between = "-" if form == ".2f" else " to "
+    return span(figures[figure], figures[f"{figure}_low"], figures[f"{figure}_high"], form, between)
+
+
+def readable(located: dict) -> pd.DataFrame:
+    """What `localisation.localisation` gives as a table: a row a map, a column a figure."""
+    rows = {}
+    for name, figures in located.items():
+        rows[LABELS[name]] = {title: told(figures, figure) for figure, title in TITLES.items()}
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=list(TITLES.values()))
+    return table.loc[:, (table != "").any()]
+
+
+def by_class_table(located: dict, figure: str = "energy") -> pd.DataFrame:
+    """One figure of each map for all, melanomas and benign lesions, and the difference.
+
+    Args:
+        located: of `localisation.by_class`.
+        figure: one of `localisation.FIGURES`.
+    """
+    rows = {}
+    for name in located["all"]:
+        row = {}
+        for kind in ("all", *CLASSES):
+            row[kind] = told(located[kind].get(name, {}), figure)
+        row[DIFFERENCE] = told(located[DIFFERENCE][name], figure, "+.2f")
+        rows[LABELS[name]] = row
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["all", *CLASSES, DIFFERENCE])
+
+
+def by_class_figure(panels: dict[str, dict], figure: str = "energy") -> Figure:
+    """One figure of each map by class with its interval; a panel for each set of photographs.
+
+    Dashed lines are chance, the uniform map, in the class's own colour.
+
+    Args:
+        panels: `localisation.by_class` by what its photographs are.
+        figure: one of `localisation.FIGURES`.
+    """
+    names = [name for name in next(iter(panels.values()))["all"] if name != "uniform"]
+    drawing, axes = plt.subplots(
+        1,
+        len(panels),
+        figsize=(5 * len(panels) + 1, 0.36 * len(names) + 1.4),
+        layout="constrained",
+        sharey=True,
+        squeeze=False,
+    )
+    for axis, (what, located) in zip(axes[0], panels.items(), strict=True):
+        for shift, (kind, colour) in zip((-0.14, 0.14), COLOURS.items(), strict=True):
+            found = pd.DataFrame(located[kind]).T.reindex(names)
+            ends = [figure, f"{figure}_low", f"{figure}_high"]
+            found = found.reindex(columns=ends).astype(float)
+            places = np.arange(len(names)) + shift
+            axis.hlines(places, found[ends[1]], found[ends[2]], colour)
+            axis.plot(found[figure], places, "o", markersize=5, color=colour, label=kind)
+            chance = located[kind].get("uniform", {}).get(figure)
+            if chance is not None:
+                axis.axvline(chance, color=colour, linestyle="--", linewidth=1)
+        axis.set(title=what, xlabel=f"{TITLES[figure]}, with its 95% interval", xlim=(-0.02, 1.02))
+    axes[0, 0].set(ylim=(len(names) - 0.5, -0.5), yticks=range(len(names)))
+    axes[0, 0].set_yticklabels([LABELS[name] for name in names])
+    axes[0, -1].legend(loc="lower right", frameon=False)
+    return drawing
+
+
+def claims_table(judged: list[dict]) -> pd.DataFrame:
+    """The rows of `claims.claims` as a table, the tutorial's own words first."""
+    table = pd.DataFrame(judged).sort_values("said", kind="stable")
+    columns = ["said", "claim", "photographs", "test", "measured", "verdict"]
+    return table[columns].set_index(["said", "claim"])
+
+
+def scorecard(judged: list[dict], title: str) -> Figure:
+    """All claims in their own words, each with its verdict in the verdict's colour."""
+    ordered = sorted(judged, key=lambda row: row["said"])
+    texts = []
+    for row in ordered:
+        said = f"“{row['claim']}”" if row["said"] == "by the tutorial" else row["claim"]
+        texts.append(textwrap.fill(f"{said} ({row['test']})", WRAPPED))
+    heights = [text.count("\n") + 1.6 for text in texts]
+    drawing, axis = plt.subplots(figsize=(10, 0.18 * sum(heights) + 0.5), layout="constrained")
+    axis.set(xlim=(0, 1), ylim=(sum(heights), 0), title=title)
+    axis.axis("off")
+    top = 0.0
+    for row, text, height in zip(ordered, texts, heights, strict=True):
+        axis.text(0, top, text, va="top", fontsize=9)
+        axis.text(
+            1,
+            top,
+            row["verdict"],
+            ha="right",
+            va="top",
+            fontsize=9,
+            color="white",
+            bbox={"facecolor": VERDICT_COLOURS[row["verdict"]], "edgecolor": "none"},
+        )
+        top += height
+    return drawing
