@@ -1,5 +1,6 @@
 """The exercises worked out: each solution stands beside its exercise, and runs on a small set."""
 
+import os
 import re
 
 import nbformat
@@ -66,6 +67,12 @@ def test_every_notebook_is_solved():
     assert {path.name for path in SOLUTIONS} == set(ORIGINALS)
 
 
+def too_few_cores(text: str) -> bool:
+    """Whether torch says, rightly, that one core is too few for the two workers of an exercise."""
+    alone = hasattr(os, "sched_getaffinity") and len(os.sched_getaffinity(0)) == 1
+    return alone and "DataLoader will create 2 worker processes" in text
+
+
 @pytest.mark.parametrize("path", SOLUTIONS, ids=lambda path: path.stem)
 def test_solutions_run_on_a_small_set(path, left):
     series.run_notebook(path, {"run": "small"}, left / "solutions")
@@ -74,7 +81,7 @@ def test_solutions_run_on_a_small_set(path, left):
         output.text
         for cell in cells
         for output in cell.get("outputs", [])
-        if output.get("name") == "stderr"
+        if output.get("name") == "stderr" and not too_few_cores(output.text)
     ]
     assert not loud
     shown = {
