@@ -4,11 +4,11 @@
         [-p NAME VALUE]...
 
 In the planted sample a ruler lies beside melanomas, in training and validation, and beside anything
-in test. Each network is trained on it and on the default sample, whose rulers say little. Every
-test photograph is drawn twice more, with its ruler and without, the same but for that: what the
-ruler adds to an answer is known, and where it lies. So maps can be measured on the ruler as
-notebook 06 measures them on the lesion. What is done is not done again: each network leaves a file
-in the folder `--keep`, and one that anything else has shaped is refused.
+in test. Each network is trained on it and on the unplanted sample, with as large rulers that go
+with nothing anywhere. Every test photograph is drawn twice more, with its ruler and without, the
+same but for that: what the ruler adds to an answer is known, and where it lies. So maps can be
+measured on the ruler as notebook 06 measures them on the lesion. What is done is not done again:
+each network leaves a file in the folder `--keep`, and one that anything else has shaped is refused.
 """
 
 import argparse
@@ -31,9 +31,9 @@ from helpers import workspace
 from helpers.audit import attribution, evidence, localisation
 from helpers.model import AttnVGG
 from helpers.photographs.cache import build_cache
-from helpers.photographs.sample import make_sample, plant_rulers
+from helpers.photographs.sample import make_sample, plan, plant_rulers
 from helpers.photographs.sources import find_dataset
-from helpers.photographs.split import make_split
+from helpers.photographs.split import group_rows, make_split, split_groups
 from helpers.scores import metrics
 from helpers.scores.bootstrap import interval, mean, or_none, ratio, weighted_auc_ap
 from helpers.training import checkpoint
@@ -51,7 +51,7 @@ NETWORKS = {
         "mask_weight_pool4": 0.1,
     },
 }
-SAMPLES = ("planted", "default")  # what a network is trained on
+SAMPLES = ("planted", "unplanted")  # what a network is trained on
 MAPS = {
     "attention_pool3": "pool-3",
     "attention_pool4": "pool-4",
@@ -70,7 +70,7 @@ class Scene(NamedTuple):
 
     split: pd.DataFrame  # of every set: they differ in their rulers alone
     planted: Photographs
-    default: Photographs
+    unplanted: Photographs
     with_ruler: Photographs  # a ruler on each
     without_ruler: Photographs
     rulers: Photographs  # `with_ruler` again, with the ruler's strip as the mask
@@ -85,21 +85,22 @@ class Scene(NamedTuple):
 
 def draw_scene(folder: Path, chosen: Parameters, count: int) -> Scene:
     """Draw every set that is trained and measured on into a folder, and cache it."""
-    make_sample(folder / "default", seed=chosen.split_seed, count=count)
-    split, default = prepare(folder / "default", chosen)
-    by_chance = plant_rulers(split, seed=chosen.split_seed)
-    everywhere = ("train", "val", "test")
-    as_in_training = plant_rulers(split, sides=everywhere, seed=chosen.split_seed)
+    seed = chosen.split_seed
+    table = plan(seed, count)
+    table["split"] = split_groups(table.assign(group=group_rows(table)), seed)
+    by_chance = plant_rulers(table, seed=seed)
+    as_in_training = plant_rulers(table, sides=("train", "val", "test"), seed=seed)
     sets = {
         "planted": by_chance,
+        "unplanted": plant_rulers(table, sides=(), seed=seed),
         "with_ruler": dict.fromkeys(by_chance, True),
         "without_ruler": dict.fromkeys(by_chance, False),
     }
-    opened = {"default": default}
+    opened = {}
     for name, rulers in sets.items():
-        make_sample(folder / name, seed=chosen.split_seed, count=count, rulers=rulers)
-        same, opened[name] = prepare(folder / name, chosen)
-        pd.testing.assert_frame_equal(same, split)
+        make_sample(folder / name, seed=seed, count=count, rulers=rulers)
+        split, opened[name] = prepare(folder / name, chosen)
+        pd.testing.assert_frame_equal(split[["image_id", "split"]], table[["image_id", "split"]])
     _, opened["rulers"] = prepare(folder / "with_ruler", chosen, masks="rulers")
     ids = used_rows(split)["image_id"]
     return Scene(
@@ -373,7 +374,7 @@ def finding_table(runs: list[dict]) -> pd.DataFrame:
 
     The figures of `map_figures`. found: in how many seeds the interval of `times` lies above 1, and
     followed: in how many that of `more` lies above 0. tells: how well the energy on the ruler tells
-    the network of the planted sample from that of the default one, an AUC over photographs.
+    the network of the planted sample from that of the unplanted one, an AUC over photographs.
     """
     each = map_table(runs)
     kinds = by_kind(runs)
@@ -390,14 +391,14 @@ def finding_table(runs: list[dict]) -> pd.DataFrame:
             row = {"network": network, "map": MAPS[name], "seeds": len(own)}
             row["found"] = int((mine["times_low"] > 1).sum())
             row["followed"] = int((mine["more_low"] > 0).sum())
-            told = flat(tells=telling(own, kinds.get((network, "default"), []), name))
+            told = flat(tells=telling(own, kinds.get((network, "unplanted"), []), name))
             rows.append(row | map_figures(own, name) | told)
     return pd.DataFrame(rows)
 
 
-def telling(planted: list[dict], default: list[dict], name: str) -> dict | None:
+def telling(planted: list[dict], unplanted: list[dict], name: str) -> dict | None:
     """AUC of a map's energy on the ruler between two networks of a seed, mean over the seeds."""
-    others = {run["seed"]: run for run in default}
+    others = {run["seed"]: run for run in unplanted}
     pairs = [(run, others[run["seed"]]) for run in planted if run["seed"] in others]
     if not pairs:
         return None

@@ -64,6 +64,7 @@ SOURCES = {
     },
 }
 TWINS = 0.05  # of all photographs: one of CLINIC_C again, as CLINIC_B's
+LARGE = 2.5  # ticks of a ruler that is planted, by those of one that is there by chance
 PALE = np.array([0.96, 0.84, 0.79])  # the lightest skin: red, green, blue
 # what they absorb of red, green, blue
 MELANIN = np.array([0.45, 0.80, 1.05])
@@ -106,8 +107,9 @@ def make_sample(
         side: of each, in pixels, 32 or more.
         lesions: False paints skin in the lesions' place and leaves all else, masks too, as it is:
             what a network still finds there is not in the lesion.
-        rulers: by image id, whether a ruler lies in the photograph; all else stays as it is. Such
-            as `plant_rulers` returns. None leaves it to chance, which depends on the source.
+        rulers: by image id, whether a ruler lies in the photograph, such as `plant_rulers`
+            returns; all else stays as it is. These rulers are large, so that a small network sees
+            them. None leaves small ones to chance, which depends on the source.
 
     Returns:
         The table, as in `marking.csv`.
@@ -323,8 +325,8 @@ def draw(row, *, seed: int, side: int, lesion: bool = True, ruler: bool | None =
         seed: of the sample.
         side: in pixels.
         lesion: False draws the same photograph without the lesion; the mask is the same.
-        ruler: whether there is one; the rest of the photograph is the same. None leaves it to the
-            chance of the row's source.
+        ruler: whether there is one, a large one; the rest of the photograph is the same. None
+            leaves a small one to the chance of the row's source.
     """
     look = SOURCES[row.look]
     # what the subject brings, what the lesion, and what the photograph
@@ -485,7 +487,7 @@ def draw_over(
             pixels = draw_bubble(rng, pixels)
     cover = draw_hairs(rng, side, hairs)
     pixels = blend(pixels, 0.75 * cover, np.array([0.16, 0.11, 0.09]) * rng.uniform(0.6, 2.5))
-    ticks, strip = draw_ruler(rng, side)
+    ticks, strip = draw_ruler(rng, side, size=1.0 if ruler is None else LARGE)
     if ruler is None:
         ruler = has["ruler"]
     if ruler:
@@ -528,21 +530,24 @@ def draw_hairs(rng: np.random.Generator, side: int, count: int) -> np.ndarray:
     return draw_strokes(strokes, side)
 
 
-def draw_ruler(rng: np.random.Generator, side: int) -> tuple[np.ndarray, np.ndarray]:
+def draw_ruler(
+    rng: np.random.Generator, side: int, *, size: float
+) -> tuple[np.ndarray, np.ndarray]:
     """How much of each pixel [side, side] a ruler's ticks cover, and their strip, 0 to 1.
 
     Ticks stand along one edge, every fifth longer; the strip is the least convex shape around all.
+    size: how many times as long and wide as usual a tick is.
     """
     gap = rng.uniform(0.03, 0.08)
     edge = rng.uniform(0.04, 0.14)
     lean = rng.normal(0, 0.06)
     at = np.arange(rng.uniform(0, 0.3), rng.uniform(0.7, 1), gap)  # [N]
     start = edge + lean * at
-    end = start + np.where(np.arange(len(at)) % 5, 0.025, 0.05)
+    end = start + size * np.where(np.arange(len(at)) % 5, 0.025, 0.05)
     ticks = np.array([[at, at], [start, end]]).T  # [N, 2, 2]
     hull = cv2.convexHull(ticks.reshape(-1, 2).astype(np.float32))[:, 0]  # [M, 2]
     turns = rng.integers(0, 4)
-    ruler = draw_strokes([(tick, 0.006) for tick in ticks], side)
+    ruler = draw_strokes([(tick, 0.006 * size) for tick in ticks], side)
     return np.rot90(ruler, turns), np.rot90(draw_shape(hull, side), turns)
 
 

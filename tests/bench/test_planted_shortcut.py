@@ -25,7 +25,7 @@ def test_it_runs_goes_on_and_refuses_what_anything_else_has_shaped(run_program, 
     kept = sorted((tmp_path / "kept").glob("*.json"))
     assert len(kept) == 2 * len(planted_shortcut.NETWORKS)
     answers = result["tables"]["planted_shortcut-answers.csv"]
-    assert answers["sample"].tolist() == ["planted", "default"] * 3
+    assert answers["sample"].tolist() == ["planted", "unplanted"] * 3
     findings = result["tables"]["planted_shortcut-findings.csv"]
     uniform = findings[findings["map"] == "uniform"]
     assert uniform["times"].tolist() == pytest.approx([1, 1, 1])
@@ -116,7 +116,7 @@ def test_a_map_that_finds_the_ruler_is_told_from_one_that_lies_there_anyway():
     rng = np.random.default_rng(0)
     high, low = rng.uniform(0.2, 0.3, N), rng.uniform(0.0, 0.02, N)
     follows = [made_up("planted", seed, high, low) for seed in (0, 1)]
-    clean = [made_up("default", seed, low, low) for seed in (0, 1)]
+    clean = [made_up("unplanted", seed, low, low) for seed in (0, 1)]
     row = planted_shortcut.finding_table([*follows, *clean]).set_index("map").loc["Grad-CAM"]
     assert (row["found"], row["followed"], row["seeds"], row["tells"]) == (2, 2, 2, 1)
     assert row["times"] == pytest.approx(high.mean() / 0.05)
@@ -124,7 +124,7 @@ def test_a_map_that_finds_the_ruler_is_told_from_one_that_lies_there_anyway():
 
     # it lies where rulers do, in every network and with no ruler there
     habit = [made_up("planted", seed, high, high) for seed in (0, 1)]
-    same = [made_up("default", seed, high, high) for seed in (0, 1)]
+    same = [made_up("unplanted", seed, high, high) for seed in (0, 1)]
     row = planted_shortcut.finding_table([*habit, *same]).set_index("map").loc["Grad-CAM"]
     assert (row["found"], row["followed"]) == (2, 0)
     assert row["tells"] == 0.5
@@ -138,7 +138,7 @@ def test_a_map_that_finds_the_ruler_is_told_from_one_that_lies_there_anyway():
 def test_intervals_draw_whole_groups_and_pairs_of_networks_stay_together():
     rng = np.random.default_rng(1)
     own, other = rng.uniform(0, 0.3, N), rng.uniform(0, 0.2, N)
-    runs = [made_up("planted", 0, own, other)], [made_up("default", 0, other, other)]
+    runs = [made_up("planted", 0, own, other)], [made_up("unplanted", 0, other, other)]
     groups = [row // 2 for row in range(N)]
     for (run,) in runs:
         run["test"]["group"] = groups

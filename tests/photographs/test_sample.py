@@ -276,8 +276,10 @@ def test_planting_changes_rulers_and_nothing_else(planted, made):
         assert not (changed & ~allowed).any(), "a twin is drawn smaller, which smears a tick"
         assert not without.ruler.any() and np.array_equal(with_ruler.mask, without.mask)
         by_chance = draw(row, seed=5, side=96)
-        same = with_ruler if by_chance.ruler.any() else without
-        assert np.array_equal(by_chance.photograph, same.photograph)
+        if by_chance.ruler.any():
+            assert by_chance.ruler.sum() < 0.6 * with_ruler.ruler.sum(), "a planted one is larger"
+        else:
+            assert np.array_equal(by_chance.photograph, without.photograph)
 
 
 def test_a_rulers_mask_is_the_strip_of_its_ticks():
@@ -290,7 +292,7 @@ def test_a_rulers_mask_is_the_strip_of_its_ticks():
         ticks = darker > 60
         if (ticks & seen).sum() > 10:
             shares.append((ticks & seen & inside).sum() / (ticks & seen).sum())
-        assert 0.005 < inside.mean() < 0.08
+        assert 0.01 < inside.mean() < 0.15
         assert (darker[inside] > 60).mean() < 0.6, "what lies between the ticks is of the strip"
     assert len(shares) > 50 and np.mean(shares) > 0.85
 
