@@ -31,9 +31,12 @@ RESULTS = (  # of one that is done
 OF_A_NETWORK = (  # what the parts after 04 make of it, in the run's folder
     "audit.json",
     "evidence.json",
-    "0[567]_*.ipynb",
+    "mend.json",
+    "mended/*",
+    "0[5678]_*.ipynb",
     "figures/attention_*.png",
     "figures/audit_*.png",
+    "figures/before_and_after.png",
     "figures/deletion_insertion.png",
     "figures/evidence_*.png",
     "figures/explorer.png",
@@ -201,8 +204,8 @@ def set_aside_results(folder: Path, key: str) -> None:
         os.replace(path, place)
     print(
         f"{left[0].name} and what else was made of the network before this one, {len(left)} files, "
-        f"lie in {aside.name} now: 05_visualize_attention, 06_audit and 07_evidence make theirs of "
-        "this one"
+        f"lie in {aside.name} now: 05_visualize_attention, 06_audit, 07_evidence and 08_mend make "
+        "theirs of this one"
     )
 
 

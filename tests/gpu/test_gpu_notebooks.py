@@ -23,6 +23,7 @@ OTHERS = [
     "05_visualize_attention.ipynb",
     "06_audit.ipynb",
     "07_evidence.ipynb",
+    "08_mend.ipynb",
     "deeper/make_it_yours.ipynb",
     "deeper/where_the_time_goes.ipynb",
     "solutions/where_the_time_goes.ipynb",

@@ -29,6 +29,7 @@ SOME = {
     "05_visualize_attention.ipynb": 5,
     "06_audit.ipynb": 3,
     "07_evidence.ipynb": 5,
+    "08_mend.ipynb": 2,
 }  # at least so many pictures
 
 

@@ -28,6 +28,7 @@ SERIES = [
     "05_visualize_attention",
     "06_audit",
     "07_evidence",
+    "08_mend",
 ]
 
 
