@@ -66,7 +66,7 @@ def predicted(melanomas: int, benign: int, photographs: int, apart: float) -> di
 
 def last_cells(names: dict) -> str:
     """What the last cells of 04 print: the figures, then the verdict."""
-    said = run_cell("04_train.ipynb", "bootstrap.auc_difference(", names)
+    said = run_cell("04_train.ipynb", "bootstrap.auc_difference(predictions, guess)", names)
     return said + run_cell("04_train.ipynb", "bootstrap.side(gap)", names)
 
 
@@ -77,6 +77,25 @@ def test_of_a_handful_04_says_no_network_better_or_worse(melanomas, benign, phot
     assert "better" not in said and "worse" not in said and "nan" not in said
     assert not re.search(r"\(\S+ to \S+\)", said), "an interval"
     assert str(bootstrap.FEW) in said.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "low, high, start",
+    [
+        (0.01, 0.09, "On these photographs attention helps"),
+        (-0.09, -0.01, "On these photographs attention costs"),
+        (-0.02, 0.05, "These photographs cannot tell"),
+        (np.nan, np.nan, "These photographs are too few to tell"),
+    ],
+)
+def test_what_04_says_of_attention_follows_from_the_interval(low, high, start):
+    gain = {"value": 0.01, "low": low, "high": high, "n": 120}
+    names = {"bootstrap": bootstrap, "gain": gain, "control_fitted": object()}
+    said = run_cell("04_train.ipynb", "bootstrap.side(gain)", names)
+    assert said.startswith(start) and said.count("\n") == 1
+    assert (str(bootstrap.FEW) in said) == ("too few" in start)
+    names["control_fitted"] = None
+    assert run_cell("04_train.ipynb", "bootstrap.side(gain)", names) == ""
 
 
 @pytest.mark.parametrize("melanomas", [10, 15])
