@@ -1,7 +1,9 @@
 """helpers/audit/attribution.py against hand work, plain loops, and what the methods promise."""
 
+import ast
 import warnings
 
+import nbformat
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from helpers.audit import attribution, localisation
 from helpers.model import LAST_RELU, POOL3, POOL4, AttnVGG, Output
 from helpers.pictures.maps import headings
 from helpers.scores import metrics
+from helpers.workspace import PROJECT
 
 
 def straddling(attention: str) -> tuple[AttnVGG, torch.Tensor]:
@@ -328,3 +331,30 @@ def test_every_method_takes_the_call_from_the_threshold(between):
     torch.testing.assert_close(located["grad_cam"], expected["grad_cam"])
     assert attribution.called(network, image, at).item() == 1
     assert attribution.called(network, image).item() == -1
+
+
+TAKES_A_THRESHOLD = {
+    "attribution.grad_cam",
+    "attribution.integrated_gradients",
+    "attribution.occlusion",
+    "attribution.posthoc",
+    "evidence.contribution_maps",
+    "evidence.curves",
+    "evidence.turned",
+    "localisation.maps_of",
+}
+
+
+def test_no_notebook_of_the_series_explains_another_call_than_was_made():
+    """Left out, the threshold would be a logit of 0; each call of these functions hands it over."""
+    calls = []
+    for path in sorted((PROJECT / "notebooks").glob("0*.ipynb")):
+        for cell in nbformat.read(path, as_version=4).cells:
+            if cell.cell_type != "code":
+                continue
+            for node in ast.walk(ast.parse(cell.source)):
+                if isinstance(node, ast.Call) and ast.unparse(node.func) in TAKES_A_THRESHOLD:
+                    given = {keyword.arg for keyword in node.keywords}
+                    calls.append((path.stem, ast.unparse(node.func), "threshold" in given))
+    assert {"05_visualize_attention", "06_audit", "07_evidence"} <= {name for name, *_ in calls}
+    assert [call for call in calls if not call[2]] == []
