@@ -1,6 +1,6 @@
 """Slips that work on a CPU and fail, or crawl, on a GPU: the pretend GPU has to catch each.
 
-A small network stands for `AttnVGG`: what is tested here is what watches over the code.
+A small network stands for `AttnVGG`: this is about what watches over the code.
 """
 
 from collections.abc import Callable
@@ -8,12 +8,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 
 from helpers import workspace
 from helpers.audit import evidence
-from helpers.model import Output
 from helpers.pictures import explorer
 from helpers.training import augment, loop, processes
 from helpers.training.augment import IMAGENET_MEAN, IMAGENET_STD
@@ -21,6 +19,7 @@ from helpers.training.batches import Photographs
 from helpers.training.settings import Settings
 from tests.gpu.conftest import forbid_waits_within_epochs, on_gpu, pretend
 from tests.gpu.pretend import DeviceMismatch
+from tests.gpu.small import Small
 
 CONFIG = {"view": 1.0, "image_size": 32, "mean": IMAGENET_MEAN, "std": IMAGENET_STD}
 SETTINGS = Settings(
@@ -31,20 +30,6 @@ SETTINGS = Settings(
     mask_weight_pool3=0.1,
     mask_weight_pool4=0.1,
 )
-
-
-class Small(nn.Module):
-    """Of the shapes of `AttnVGG`."""
-
-    def __init__(self):
-        super().__init__()
-        self.score = nn.Conv2d(3, 1, kernel_size=1)
-        self.classifier = nn.Linear(3, 1)
-
-    def forward(self, images: Tensor) -> Output:
-        grid = self.score(functional.avg_pool2d(images, 8)).float().sigmoid()
-        logits = self.classifier(images.mean(dim=(2, 3)))
-        return Output(logits.float(), grid, functional.avg_pool2d(grid, 2))
 
 
 # what is done on the GPU

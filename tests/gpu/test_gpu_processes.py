@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import pytest
 import torch
 
 from helpers import workspace
@@ -14,6 +15,7 @@ ALONE = [sys.executable]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 
+@pytest.mark.long
 def test_two_gpus_give_one_gpus_gradient(tmp_path):
     left = tmp_path / "left"
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(workspace.PROJECT)}

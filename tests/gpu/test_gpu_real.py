@@ -1,6 +1,6 @@
 """What a real GPU is asked on the day that there is one; rehearsed on a pretend one.
 
-python -m pytest tests/gpu -k real
+python -m pytest tests/gpu -k real -m "long or not long"
 """
 
 import dataclasses
@@ -14,6 +14,7 @@ from helpers.model import AttnVGG
 from helpers.training import loop
 from helpers.training.settings import Settings
 from tests.gpu.conftest import forbid_waits_within_epochs, on_gpu, pretend
+from tests.gpu.small import Small
 
 SETTINGS = Settings(image_size=32, epochs=1, batch_size=13)
 MASKED = {"attention": "sigmoid", "mask_weight_pool3": 0.1, "mask_weight_pool4": 0.1}
@@ -32,6 +33,7 @@ def any_gpu(request):
         pytest.skip("needs a CUDA device")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("chosen", [{}, {"recipe": "paper", **MASKED}], ids=["one_cycle", "paper"])
 def test_an_epoch_waits_for_nothing(chosen, any_gpu, made, monkeypatch):
     forbid_waits_within_epochs(monkeypatch)
@@ -49,6 +51,7 @@ def test_a_wait_within_an_epoch_raises(any_gpu, made, monkeypatch):
             made.split,
             on_gpu(made),
             report=str,
+            network=Small(),
             extra_loss=lambda output, batch: output.logits.sum() * output.logits.sum().item(),
         )
 
@@ -74,9 +77,10 @@ def test_a_training_that_found_no_room_leaves_room(any_gpu, made, monkeypatch):
 
     monkeypatch.setattr(loop, "focal_loss", full)
     photographs = on_gpu(made)
+    monkeypatch.setattr(loop, "new_network", lambda settings: Small(20_000_000))
     with pytest.raises(MemoryError, match="batch_size") as kept:
         loop.fit(SETTINGS, made.split, photographs, report=str)
     gc.collect()
     held = torch.cuda.memory_allocated() - before
-    # cuBLAS keeps a workspace of some megabytes; the network alone has 61
+    # cuBLAS keeps a workspace of some megabytes; the network alone has 80
     assert held < photographs.pixels.nbytes + photographs.masks.nbytes + 40e6, kept
