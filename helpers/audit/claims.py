@@ -106,7 +106,7 @@ def in_words(parts: Sequence[Part]) -> str:
     for part in parts:
         for name, gap in part.items():
             if gap is not None:
-                figure = span(gap["value"], gap["low"], gap["high"], form="+z.3f")
+                figure = span(gap["value"], gap["low"], gap["high"], form="+.3f")
                 measured.append(f"{name} {figure}, n {gap['n']}")
     return "; ".join(measured)
 

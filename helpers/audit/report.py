@@ -48,7 +48,7 @@ VERDICT_COLOURS = {
     NOT_MEASURED: GREY,
     IDENTITY: GREEN,
 }
-WRAPPED = 78  # letters in a line of the scorecard
+WRAPPED = 104  # letters in a line of the scorecard
 
 
 def told(figures: dict, figure: str, form: str = ".2f") -> str:
