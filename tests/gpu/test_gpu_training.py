@@ -267,9 +267,13 @@ def test_bf16_is_refused_where_a_gpu_only_emulates_it(gpu):
 def test_read_only_rows_raise_no_warning(made, gpu):
     rows = made.val.copy()
     rows.flags.writeable = False  # as pandas gives an index
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        on_gpu(made).take(rows)
+    torch.set_warn_always(True)  # not only the first time in a process
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            on_gpu(made).take(rows)
+    finally:
+        torch.set_warn_always(False)
 
 
 def test_answers_are_read_ahead_where_photographs_do_not_lie_there(made):
