@@ -279,7 +279,7 @@ def is_lighter_to_train(found: dict | None) -> dict:
     else:
         verdict = UNDECIDED
     measured = (
-        f"a step of {found['batch']} photographs of {found['side']} pixels was shorter in "
+        f"a step with a batch of {found['batch']}, {found['side']} pixels, was shorter in "
         f"{shorter} of {len(ours)} repeats; memory {memory:.1%} of VGG16-BN's"
     )
     return row("lighter", test, measured, verdict, words=words)

@@ -34,7 +34,7 @@ def cost(build: Callable[[], nn.Module]) -> dict[str, int]:
     }
 
 
-def training_bytes(build: Callable[[], nn.Module], *, batch: int = 2, side: int = 224) -> int:
+def training_bytes(build: Callable[[], nn.Module], *, batch: int = 1, side: int = 224) -> int:
     """Bytes that a training step holds; none of them is taken here.
 
     Adam's weights, gradients and two running means, and all that the forward pass keeps for the
@@ -81,7 +81,7 @@ def lighter(
     attention: str,
     device: torch.device,
     *,
-    batch: int = 2,
+    batch: int = 1,
     side: int = 224,
     repeats: int = 3,
 ) -> dict:

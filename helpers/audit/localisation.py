@@ -336,22 +336,6 @@ def untrained(network: AttnVGG, seed: int = 0) -> AttnVGG:
     return fresh.to(network.classifier.weight.device, memory_format=torch.channels_last).eval()
 
 
-@torch.no_grad()
-def activation(network: AttnVGG, images: Tensor) -> Tensor:
-    """Where block 5 is active, whatever for: the mean over channels of what Grad-CAM weighs.
-
-    Grad-CAM is a weighted sum of the same channels. Where it looks like this map, its weights, and
-    so the class that it explains, have added little.
-
-    Args:
-        images: [B, 3, H, W], normalised.
-
-    Returns:
-        [B, 1, H/16, W/16], 0 or more.
-    """
-    return network.eval().backbone[: LAST_RELU + 1](images).float().mean(dim=1, keepdim=True)
-
-
 def ceilings(masks: Tensor) -> dict[str, Tensor]:
     """The best that a map of coarse cells can be: the mask itself, in cells of each pool's size.
 
@@ -366,18 +350,36 @@ def ceilings(masks: Tensor) -> dict[str, Tensor]:
     return {f"ceiling_{pool}": functional.avg_pool2d(lesion, cell) for pool, cell in POOLS.items()}
 
 
-def maps_of(network: AttnVGG, images: Tensor, *, threshold: float = 0.0) -> dict[str, Tensor]:
+def maps_of(
+    network: AttnVGG,
+    images: Tensor,
+    *,
+    threshold: float = 0.0,
+    with_activation: bool = False,
+) -> dict[str, Tensor]:
     """The network's maps and the two that see nothing, by name.
+
+    "activation" is where block 5 is active, whatever for: the mean over the channels that Grad-CAM
+    weighs. Where Grad-CAM looks like it, its weights, and so the class that it explains, have added
+    little.
 
     Args:
         images: [B, 3, H, W], normalised.
         threshold: of `attribution.logit_threshold`: which call Grad-CAM explains.
+        with_activation: whether the activation is among them; it costs no pass of its own.
 
     Returns:
-        attention_pool3 and attention_pool4 (where there is attention), grad_cam, centre, uniform:
-        each [B or 1, 1, h, w], in its own size and scale.
+        attention_pool3 and attention_pool4 (where there is attention), grad_cam, centre, uniform,
+        and activation where asked for: each [B or 1, 1, h, w], in its own size and scale.
     """
-    cam, output = grad_cam(network, images, threshold=threshold)
+    channels = []
+    handle = network.backbone[LAST_RELU].register_forward_hook(
+        lambda layer, inputs, output: channels.append(output.detach())
+    )
+    try:
+        cam, output = grad_cam(network, images, threshold=threshold)
+    finally:
+        handle.remove()
     maps = {
         "attention_pool3": output.pool3_map,
         "attention_pool4": output.pool4_map,
@@ -385,6 +387,8 @@ def maps_of(network: AttnVGG, images: Tensor, *, threshold: float = 0.0) -> dict
         "centre": centre(images.shape[-2:]),
         "uniform": torch.ones(1, 1, *images.shape[-2:]),
     }
+    if with_activation:
+        maps["activation"] = channels[-1].float().mean(dim=1, keepdim=True)
     return {name: grid for name, grid in maps.items() if grid is not None}
 
 

@@ -558,14 +558,13 @@ def test_activation_is_the_mean_of_the_channels_that_grad_cam_weighs():
     torch.manual_seed(0)
     network = AttnVGG().eval()
     images = torch.randn(2, 3, 64, 96)
-    kept = []
-    network.backbone[localisation.LAST_RELU].register_forward_hook(
-        lambda layer, inputs, output: kept.append(output.detach())
-    )
     with torch.no_grad():
-        network(images)
-    channels = kept[0]
-    found = localisation.activation(network, images)
+        channels = network.backbone[: localisation.LAST_RELU + 1](images)  # [2, 512, 4, 6]
+    plain = localisation.maps_of(network, images)
+    maps = localisation.maps_of(network, images, with_activation=True)
+    assert list(maps) == [*plain, "activation"]
+    assert not network.backbone[localisation.LAST_RELU]._forward_hooks
+    found = maps["activation"]
     assert found.shape == (2, 1, 4, 6) and (found >= 0).all()
     torch.testing.assert_close(found[:, 0], sum(channels.unbind(1)) / 512, rtol=1e-4, atol=1e-6)
 
