@@ -201,7 +201,7 @@ def test_the_best_epoch_is_kept(epochs_auc, kept, made, monkeypatch):
 def test_an_epoch_takes_every_training_row_once_in_an_order_of_its_own(made):
     photographs = Watched(made.cache)
     fit(dataclasses.replace(SMALL, epochs=2, batch_size=10), made.split, photographs, report=quiet)
-    first, second = photographs.epochs
+    first, _, second, _ = photographs.epochs  # validation comes after each
     for epoch in (first, second):
         assert sorted(np.concatenate(epoch)) == made.train.tolist()
         sizes = [len(rows) for rows in epoch]

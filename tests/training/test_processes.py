@@ -165,6 +165,9 @@ def test_a_dead_process_ends_the_job_and_the_next_start_goes_on(made, folders, t
         "-p",
         "batch_size",
         "12",
+        "-p",
+        "control",
+        "",
     ]
     environment = {**os.environ, "ATTENTION_HEADLESS": "1", "PYTHONPATH": str(workspace.PROJECT)}
     dead = subprocess.run(
