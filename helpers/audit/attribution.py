@@ -131,12 +131,19 @@ def grad_cam(
         threshold: of `logit_threshold`; a logit from here on is called melanoma.
 
     Returns:
-        The map [B, 1, H/16, W/16], 0 or more, and the network's output of the same pass.
+        The map [B, 1, H/16, W/16], 0 or more, and the network's output of the same pass. It is 0
+        everywhere where block 5 is not part of the answer: without attention and bypass.
 
     Raises:
         ValueError: for a network of several logits.
     """
     outputs = []
+    if network.attention == "none" and not network.bypass:
+        with torch.no_grad():
+            logit_of(network, outputs)(images)
+        H, W = images.shape[2:]
+        nothing = torch.zeros(len(images), 1, H // CELL, W // CELL, device=images.device)
+        return nothing, outputs[0]
     cam = LayerGradCam(logit_of(network, outputs), network.backbone[LAST_RELU]).attribute(images)
     output = Output(*(None if part is None else part.detach() for part in outputs[-1]))
     return (cam.detach() * side(output.logits, threshold)).relu(), output

@@ -358,3 +358,12 @@ def test_no_notebook_of_the_series_explains_another_call_than_was_made():
                     calls.append((path.stem, ast.unparse(node.func), "threshold" in given))
     assert {"05_visualize_attention", "06_audit", "07_evidence"} <= {name for name, *_ in calls}
     assert [call for call in calls if not call[2]] == []
+
+
+def test_grad_cam_is_0_where_block_5_is_not_part_of_the_answer():
+    network = AttnVGG(attention="none", bypass=False)
+    images = torch.randn(2, 3, 64, 96)
+    cam, output = attribution.grad_cam(network, images)
+    assert cam.shape == (2, 1, 4, 6) and not cam.any()
+    with torch.no_grad():
+        assert torch.equal(output.logits, network(images).logits)
