@@ -34,6 +34,8 @@ READS = (
     "07_evidence",
     "08_mend",
 )
+A_LINE = 4  # notebooks side by side
+LINE_HEIGHT = 2.65
 INK = "black"  # letters and most arrows
 CENTRED = {"ha": "center", "va": "center", "color": INK}
 
@@ -49,26 +51,29 @@ def series(here: str) -> Figure:
     """
     if here not in LEAVES:
         raise ValueError(f"here is one of {', '.join(LEAVES)}, not {here!r}")
-    width = 0.12 + 1.53 * len(LEAVES)
-    axis = _canvas(width, 2.5)
-    axis.add_patch(
-        Rectangle(
-            (0.05, 0.05), width - 0.1, 1.27, facecolor="white", edgecolor=GREY, linestyle="--"
-        )
-    )
+    lines = -(-len(LEAVES) // A_LINE)
+    width = 0.12 + 1.53 * A_LINE
+    axis = _canvas(width, LINE_HEIGHT * lines - 0.15)
+    for line in range(lines):
+        folder = {"facecolor": "white", "edgecolor": GREY, "linestyle": "--"}
+        bottom = LINE_HEIGHT * line + 0.05
+        axis.add_patch(Rectangle((0.05, bottom), width - 0.1, 1.27, **folder))
     legend = "\u2193 leaves   \u2191 reads   in runs/<run>/"
     axis.text(0.2, 0.22, legend, fontsize=14, va="center", color=INK)
     for number, (name, files) in enumerate(LEAVES.items()):
-        x = 0.83 + 1.53 * number
+        line, column = divmod(number, A_LINE)
+        x = 0.83 + 1.53 * column
+        y = LINE_HEIGHT * (lines - 1 - line)  # the bottom of its line
         title = name.replace("_", "\n")
-        _box(axis, x, 2.04, title, width=1.4, height=0.86, filled=name == here)
-        if number > 0:
-            _arrow(axis, (x - 0.83, 2.04), (x - 0.7, 2.04))
-        _arrow(axis, (x + 0.25, 1.61), (x + 0.25, 1.32))
+        _box(axis, x, y + 2.04, title, width=1.4, height=0.86, filled=name == here)
+        if column > 0:
+            _arrow(axis, (x - 0.83, y + 2.04), (x - 0.7, y + 2.04))
+        _arrow(axis, (x + 0.25, y + 1.61), (x + 0.25, y + 1.32))
         if name in READS:
-            _arrow(axis, (x - 0.25, 1.32), (x - 0.25, 1.61), colour=BLUE)
+            _arrow(axis, (x - 0.25, y + 1.32), (x - 0.25, y + 1.61), colour=BLUE)
         words = "\n".join(files)
-        axis.text(x, 1.25, words, fontsize=14, linespacing=1.15, ha="center", va="top", color=INK)
+        place = {"ha": "center", "va": "top", "color": INK}
+        axis.text(x, y + 1.25, words, fontsize=14, linespacing=1.15, **place)
     return axis.figure
 
 
