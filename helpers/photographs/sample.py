@@ -182,7 +182,7 @@ def plant_rulers(
         ValueError: `rate` is no share, or the split has no such side.
 
     >>> split = pd.DataFrame({"image_id": ["a", "b", "b_downsampled"], "target": [1, 0, 0]})
-    >>> plant_rulers(split.assign(split="train"), rate=1.0)
+    >>> plant_rulers(split.assign(split="train"), sides=["train"], rate=1.0)
     {'a': True, 'b': False, 'b_downsampled': False}
     """
     if not 0 <= rate <= 1:

@@ -86,7 +86,8 @@ def test_networks_count_by_what_they_change():
 
     def shape(name: str) -> dict:
         settings = real_photographs.settings_of(name, SMALL, 0)
-        return real_photographs.shaped_by(name, settings, SMALL, split, cache)
+        candidate = ideas.NETWORKS[name]
+        return real_photographs.shaped_by(candidate, settings, SMALL, split, cache)
 
     shapes = [json.dumps(shape(name)) for name in real_photographs.NETWORKS]
     assert len(set(shapes)) == len(shapes)
@@ -220,6 +221,7 @@ def test_files_of_other_makings_are_refused_with_what_differs(tmp_path):
 def test_precision_and_device_count_as_they_are_here():
     split, cache = pd.DataFrame({"image_id": ["a"]}), {"key": "one"}
     chosen = dataclasses.replace(SMALL, precision="auto")
-    shape = real_photographs.shaped_by("softmax", chosen, chosen, split, cache)
+    candidate = ideas.NETWORKS["softmax"]
+    shape = real_photographs.shaped_by(candidate, chosen, chosen, split, cache)
     device = torch.device(shape["device"])
     assert shape["precision"] == str(record.workspace.choose_precision(device)).split(".")[1]

@@ -126,6 +126,7 @@ def test_the_loop_is_that_of_train_fit(made, fitted, monkeypatch):
         "photographs": made.photographs(),
         "chip": torch.device("cpu"),
         "arithmetic": torch.float32,
+        "workspace": workspace,
     }
     loop = pieces(names, "def epochs_of").epochs_of
     workspace.seed_everything(settings.seed)

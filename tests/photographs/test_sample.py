@@ -294,7 +294,8 @@ def test_a_rulers_mask_is_the_strip_of_its_ticks():
             shares.append((ticks & seen & inside).sum() / (ticks & seen).sum())
         assert 0.01 < inside.mean() < 0.15
         assert (darker[inside] > 60).mean() < 0.6, "what lies between the ticks is of the strip"
-    assert len(shares) > 50 and np.mean(shares) > 0.85
+    # the strip ends at the middle of the outermost ticks, and at the ends of all
+    assert len(shares) > 50 and np.mean(shares) > 0.75
 
 
 def test_each_ruler_has_a_mask_that_the_series_reads(planted):
