@@ -14,7 +14,7 @@ export ATTENTION_HEADLESS ?= 1
 
 .DEFAULT_GOAL := help
 .PHONY: help tutorial test lint units series nbval faults faults-all hosts test-gpu test-3.13 \
-	lab notebooks opening results bench site test-site clean .stale
+	lab clean-twins notebooks opening results bench site test-site clean .stale
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9.-]+:.*##' Makefile | sed 's/:.*##/ #/' | awk -F ' #  *' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -114,6 +114,9 @@ test-site: site  ## the web edition in a real browser, and notebooks in a real J
 lab: $(SETUP)  ## open the notebooks in JupyterLab
 	ATTENTION_HEADLESS= $(PYTHON) -m jupyterlab notebooks
 
+clean-twins: $(SETUP)  ## the notebooks without their text, to test yourself: notebooks/clean/
+	$(PYTHON) -m tests.notebooks.clean
+
 notebooks: $(SETUP)  ## execute all notebooks on the sample and store them with their outputs
 	$(PYTHON) -m tests.notebooks.store
 
@@ -130,5 +133,5 @@ publish: $(SETUP)  ## put the figures of data/results/ into README, data/, bench
 	$(PYTHON) bench/publish.py
 
 clean:  ## delete .venv, caches of tools and what runs left; photographs under data/ stay
-	rm -rf .venv .venv-3.13 .venv-colab .venv-newest site/_build runs .pytest_cache .ruff_cache
+	rm -rf .venv .venv-3.13 .venv-colab .venv-newest site/_build notebooks/clean runs .pytest_cache .ruff_cache
 	find . -name __pycache__ -not -path './data/*' -prune -exec rm -rf {} +

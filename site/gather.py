@@ -282,7 +282,7 @@ def read_notebooks() -> dict[str, nbformat.NotebookNode]:
     """The notebooks, by path from the project's root."""
     names = []
     for path in sorted((PROJECT / "notebooks").rglob("*.ipynb")):
-        if ".ipynb_checkpoints" not in path.parts:
+        if not {".ipynb_checkpoints", "clean"} & set(path.parts):
             names.append(path.relative_to(PROJECT).as_posix())
     return {name: stored.read(name) for name in names}
 

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import nbformat
 
+from tests.notebooks.clean import HIDDEN
+
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 BEGINS = "**In the stored run**"
 # digits in a name are no result: Part 4, blocks 3, 4 and 5, pool-3, seed 42, a 95% interval
@@ -155,8 +157,7 @@ def complaints(notebook: nbformat.NotebookNode) -> list[str]:
 
 def paths() -> list[Path]:
     """The notebooks with outputs."""
-    hidden = {".ipynb_checkpoints", "clean"}
-    return [path for path in sorted(NOTEBOOKS.rglob("*.ipynb")) if not hidden & set(path.parts)]
+    return [path for path in sorted(NOTEBOOKS.rglob("*.ipynb")) if not HIDDEN & set(path.parts)]
 
 
 def compared(notebook: nbformat.NotebookNode) -> tuple[int, int]:

@@ -14,11 +14,12 @@ from pathlib import Path
 import nbformat
 
 from helpers import workspace
+from tests.notebooks.clean import HIDDEN
 
 NOTEBOOKS = [
     path
     for path in sorted((workspace.PROJECT / "notebooks").rglob("*.ipynb"))
-    if ".ipynb_checkpoints" not in path.parts
+    if not HIDDEN & set(path.parts)
 ]
 BADGES = {  # a host's picture, and what opens a notebook there
     "Open in Colab": (

@@ -16,10 +16,11 @@ import pytest
 from helpers.runs import parameters
 from tests.conftest import PATIENCE
 from tests.notebooks import store
+from tests.notebooks.clean import HIDDEN
 
 PROJECT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((PROJECT / "notebooks").rglob("*.ipynb"))
-NOTEBOOKS = [path for path in NOTEBOOKS if ".ipynb_checkpoints" not in path.parts]
+NOTEBOOKS = [path for path in NOTEBOOKS if not HIDDEN & set(path.parts)]
 SERIES = [
     "01_download",
     "02_preprocess",

@@ -13,9 +13,10 @@ from matplotlib.colors import is_color_like, to_hex, to_rgb
 
 from helpers.pictures import style
 from helpers.workspace import PROJECT
+from tests.notebooks.clean import HIDDEN
 
 NOTEBOOKS = (PROJECT / "notebooks").rglob("*.ipynb")
-NOTEBOOKS = sorted(path for path in NOTEBOOKS if ".ipynb_checkpoints" not in path.parts)
+NOTEBOOKS = sorted(path for path in NOTEBOOKS if not HIDDEN & set(path.parts))
 PALETTE = {style.BLUE, style.VERMILION, style.ORANGE, style.GREEN, style.GREY}
 PALETTE |= {to_hex(colour).upper() for colour in colormaps[style.COLOUR_MAP](range(256))}
 MAPS = {style.COLOUR_MAP, "gray"}  # gray: photographs without colour
