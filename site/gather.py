@@ -7,6 +7,7 @@ The book repeats no figure: a page quotes by a comment, and here the comment is 
     <!-- machine: notebooks/04_train.ipynb -->           the line on which it says where it ran
     <!-- parameters -->                                  every parameter of the series
     <!-- story -->                                       the landing page's figure, from 04 to 06
+    <!-- slides -->                                      links to the teachers' slides of slides.py
 
 The pages of the helpers follow their folders. What is quoted and not there, and a paper that
 references.bib lacks, stop the build.
@@ -35,6 +36,7 @@ import matplotlib.pyplot as plt  # noqa: E402
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(PROJECT), str(PROJECT / "site")]
 
+import slides  # noqa: E402
 import stored  # noqa: E402
 
 from helpers.training.settings import describe  # noqa: E402
@@ -43,7 +45,7 @@ QUOTED = ["README.md", "data/README.md", "bench/README.md"]  # the last two are 
 # of the README's list: each notebook's page has its own
 BADGE = re.compile(r" \[!\[[^\]]*\]\[\w+\]\]\([^)]*\)")
 COMMENT = re.compile(
-    r"<!-- (?P<kind>section|tables|machine|parameters|story)"
+    r"<!-- (?P<kind>section|tables|machine|parameters|story|slides)"
     r"(: (?P<name>[^|]+?))?( \| (?P<heading>.+))? -->"
 )
 # Sphinx warns where a glob finds nothing
@@ -257,6 +259,10 @@ def quote(comment: re.Match, notebooks: dict, quoted: dict[str, str], folder: Pa
     kind, name, heading = comment["kind"], comment["name"], comment["heading"]
     if kind == "story":
         return story(notebooks, folder)
+    if kind == "slides":
+        by_name = {Path(path).stem: notebook for path, notebook in notebooks.items()}
+        # conf.py has Sphinx copy this folder into the book as it is
+        return slides.write(by_name, folder.parent / "extra" / "slides")
     if kind == "parameters":
         return parameters()
     if kind == "machine":
@@ -311,9 +317,6 @@ def gather(folder: Path) -> None:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(relink(text, name, pages, repository, folder), encoding="utf-8")
     for name, notebook in notebooks.items():
-        first = next(cell for cell in notebook.cells if cell.cell_type == "code")
-        # the same in all: folded
-        first.metadata["tags"] = [*first.metadata.get("tags", []), "hide-input"]
         for cell in notebook.cells:
             if cell.cell_type == "markdown":
                 cell.source = relink(cell.source, name, pages, repository, folder)

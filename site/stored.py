@@ -61,13 +61,16 @@ def tables(notebook: nbformat.NotebookNode, heading: str) -> list[str]:
 
 
 def machine(notebook: nbformat.NotebookNode) -> str:
-    """The line of versions, device and seed that the cell after the parameters has printed."""
+    """The line of versions, device and seed that a notebook prints first after its parameters."""
     cells = iter(notebook.cells)
     for cell in cells:
         if "parameters" in cell.metadata.get("tags", []):
             break
-    texts = [output.text.strip() for output in next(cells).outputs if "text" in output]
-    return " ".join(texts)
+    for cell in cells:
+        texts = [output.text.strip() for output in cell.get("outputs", []) if "text" in output]
+        if texts:
+            return " ".join(texts)
+    return ""
 
 
 class Rows(HTMLParser):

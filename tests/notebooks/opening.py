@@ -1,7 +1,8 @@
-"""`make opening`: give every notebook the same first cell and badges, from the repository's address
-in CITATION.cff.
+"""`make opening`: give every notebook the same opening: badges, how long it takes to read, the
+folded first cell, the sentence before its parameters, and the cell that makes what is missing.
 
-That address is the one setting: change it there, and run this. Solutions have no badges: they stand
+The repository's address of CITATION.cff is the one setting: change it there, and run this. The time
+to read is counted from the notebook's own words and code. Solutions have no badges: they stand
 beside a notebook.
 
     python -m tests.notebooks.opening
@@ -14,6 +15,7 @@ from pathlib import Path
 import nbformat
 
 from helpers import workspace
+from helpers.runs import earlier
 from tests.notebooks.clean import HIDDEN
 
 NOTEBOOKS = [
@@ -35,10 +37,24 @@ BADGES = {  # a host's picture, and what opens a notebook there
         "https://console.paperspace.com/github/{name}/blob/main/{path}",
     ),
 }
+WORDS, LINES = 150, 10  # words of prose and lines of code that are read in a minute
+READING = "*Reading: about {minutes} minutes, at {words} words or {lines} lines of code a minute.*"
+# JupyterLab, Colab and the web edition fold a cell that says so, each in its own way
+FOLDED = {"cellView": "form", "jupyter": {"source_hidden": True}, "tags": ["hide-input"]}
+SETTINGS = (
+    "These are the settings of this notebook. Change one and run the notebook again; if you run it "
+    "with papermill, your values appear in a cell below this one."
+)
+EARLIER = """\
+# Opened alone, this notebook first makes what it takes from the parts before it.
+from helpers.runs import earlier
+
+earlier.make("{name}", globals())"""
 BOOTSTRAP = """\
-# The same in every notebook: find the helpers above it, or fetch them; then see that
-# this Python has what they need.
-import os
+# @title Set-up, the same in every notebook: run this cell, and read on
+# It finds the helpers above this notebook, or fetches them, and sees that this Python
+# has what they need.
+import os  # noqa: F401  most notebooks count the cores
 import shutil
 import subprocess
 import sys
@@ -56,8 +72,8 @@ else:
     if not (project / "helpers").is_dir():
         if shutil.which("git") is None:
             raise RuntimeError(
-                "git, which fetches the helpers, is not on this machine: install it, or "
-                f"unpack {{repo}}/archive/HEAD.zip and open the notebook in there"
+                "git, which fetches the helpers, is not on this machine: install it, "
+                f"or unpack {{repo}}/archive/HEAD.zip and open the notebook in there"
             )
         fetched = subprocess.run(clone, capture_output=True, text=True)
         if fetched.returncode:
@@ -89,11 +105,62 @@ def badges(path: str) -> str:
     )
 
 
+def reading_minutes(notebook: nbformat.NotebookNode) -> int:
+    """How long a notebook takes to read, to 5 minutes; its first cell of code is folded."""
+    words = 0
+    lines = 0
+    for number, cell in enumerate(notebook.cells):
+        read = []
+        for line in cell.source.splitlines():
+            if line.strip() and not line.startswith(("[![", "<!--", "*Reading: ")):
+                read.append(line)
+        if cell.cell_type == "markdown":
+            words += sum(len(line.split()) for line in read)
+        elif number != 2:
+            lines += len(read)
+    return max(5, 5 * round((words / WORDS + lines / LINES) / 5))
+
+
+def with_reading(header: str, minutes: int) -> str:
+    """The first cell with the line of how long it takes, below the links to its neighbours."""
+    line = READING.format(minutes=minutes, words=WORDS, lines=LINES)
+    if "\n*Reading: " in header:
+        return re.sub(r"^\*Reading: .*$", lambda _: line, header, count=1, flags=re.MULTILINE)
+    links = re.compile(r"^(?:Back|Next|Notebook): .*$", re.MULTILINE)
+    return links.sub(lambda found: f"{found[0]}\n\n{line}", header, count=1)
+
+
+def add_earlier(notebook: nbformat.NotebookNode, name: str, number: int) -> None:
+    """See that cell `number`, the one after the parameters, makes what is missing.
+
+    Where all is there it shows nothing, so a new one is stored as if it had run.
+    """
+    source = EARLIER.format(name=name)
+    if notebook.cells[number].id != "earlier":
+        cell = nbformat.v4.new_code_cell(source, id="earlier")
+        notebook.cells.insert(number, cell)
+        code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+        for count, cell in enumerate(code, start=1):
+            cell.execution_count = count
+    notebook.cells[number].source = source
+
+
 def opened(notebook: nbformat.NotebookNode, path: str) -> nbformat.NotebookNode:
-    """The notebook with its badges (where it has any) and its third cell as they are to be."""
+    """The notebook with its opening as it is to be; `path` starts at the project's root."""
     lines = re.compile(r"^\[!\[.*(\n\[!\[.*)*$", re.MULTILINE)
-    notebook.cells[0].source = lines.sub(lambda _: badges(path), notebook.cells[0].source, count=1)
-    notebook.cells[2].source = BOOTSTRAP.format(address=address())
+    header, _, bootstrap = notebook.cells[:3]
+    header.source = lines.sub(lambda _: badges(path), header.source, count=1)
+    bootstrap.source = BOOTSTRAP.format(address=address())
+    bootstrap.metadata = FOLDED
+    tagged = ["parameters" in cell.metadata.get("tags", []) for cell in notebook.cells]
+    number = tagged.index(True)
+    before = notebook.cells[number - 1]
+    if not before.source.startswith(SETTINGS):
+        before.source = f"{SETTINGS}\n\n{before.source}"
+    name = path.removeprefix("notebooks/").removesuffix(".ipynb")
+    if name in earlier.TAKES:
+        add_earlier(notebook, name, number + 1)
+    header.source = with_reading(header.source, reading_minutes(notebook))
     return notebook
 
 

@@ -23,6 +23,7 @@ import nbformat
 
 from helpers import workspace
 from helpers.runs import parameters, series
+from tests.notebooks import opening
 
 SHOWN = (
     workspace.PROJECT / "notebooks" / "images" / series.FIRST_FIGURE
@@ -34,6 +35,7 @@ AFTER = [
 ]
 LIMIT = 1_500_000  # bytes a notebook: repository hosts show no larger ones
 KEPT = ("kernelspec", "language_info")
+KEPT_OF_A_CELL = ("cellView", "jupyter", "tags")
 
 
 def clean(executed: nbformat.NotebookNode, stored: nbformat.NotebookNode) -> nbformat.NotebookNode:
@@ -47,13 +49,14 @@ def clean(executed: nbformat.NotebookNode, stored: nbformat.NotebookNode) -> nbf
     timed = []
     same = True
     for cell in executed.cells:
-        tags = cell.metadata.get("tags")
-        cell.metadata = {"tags": tags} if tags else {}
+        old = before[cell.id]
+        cell.metadata = {
+            name: old.metadata[name] for name in KEPT_OF_A_CELL if name in old.metadata
+        }
         if cell.cell_type != "code":
             continue
-        old = before[cell.id]
         cell.outputs = merge(cell.outputs)
-        if "timing" in (tags or ()):
+        if "timing" in cell.metadata.get("tags", []):
             timed.append(cell)
             same &= cell.source == old.source and bool(old.outputs)
         else:
@@ -115,6 +118,7 @@ def store(path: Path, folder: Path) -> bool:
     notebook = clean(
         nbformat.read(folder / path.name, as_version=4), nbformat.read(path, as_version=4)
     )
+    notebook = opening.opened(notebook, path.relative_to(workspace.PROJECT).as_posix())
     wrong = complaints(notebook)
     for line in wrong:
         print(f"{path.name}: {line}", file=sys.stderr)

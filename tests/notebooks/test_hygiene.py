@@ -15,7 +15,7 @@ import pytest
 
 from helpers.runs import parameters
 from tests.conftest import PATIENCE
-from tests.notebooks import store
+from tests.notebooks import opening, store
 from tests.notebooks.clean import HIDDEN
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -64,7 +64,8 @@ def test_valid_with_ids_and_no_machine_in_its_metadata(notebook):
         and "widgets" not in notebook.metadata
     )
     assert set(notebook.metadata.language_info) == {"name"}
-    assert all(set(cell.metadata) <= {"tags"} for cell in notebook.cells)
+    others = [cell for number, cell in enumerate(notebook.cells) if number != 2]
+    assert all(set(cell.metadata) <= {"tags"} for cell in others)
 
 
 def test_one_cell_of_parameters_each_with_a_comment(notebook):
@@ -85,6 +86,8 @@ def solves(path) -> bool:
 def test_the_same_opening(notebook, path):
     first = nbformat.read(NOTEBOOKS[0], as_version=4)
     assert notebook.cells[2].source == first.cells[2].source, "the bootstrap cell"
+    assert notebook.cells[2].metadata == opening.FOLDED
+    assert max(map(len, notebook.cells[2].source.splitlines())) <= 88
     assert re.match(r"# Part \d of 8: \w|# Deeper: \w|# Solutions: \w", notebook.cells[0].source)
     if not solves(path):
         assert (

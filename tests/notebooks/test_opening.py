@@ -1,15 +1,19 @@
-"""Badges and the first cell: the same in every notebook, from the one setting of the repository's
-address.
+"""What every notebook opens with: badges and the first cell, from the one setting of the
+repository's address; the time to read it, from its own words and code; and the cell that makes what
+is missing.
 """
+
+import re
 
 import nbformat
 import pytest
 
 from helpers import workspace
-from helpers.runs import parameters
+from helpers.runs import earlier, parameters
 from tests.notebooks import opening
 
 ROOT = workspace.PROJECT
+READING = r"(open_prepared|read_json|read_split|load_checkpoint)\(\s*folder\b"
 
 
 def relative(path) -> str:
@@ -23,8 +27,38 @@ def test_every_notebook_opens_as_the_setting_says(path):
     assert nbformat.writes(opening.opened(notebook, relative(path))) + "\n" == text, (
         "run `make opening`"
     )
-    badges = notebook.cells[0].source.count("[![")
-    assert badges == (0 if "solutions" in path.parts else len(opening.BADGES))
+    header = notebook.cells[0].source
+    assert header.count("[![") == (0 if "solutions" in path.parts else len(opening.BADGES))
+    assert header.count("*Reading: about ") == 1
+
+
+def test_the_time_to_read_follows_words_and_code():
+    """1,500 words and 100 lines: ten minutes each; badges and the folded cell are not read."""
+    text = "[![badge](a)](b)\n\nNext: [b](b.ipynb)\n\n" + "word " * 1498
+    sources = (text, "", "folded\n" * 500, "x = 1\n\n" * 100)
+    kinds = (nbformat.v4.new_markdown_cell, nbformat.v4.new_code_cell)
+    cells = [kinds[number > 1](source) for number, source in enumerate(sources)]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    assert opening.reading_minutes(notebook) == 20
+    header = opening.with_reading(text, 20)
+    assert "\nNext: [b](b.ipynb)\n\n*Reading: about 20 minutes, at 150 words" in header
+    assert opening.with_reading(header, 25) == header.replace("20 minutes", "25 minutes")
+    cells[0].source = header
+    assert opening.reading_minutes(notebook) == 20, "the line itself is not counted"
+
+
+def test_who_reads_what_others_leave_makes_it_first():
+    """Each notebook that opens a file of an earlier part has the cell; the table has no other."""
+    names = {
+        path.relative_to(ROOT / "notebooks").with_suffix("").as_posix(): path
+        for path in opening.NOTEBOOKS
+    }
+    for name, path in names.items():
+        cells = [c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
+        code = "\n".join(cell.source for cell in cells)
+        reads = re.search(READING, code)
+        assert (name in earlier.TAKES) == bool(reads), name
+        assert (name in earlier.TAKES) == ("earlier.make(" in code), name
 
 
 def test_the_readme_has_a_badge_for_each_of_the_series():
