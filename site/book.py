@@ -1,4 +1,4 @@
-"""The book's Sphinx extension: words for every picture, tidy tables, formulas as MathML.
+"""The book's Sphinx extension: words for every picture, boxes, tidy tables, formulas as MathML.
 
 Pictures: the series puts a caption in italics right below the cell that draws them. It becomes the
 alt text, after the title that the cell's code gives the figure; where there is neither, the code's
@@ -106,11 +106,22 @@ def describe(below: nodes.Node, images: list[tuple[nodes.image, str]]) -> None:
 
 
 def widen(image: nodes.image, path: Path) -> None:
-    """Let a wide picture scroll on a phone: else it is tiny there."""
+    """Let a wide picture, which a phone shows small, lead to itself in full size.
+
+    Sphinx makes that link where an image has a width; the style sheet keeps it within its page.
+    """
     if path.suffix != ".svg":
         with Image.open(path) as opened:
             if opened.width > 700:
-                image["classes"] += ["wide"]
+                image["width"] = f"{opened.width}px"
+
+
+def box_callouts(app: Sphinx, doctree: nodes.document) -> None:
+    """Block quotes that say what the stored run shows get a class, for the style sheet."""
+    for block in doctree.findall(nodes.block_quote):
+        first = block.next_node(nodes.strong)
+        if first is not None and first.astext() == "In the stored run":
+            block["classes"].append("stored-run")
 
 
 def tidy_tables(app: Sphinx, doctree: nodes.document) -> None:
@@ -164,6 +175,7 @@ def setup(app: Sphinx) -> dict:
     app.setup_extension("sphinx.ext.autodoc")
     app.add_html_math_renderer("mathml", (visit_inline, None), (visit_block, None))
     app.connect("doctree-read", describe_images)
+    app.connect("doctree-read", box_callouts)
     app.connect("doctree-read", tidy_tables)
     app.connect("autodoc-process-docstring", show_programs)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

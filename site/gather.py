@@ -260,7 +260,8 @@ def quote(comment: re.Match, notebooks: dict, quoted: dict[str, str], folder: Pa
     if kind == "story":
         return story(notebooks, folder)
     if kind == "slides":
-        by_name = {Path(path).stem: notebook for path, notebook in notebooks.items()}
+        series = fnmatch.filter(notebooks, "notebooks/0*")  # solutions have the same names
+        by_name = {Path(path).stem: notebooks[path] for path in series}
         # conf.py has Sphinx copy this folder into the book as it is
         return slides.write(by_name, folder.parent / "extra" / "slides")
     if kind == "parameters":

@@ -11,6 +11,9 @@ for (const heading of document.querySelectorAll("article :is(h1, h2, h3, h4, h5,
 for (const image of document.images) {
   if (!image.complete || !image.naturalWidth) found.push("an image does not load: " + image.src);
   if (!image.alt.trim()) found.push("an image without alt: " + image.src);
+  const box = image.getBoundingClientRect();
+  if (box.width && (box.left < 0 || box.right > document.documentElement.clientWidth + 1) && image.closest("article"))
+    found.push("an image is cut: " + image.src.slice(0, 120));
 }
 for (const link of document.querySelectorAll("a[href], button"))
   if (!words(link) && !link.getAttribute("aria-label") && !link.title && !link.querySelector("img[alt]"))

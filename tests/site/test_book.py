@@ -59,7 +59,8 @@ def test_a_broken_page_is_noticed(browser, address, tmp_path):
     broken.write_text(
         '<article><h1>One</h1><h3>Three</h3><img src="none.png"><a href="x"></a>'
         "<table><tr><td>1</table>"
-        '<input><p style="color: #aaa">pale</p><div style="width: 2000px">wide</div></article>'
+        '<input><p style="color: #aaa">pale</p><div style="width: 2000px">wide</div>'
+        '<img src="none.png" alt="cut" style="width: 900px"></article>'
         '<img src="http://127.0.0.2:9/elsewhere.png" alt="from another host">'
     )
     browser.width(390)
@@ -70,6 +71,7 @@ def test_a_broken_page_is_noticed(browser, address, tmp_path):
         "no language",
         "h3 after h1",
         "not load",
+        "is cut",
         "without alt",
         "without words",
         "header cells",
@@ -91,8 +93,9 @@ def test_search_finds_attention(browser, address):
     browser.until(
         lambda: any("finished" in found.text for found in browser.find("css selector", summary))
     )
-    titles = [link.text for link in browser.find("css selector", "#search-results ul.search li a")]
-    assert "The attention model" in " ".join(titles) and len(titles) > 5, titles
+    links = browser.find("css selector", "#search-results ul.search li a")
+    pages = [link.get_attribute("href") for link in links]
+    assert any("03_attention_model" in page for page in pages) and len(pages) > 5, pages
     assert browser.complaints() == []
 
 
@@ -103,7 +106,8 @@ def test_next_leads_from_the_first_page_to_the_last(browser, address):
         browser.driver.get(following[0].get_attribute("href"))
         seen.append(browser.driver.current_url.removeprefix(f"{address}/"))
         assert len(seen) <= len(PAGES), seen
-    assert sorted(seen) == [page for page in PAGES if page != "search.html"]
+    turned = [page for page in PAGES if page != "search.html" and not page.startswith("slides/")]
+    assert sorted(seen) == turned
     series = [page for page in seen if page.startswith("notebooks/0")]
     assert series == sorted(series) and seen[1] == series[0]
     assert len(series) == len(parameters.NOTEBOOKS)

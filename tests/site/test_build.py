@@ -6,6 +6,7 @@ Needs Sphinx and myst-nb (site/requirements.txt); skips without them. No browser
 import base64
 import dataclasses
 import importlib.util
+import io
 import re
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from PIL import Image
 
 from helpers.training.settings import Parameters
 from tests.conftest import PATIENCE
@@ -150,6 +152,29 @@ def test_nothing_comes_from_other_hosts(build):
     )
     assert page.count("<math ") == 2 and "∑" in page
     assert not re.search(r'<(?:script|link|img)[^>]*(?:src|href)="(?:https?:)?//', page)
+
+
+def test_callouts_are_boxes_and_other_quotes_are_not(build):
+    status, page, said = build(
+        new_markdown_cell("> **In the stored run** (sample, seed 42): 0.48."),
+        new_markdown_cell('> "focusing on the lesion"\n\n> **Mind**: In the stored run.'),
+    )
+    assert status == 0, said
+    assert re.findall(r"<blockquote[^>]*>", page) == ['<blockquote class="stored-run">'] + [
+        "<blockquote>"
+    ] * page.count("<blockquote>")
+    assert page.count("<blockquote>") >= 1
+
+
+def test_a_wide_picture_leads_to_itself(build):
+    file = io.BytesIO()
+    Image.new("RGB", (900, 3)).save(file, "PNG")
+    data = {"image/png": base64.b64encode(file.getvalue()).decode()}
+    cell = new_code_cell("# wide\n1", outputs=[new_output("display_data", data=data)])
+    status, page, said = build(picture("# small\n1"), cell)
+    assert status == 0, said
+    assert len(re.findall(r'<a [^>]*href="_images/[^"]+\.png"[^>]*><img alt="wide"', page)) == 1
+    assert not re.search(r'<a [^>]*><img alt="small"', page)
 
 
 def test_tables_have_headers_of_rows_and_columns(build):
