@@ -61,6 +61,8 @@ class Batch(NamedTuple):
 
 # of the network's output and the batch, to be added to the loss of a step
 ExtraLoss = Callable[[NamedTuple, Batch], Tensor]
+# of the epoch that has ended, the network in evaluation mode, and the config of model.pt
+AfterEpoch = Callable[[int, nn.Module, dict], None]
 
 
 @dataclass
@@ -131,6 +133,7 @@ def fit(
     progress: Path | None = None,
     network: nn.Module | None = None,
     extra_loss: ExtraLoss | None = None,
+    after_epoch: AfterEpoch | None = None,
 ) -> Fitted:
     """Train on the kept rows of the split "train"; keep the epoch of the best validation AUC.
 
@@ -147,6 +150,8 @@ def fit(
         network: to be trained, in place and from the weights it has, instead of a new AttnVGG. It
             returns a named tuple as AttnVGG does; where masks are taught, maps after the logits.
         extra_loss: is added to the loss of each step: of the network's output and the `Batch`.
+        after_epoch: is called after each epoch that is trained here, to look at the network and not
+            to change it; `pictures.film.camera` is one. Of several processes the first calls it.
 
     Raises:
         ValueError: train or val lacks a class, or train the masks asked for; or the photographs are
@@ -163,7 +168,9 @@ def fit(
     keeps = progress is not None and processes.first()
     # two would write the file in turn
     with letting_go(), workspace.locked(progress) if keeps else nullcontext():
-        return run_epochs(settings, split, photographs, report, progress, network, extra_loss)
+        return run_epochs(
+            settings, split, photographs, report, progress, network, extra_loss, after_epoch
+        )
 
 
 @contextmanager
@@ -191,6 +198,7 @@ def run_epochs(
     progress: Path | None,
     network: nn.Module | None,
     extra_loss: ExtraLoss | None,
+    after_epoch: AfterEpoch | None,
 ) -> Fitted:
     """What `fit` does."""
     with naming_what_fits(settings, photographs.device):
@@ -208,6 +216,8 @@ def run_epochs(
             ended = time.perf_counter()
             training.seconds += ended - started
             report(line_of(training))
+            if after_epoch is not None and processes.first():
+                after_epoch(epoch, training.network, training.config)
             is_due = training.on_cpu or epoch == settings.epochs or ended - saved >= PAUSE
             if progress and processes.first() and is_due:
                 checkpoint.save_progress(progress, training.facts, state_of(training))

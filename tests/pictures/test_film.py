@@ -1,0 +1,97 @@
+"""helpers/pictures/film.py: what is taken while a small network trains, and what is refused."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from helpers.model import AttnVGG
+from helpers.photographs.cache import fill
+from helpers.pictures import film
+from helpers.pictures.maps import evaluate
+from helpers.training.batches import Photographs
+
+CONFIG = {
+    "view": 1.0,
+    "image_size": 32,
+    "mean": (0.5, 0.4, 0.4),
+    "std": (0.2, 0.2, 0.3),
+    "made_from": {"seed": 1},
+}
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 255, (12, 36, 36, 3), np.uint8)
+    fill(tmp_path / "cache.npy", noise.shape, noise.__getitem__, [], "photographs")
+    return Photographs({"file": str(tmp_path / "cache.npy"), "masks_file": ""}, torch.device("cpu"))
+
+
+@pytest.fixture
+def used():
+    return pd.DataFrame({"split": ["train", "val"] * 6, "target": [0, 0, 1] * 4})
+
+
+@pytest.fixture
+def networks():
+    """After three epochs."""
+    made = []
+    for seed in range(3):
+        torch.manual_seed(seed)
+        made.append(AttnVGG().eval())
+    return made
+
+
+def take(path, photographs, used, networks, *, config=CONFIG, first=1, seed=5):
+    camera = film.camera(path, photographs, used, seed)
+    for epoch, network in enumerate(networks, start=first):
+        camera(epoch, network, config)
+
+
+def test_a_frame_is_what_the_network_of_that_epoch_shows(tmp_path, photographs, used, networks):
+    path = tmp_path / "film.npz"
+    take(path, photographs, used, networks)
+    found = film.read(path, CONFIG)
+    assert found.epochs.tolist() == [1, 2, 3]
+    assert (used["split"][found.rows] == "val").all()
+    assert used["target"][found.rows].tolist() == [1, 1, 0, 0, 0, 0]
+    for number, network in enumerate(networks):
+        output = evaluate(network, photographs, found.rows, CONFIG)
+        assert torch.equal(found.pool3[number], output.pool3_map)
+        assert torch.equal(found.pool4[number], output.pool4_map)
+
+
+def test_a_training_that_goes_on_goes_on_with_its_film(tmp_path, photographs, used, networks):
+    whole, cut = tmp_path / "whole.npz", tmp_path / "cut.npz"
+    take(whole, photographs, used, networks)
+    take(cut, photographs, used, [*networks[:2], networks[0]])
+    take(cut, photographs, used, networks[2:], first=3)  # the third epoch once more
+    for one, other in zip(film.read(whole, CONFIG), film.read(cut, CONFIG), strict=True):
+        assert np.array_equal(one, other)
+    take(cut, photographs, used, networks[:1])  # from the start: nothing is left of the old one
+    assert film.read(cut, CONFIG).epochs.tolist() == [1]
+
+
+def test_another_trainings_film_is_none(tmp_path, photographs, used, networks):
+    path = tmp_path / "film.npz"
+    other = CONFIG | {"made_from": {"seed": 2}}
+    assert film.read(path, CONFIG) is None
+    take(path, photographs, used, networks[:1])
+    assert film.read(path, other) is None
+    assert film.read(path, {}) is None, "a network of an earlier edition"
+    take(path, photographs, used, networks[1:2], config=other, first=2)
+    assert film.read(path, other).epochs.tolist() == [2], "and none goes on with it"
+    path.write_bytes(path.read_bytes()[:-60])
+    assert film.read(path, other) is None
+
+
+def test_other_photographs_begin_a_film_of_their_own(tmp_path, photographs, used, networks):
+    path = tmp_path / "film.npz"
+    take(path, photographs, used, networks[:1])
+    take(path, photographs, used, networks[1:], first=2, seed=6)
+    assert film.read(path, CONFIG).epochs.tolist() == [2, 3]
+
+
+def test_without_attention_there_is_none(tmp_path, photographs, used):
+    take(tmp_path / "film.npz", photographs, used, [AttnVGG(attention="none").eval()])
+    assert not (tmp_path / "film.npz").exists()
