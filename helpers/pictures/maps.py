@@ -23,6 +23,7 @@ from helpers.model import AttnVGG, Output
 from helpers.pictures.style import BLUE, COLOUR_MAP, GREY, VERMILION
 from helpers.training.batches import Photographs
 
+SHARE = 0.7  # of a map in the mixture where it is largest, in figures whose opacity follows it
 WITHIN = 0.98  # share of the area whose contributions lie within the scale of their colours
 # of contributions: white where nothing is added, blue towards benign, vermilion towards melanoma
 SIGNED = LinearSegmentedColormap.from_list("signed", [BLUE, "white", VERMILION])
@@ -217,6 +218,7 @@ def overlay(
     maps: Tensor,
     *,
     share: float = 0.4,
+    follow_map: bool = False,
     colour_map: str = COLOUR_MAP,
 ) -> np.ndarray:
     """Photographs under their coloured maps: (1 - share) photograph + share map.
@@ -225,6 +227,8 @@ def overlay(
         photographs: [N, H, W, 3], 0 to 1.
         maps: [N, 1, H, W], 0 to 1.
         share: of the map in the mixture.
+        follow_map: whether each pixel has `share` times its map's value in place of `share`, so
+            that the photograph is left as it is where the map is 0.
         colour_map: matplotlib's name of it.
 
     Returns:
@@ -242,8 +246,10 @@ def overlay(
             "expected photographs [N, H, W, 3] and maps [N, 1, H, W] of one size, not "
             f"{list(photographs.shape)} and {list(maps.shape)}: upsample the maps first"
         )
-    coloured = plt.get_cmap(colour_map)(maps[:, 0].numpy())[..., :3]  # [N, H, W, 3]
-    mixed = (1 - share) * photographs + share * coloured
+    values = maps[:, 0].numpy()  # [N, H, W]
+    coloured = plt.get_cmap(colour_map)(values)[..., :3]  # [N, H, W, 3]
+    opacity = share * values[..., None] if follow_map else share
+    mixed = (1 - opacity) * photographs + opacity * coloured
     return mixed.clip(0, 1)  # rounding may leave 1.0000001
 
 
@@ -261,7 +267,8 @@ def attention_figure(
 ) -> Figure:
     """The tutorial's rows for N photographs: input, pool-3, pool-4 (and Grad-CAM).
 
-    Each map is stretched from min to max; below it stands its range in its own units.
+    Each map is stretched from min to max, and covers the photograph the more the larger it is;
+    below it stands its range in its own units.
 
     Args:
         photographs: [N, H, W, 3], 0 to 1.
@@ -284,7 +291,7 @@ def attention_figure(
         own, unit = own_scale(maps, kind)
         large = upsample(maps, photographs.shape[1:3])
         row = f"{name}\nmin to max"
-        rows[row] = overlay(photographs, min_max(large))
+        rows[row] = overlay(photographs, min_max(large), share=SHARE, follow_map=True)
         digits = ".2g" if kind == "grad_cam" else ".3g"  # .0056 is as wide as 12.3
         notes[row] = [f"{grid.min():.2f} to {grid.max():{digits}}" for grid in own]
         if own_rows:

@@ -285,6 +285,21 @@ def test_share_and_colours_can_be_chosen():
     assert np.allclose(overlay(photograph, maps, share=1, colour_map="gray"), 1)
 
 
+def test_where_the_opacity_follows_the_map_the_photograph_stays_where_the_map_is_0():
+    photograph, maps = pictures(2, 4, 6), random(2, 1, 4, 6)
+    maps[:, :, 0, 0], maps[:, :, 0, 1] = 0, 1
+    laid = overlay(photograph, maps, share=0.7, follow_map=True)
+    colours = matplotlib.colormaps["cividis"]
+    for number, row, column in np.ndindex(2, 4, 6):
+        value = float(maps[number, 0, row, column])
+        expected = []
+        for a, b in zip(photograph[number, row, column], colours(value)[:3], strict=True):
+            expected.append((1 - 0.7 * value) * a + 0.7 * value * b)
+        assert laid[number, row, column] == pytest.approx(expected, abs=1e-6)
+    assert np.allclose(laid[:, 0, 0], photograph[:, 0, 0])
+    assert np.allclose(laid[:, 0, 1], overlay(photograph, maps, share=0.7)[:, 0, 1])
+
+
 @pytest.mark.parametrize(
     "shape", [(2, 1, 4, 5), (1, 1, 4, 6), (2, 1, 6, 4), (2, 2, 4, 6), (2, 4, 6)]
 )

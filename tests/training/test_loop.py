@@ -118,6 +118,21 @@ def test_predict_changes_nothing_and_does_not_depend_on_the_batches(fitted, made
     )
 
 
+def test_who_looks_after_each_epoch_sees_its_network_and_changes_nothing(fitted, made):
+    seen = []
+
+    def look(epoch: int, network: torch.nn.Module, config: dict) -> None:
+        assert not network.training
+        logits = predict(network, made.photographs(), made.val, config, torch.float32)
+        target = made.used["target"].to_numpy()[made.val]
+        seen.append((epoch, roc_auc_score(target, logits)))
+
+    settings = dataclasses.replace(SMALL, epochs=2)
+    again = fit(settings, made.split, made.photographs(), report=quiet, after_epoch=look)
+    assert equal(again.network.state_dict(), fitted.network.state_dict())
+    assert seen == list(zip([1, 2], fitted.history["val_auc"], strict=True))
+
+
 def test_equal_runs_are_equal_to_the_bit_and_another_seed_is_another_run(fitted, made):
     settings = dataclasses.replace(SMALL, epochs=2)
     lines = []
