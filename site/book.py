@@ -134,8 +134,20 @@ def tidy_tables(app: Sphinx, doctree: nodes.document) -> None:
             head = head.replace("<th>", '<th scope="col">')
             body = body.replace("<th>", '<th scope="row">')
             body = re.sub(r"<td>(?=[^<]{1,24}</td>)", '<td class="short">', body)
+            body = re.sub(r'<(td|th scope="row")>(?=[^<]{40,}</t)', r'<\1 class="long">', body)
             html = f"{head}</thead>{body}"
             raw.replace_self(nodes.raw("", html, format="html", source=raw.source, line=raw.line))
+
+
+def name_for_all(
+    app: Sphinx, page: str, template: str, context: dict, doctree: nodes.document | None
+) -> None:
+    """Two gaps for screen readers: the sidebar's captions are headings of no level (Sphinx), and
+    a folded cell hides its words behind a label (myst-nb)."""
+    for part in ("furo_navigation_tree", "body"):
+        if context.get(part):
+            text = context[part].replace(' role="heading">', ' role="heading" aria-level="2">')
+            context[part] = text.replace(' aria-label="Toggle hidden content"', "")
 
 
 def show_programs(
@@ -178,4 +190,5 @@ def setup(app: Sphinx) -> dict:
     app.connect("doctree-read", box_callouts)
     app.connect("doctree-read", tidy_tables)
     app.connect("autodoc-process-docstring", show_programs)
+    app.connect("html-page-context", name_for_all, priority=900)  # after furo's
     return {"parallel_read_safe": True, "parallel_write_safe": True}

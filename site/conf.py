@@ -51,6 +51,7 @@ html_theme = "furo"
 pygments_dark_style = "a11y-dark"  # furo's light one is of the same family
 html_static_path = ["static"]
 html_css_files = ["book.css"]
+html_js_files = [("book.js", {"defer": "defer"})]
 html_extra_path = ["_build/extra"]  # the slides, of gather.py
 html_favicon = str(PROJECT / "site" / "static" / "icon.svg")
 templates_path = ["templates"]

@@ -60,7 +60,7 @@ def test_a_broken_page_is_noticed(browser, address, tmp_path):
         '<article><h1>One</h1><h3>Three</h3><img src="none.png"><a href="x"></a>'
         "<table><tr><td>1</table>"
         '<input><p style="color: #aaa">pale</p><div style="width: 2000px">wide</div>'
-        '<img src="none.png" alt="cut" style="width: 900px"></article>'
+        '<img src="none.png" alt="cut" style="width: 3000px"></article>'
         '<img src="http://127.0.0.2:9/elsewhere.png" alt="from another host">'
     )
     browser.width(390)
