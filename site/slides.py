@@ -103,7 +103,8 @@ def slide(entry: dict, notebook: nbformat.NotebookNode) -> str:
     kind, encoded = pictures(notebook.cells[place])[0]
     below = caption(notebook, place)
     result = came_out(notebook, place)
-    words = html.escape(re.sub(r"[*`]", "", below) or entry["title"], quote=True)
+    first = re.split(r"(?<=[.?!])\s", re.sub(r"[*`]", "", below))[0]
+    words = html.escape(f"{entry['title']} {first}".strip(), quote=True)
     answer = MARKDOWN.render(entry["listen"])
     if result:
         answer += MARKDOWN.render(result)

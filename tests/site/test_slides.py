@@ -85,7 +85,7 @@ def test_a_slide_holds_picture_caption_question_and_what_the_run_shows(slides):
     entry = {"notebook": "06_audit", "figure": "two.png", "title": "T", "question": "Q?"}
     page = slides.slide(entry | {"listen": "Listen *for*."}, small())
     assert "<figcaption>A &quot;map&quot; &amp; its lesion.</figcaption>" in page
-    assert 'alt="A &quot;map&quot; &amp; its lesion."' in page and "From Part 6" in page
+    assert 'alt="T A &quot;map&quot; &amp; its lesion."' in page and "From Part 6" in page
     assert "<em>for</em>" in page and "0.48" in page and "0.99" not in page
     encoded = re.search(r"data:image/jpeg;base64,([^\"]+)", page)[1]
     assert Image.open(io.BytesIO(base64.b64decode(encoded))).width == slides.WIDEST
@@ -107,7 +107,7 @@ def test_captions_are_the_notebooks_own(slides, decks):
             notebook = nbformat.read(path, as_version=4)
             below = slides.caption(notebook, slides.find(notebook, entry["figure"]))
             assert below, entry["figure"]
-            assert slides.MARKDOWN.renderInline(below)[:40] in page or below[:20] in page
+            assert html.unescape(slides.MARKDOWN.renderInline(below)) in page
 
 
 @pytest.mark.parametrize("width", WIDTHS)
