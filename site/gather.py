@@ -64,6 +64,13 @@ API = {
     "shared": "Shared by all",
 }
 FILES = {"network": ["model"], "shared": ["hosts", "workspace"]}
+# what such a page is for; the others begin with the docstring of their folder
+PURPOSE = {
+    "network": "The attention block and the network that Part 3 builds by hand, as all later "
+    "parts use them.",
+    "shared": "What every part needs before it begins: which host this is and what is missing "
+    "there, where files lie, which device computes, and the seeds.",
+}
 COMMANDS = ["run", "train", "preprocess"]  # doors to the rooms behind them: no pages
 
 
@@ -100,8 +107,8 @@ def api_pages() -> dict[str, str]:
     }
     for page, title in API.items():
         text = f"# {title}\n"
-        if page not in FILES:
-            text += f"\n{automodule(page)}"
+        opening = f"{PURPOSE[page]}\n" if page in FILES else automodule(page)
+        text += f"\n{opening}"
         for module in modules_of(page):
             text += f"\n## {module}\n\n{automodule(module, members=True)}"
         pages[f"api/{page}.md"] = text

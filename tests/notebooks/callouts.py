@@ -152,6 +152,7 @@ def complaints(notebook: nbformat.NotebookNode) -> list[str]:
     text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     if len(re.findall(r"\*in the stored run\b", text, re.IGNORECASE)) != len(found):
         said.append(f"a call-out that does not begin with '> {BEGINS}'")
+    said += [f"{word} waits for its call-out" for word in re.findall(r"\bCALL-?OUT[-_]\w+", text)]
     return said
 
 

@@ -114,3 +114,7 @@ def test_every_line_of_it_counts_and_two_in_a_row_are_two():
 def test_another_form_fails(text):
     (said,) = complaints(new_markdown_cell(text))
     assert "does not begin" in said
+
+
+def test_a_place_that_was_kept_for_a_callout_fails():
+    assert complaints(new_markdown_cell("CALLOUT_UNTRAINED")) and not complaints(box("none"))
