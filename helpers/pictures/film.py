@@ -10,17 +10,29 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from helpers import workspace
 from helpers.model import AttnVGG
-from helpers.pictures.maps import draw_rows, evaluate
+from helpers.pictures.maps import (
+    SHARE,
+    draw_outlines,
+    draw_rows,
+    evaluate,
+    grid_figure,
+    min_max,
+    overlay,
+    upsample,
+)
+from helpers.training.augment import denormalise
 from helpers.training.batches import Photographs
 from helpers.training.checkpoint import mark
 from helpers.training.loop import AfterEpoch
 
 FILE = "film.npz"  # in the run's folder
 EACH = 8  # photographs of each class
+PANEL = 1.2  # inches a side
 
 
 class Film(NamedTuple):
@@ -90,3 +102,50 @@ def read(path: Path, config: dict) -> Film | None:
             return Film(content["rows"], content["epochs"], *maps)
     except (ValueError, KeyError, OSError, zipfile.BadZipFile):
         return None  # damaged, or of another edition
+
+
+def figure(
+    reel: Film,
+    pool: str,
+    photographs: Photographs,
+    used: pd.DataFrame,
+    config: dict,
+    *,
+    each: int = 2,
+    scenes: int = 8,
+) -> Figure:
+    """Photographs under their maps, a row a photograph and a column an epoch.
+
+    Each map is stretched from its own min to its own max, and covers the photograph the more the
+    larger it is; the lesion's outline is drawn where there is a mask.
+
+    Args:
+        reel: what was taken.
+        pool: "pool-3" or "pool-4".
+        photographs: the cache.
+        used: its rows.
+        config: of model.pt of that training.
+        each: photographs of each class.
+        scenes: epochs at most, evenly over the training, with the first and the last.
+    """
+    targets = used["target"].to_numpy()[reel.rows]
+    actors = np.concatenate([np.flatnonzero(targets == target)[:each] for target in (1, 0)])
+    epochs = np.unique(np.linspace(0, len(reel.epochs) - 1, scenes).round().astype(int))
+    images, masks = photographs.evaluation(reel.rows[actors], config)
+    shown = denormalise(images, mean=config["mean"], std=config["std"])  # [n, S, S, 3]
+    maps = reel.pool3 if pool == "pool-3" else reel.pool4
+    rows = {}
+    for number, actor in enumerate(actors):
+        kind = "melanoma" if targets[actor] else "benign"
+        grids = min_max(upsample(maps[epochs, actor], shown.shape[1:3]))
+        repeated = shown[[number] * len(epochs)]  # the same in every epoch
+        name = f"{kind} {number % each + 1}"
+        rows[name] = overlay(repeated, grids, share=SHARE, follow_map=True)
+    titles = [f"epoch {epoch}" for epoch in reel.epochs[epochs]]
+    drawing = grid_figure(rows, titles, panel=PANEL)
+    if masks is not None:
+        panels = np.reshape(drawing.axes, (len(rows), len(titles)))
+        for line, mask in zip(panels, masks.cpu(), strict=True):
+            draw_outlines(line, mask.expand(len(titles), 1, -1, -1), PANEL)
+    drawing.suptitle(f"The film of {pool}: the same photographs after each epoch")
+    return drawing

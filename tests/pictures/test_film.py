@@ -1,15 +1,21 @@
 """helpers/pictures/film.py: what is taken while a small network trains, and what is refused."""
 
-import numpy as np
-import pandas as pd
-import pytest
-import torch
+import matplotlib
 
-from helpers.model import AttnVGG
-from helpers.photographs.cache import fill
-from helpers.pictures import film
-from helpers.pictures.maps import evaluate
-from helpers.training.batches import Photographs
+matplotlib.use("Agg")  # before pyplot: no window
+
+import matplotlib.pyplot as plt  # noqa: E402
+import numpy as np  # noqa: E402
+import pandas as pd  # noqa: E402
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+from helpers.model import AttnVGG  # noqa: E402
+from helpers.photographs.cache import fill  # noqa: E402
+from helpers.pictures import film  # noqa: E402
+from helpers.pictures.maps import evaluate, min_max, overlay, upsample  # noqa: E402
+from helpers.training.augment import denormalise  # noqa: E402
+from helpers.training.batches import Photographs  # noqa: E402
 
 CONFIG = {
     "view": 1.0,
@@ -95,3 +101,23 @@ def test_other_photographs_begin_a_film_of_their_own(tmp_path, photographs, used
 def test_without_attention_there_is_none(tmp_path, photographs, used):
     take(tmp_path / "film.npz", photographs, used, [AttnVGG(attention="none").eval()])
     assert not (tmp_path / "film.npz").exists()
+
+
+@pytest.mark.parametrize("pool", ["pool-3", "pool-4"])
+def test_the_figure_has_a_row_a_photograph_and_a_column_an_epoch(
+    tmp_path, photographs, used, networks, pool
+):
+    take(tmp_path / "film.npz", photographs, used, networks)
+    reel = film.read(tmp_path / "film.npz", CONFIG)
+    drawing = film.figure(reel, pool, photographs, used, CONFIG, each=1, scenes=2)
+    assert [axis.get_title() for axis in drawing.axes[:2]] == ["epoch 1", "epoch 3"]
+    assert [axis.get_ylabel() for axis in drawing.axes[::2]] == ["melanoma 1", "benign 1"]
+    assert pool in drawing.get_suptitle()
+    assert len(film.figure(reel, pool, photographs, used, CONFIG).axes) == 4 * 3
+    maps = reel.pool3 if pool == "pool-3" else reel.pool4
+    images, _ = photographs.evaluation(reel.rows[:1], CONFIG)
+    picture = denormalise(images, mean=CONFIG["mean"], std=CONFIG["std"])
+    large = min_max(upsample(maps[2, :1], (32, 32)))
+    expected = overlay(picture, large, share=0.7, follow_map=True)[0]
+    assert np.allclose(drawing.axes[1].images[0].get_array(), expected, atol=1e-6)
+    plt.close("all")
