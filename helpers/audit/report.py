@@ -4,6 +4,7 @@ For notebook 06; what is shown is measured by `localisation` and judged by `clai
 """
 
 import textwrap
+from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -11,7 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from helpers.audit.claims import CONTRADICTED, IDENTITY, NOT_MEASURED, SUPPORTED, UNDECIDED
-from helpers.audit.localisation import CLASSES, DIFFERENCE
+from helpers.audit.localisation import CLASSES, DIFFERENCE, paired
 from helpers.pictures.style import BLUE, GREEN, GREY, ORANGE, VERMILION
 from helpers.scores.bootstrap import span
 
@@ -32,6 +33,7 @@ LABELS = {
     "ceiling_pool4": "ceiling of pool-4",
 }
 LABELS |= {f"control_{name}": f"control: {label}" for name, label in LABELS.items()}
+OWN = ("attention_pool3", "attention_pool4", "grad_cam")  # of the trained network
 TITLES = {
     "hits": "hits",
     "energy": "energy",
@@ -61,6 +63,36 @@ def told(figures: dict, figure: str, form: str = ".2f") -> str:
         return ""
     between = "-" if form == ".2f" else " to "
     return span(figures[figure], figures[f"{figure}_low"], figures[f"{figure}_high"], form, between)
+
+
+def in_words(figure: dict | None, form: str = ".2f") -> str:
+    """A figure of `bootstrap.interval` with its interval; None was not measured.
+
+    >>> in_words({"value": 0.4, "low": 0.31, "high": 0.52, "n": 20}), in_words(None)
+    ('0.40 (0.31 to 0.52)', 'not measured')
+    """
+    if figure is None:
+        return "not measured"
+    return span(figure["value"], figure["low"], figure["high"], form)
+
+
+def gaps_table(measured: pd.DataFrame, figure: str, others: Sequence[str]) -> pd.DataFrame:
+    """The network's own maps less others, on the same photographs: a row a map, a column an other.
+
+    Args:
+        measured: rows of `localisation.measure`.
+        figure: one of `localisation.FIGURES`.
+        others: names of maps.
+    """
+    rows = {}
+    for name in OWN:
+        if name in set(measured["map"]):
+            row = {}
+            for other in others:
+                gap = paired(measured, figure, name, other)
+                row[f"less {LABELS[other]}"] = in_words(gap, "+.2f")
+            rows[LABELS[name]] = row
+    return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def readable(located: dict) -> pd.DataFrame:

@@ -34,6 +34,20 @@ def test_a_table_tells_each_figure_with_its_interval_and_leaves_out_what_was_not
     assert report.readable({}).empty
 
 
+def test_the_table_of_differences_is_of_the_same_photographs():
+    noise = np.random.default_rng(0).uniform(0, 0.1, 24)
+    parts = []
+    for name, value in {"attention_pool3": 0.5, "uniform": 0.3, "centre": 0.4}.items():
+        columns = {"row": range(24), "group": range(24), "map": name, "energy": value + noise}
+        parts.append(pd.DataFrame(columns))
+    table = report.gaps_table(pd.concat(parts), "energy", ["uniform", "centre", "otsu"])
+    assert table.loc["attention pool-3"].to_dict() == {
+        "less uniform (chance)": "+0.20 (+0.20 to +0.20)",
+        "less centre": "+0.10 (+0.10 to +0.10)",
+        "less Otsu's threshold": "not measured",
+    }
+
+
 def test_the_table_by_class_has_the_classes_and_their_difference(located):
     table = report.by_class_table(located)
     assert list(table) == ["all", "melanoma", "benign", "melanoma less benign"]
