@@ -348,7 +348,9 @@ def test_the_overlays_of_a_figure_are_of_the_stretched_and_enlarged_map():
         for axis, picture, grid in zip(axes, photograph, maps, strict=True):
             large = cv2.resize(grid[0].numpy(), (48, 32), interpolation=cv2.INTER_LINEAR)
             large = (large - large.min()) / (large.max() - large.min())
-            mixed = 0.6 * picture + 0.4 * matplotlib.colormaps["cividis"](large)[..., :3]
+            colours = matplotlib.colormaps["cividis"](large)[..., :3]
+            opacity = 0.7 * large[..., None]
+            mixed = (1 - opacity) * picture + opacity * colours
             assert (
                 np.abs(axis.images[0].get_array() - mixed).max() < 0.01
             )  # a colour map has 256 steps
