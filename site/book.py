@@ -157,7 +157,8 @@ def show_programs(
     for number in range(len(lines) - 1, 0, -1):
         above = next((line for line in reversed(lines[:number]) if line), "")
         opens = lines[number].startswith("    ") and not lines[number - 1]
-        if opens and not above.startswith("    "):
+        # below ":returns:", which napoleon writes, stand the words of a list
+        if opens and not above.startswith(("    ", ":")):
             lines[number:number] = ["::", ""]
 
 
