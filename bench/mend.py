@@ -35,7 +35,7 @@ from torch import Tensor
 from helpers import workspace
 from helpers.audit import evidence, localisation
 from helpers.photographs.sources import find_dataset
-from helpers.scores.bootstrap import independent_pairs, interval, or_none, weighted_auc_ap
+from helpers.scores.bootstrap import as_columns, independent_pairs, interval, weighted_auc_ap
 from helpers.training.batches import Photographs
 from helpers.training.loop import fit, predict_held_out, used_rows
 from helpers.training.settings import Parameters, Settings, training_parameters
@@ -145,16 +145,6 @@ def mean_of(statistics: list[Callable]) -> Callable:
     return mean
 
 
-def bounded(name: str, figure: dict | None) -> dict:
-    """Columns name, name_low and name_high."""
-    figure = figure or {"value": np.nan, "low": np.nan, "high": np.nan}
-    return {
-        name: figure["value"],
-        f"{name}_low": or_none(figure["low"]),
-        f"{name}_high": or_none(figure["high"]),
-    }
-
-
 def auc_of(runs: list[dict], column: str = "logit") -> dict | None:
     """The AUC of a column of `test`, a mean over runs, with its interval over groups."""
     truth = np.array(runs[0]["test"]["target"])
@@ -198,17 +188,17 @@ def network_table(runs: list[dict], names: list[str]) -> pd.DataFrame:
     rows = []
     for name in names:
         own = of(runs, name)
-        row = {"network": name, "seeds": len(own)} | bounded("auc", auc_of(own))
+        row = {"network": name, "seeds": len(own)} | as_columns("auc", auc_of(own))
         pairs = [(run, controls[run["seed"]]) for run in own if run["seed"] in controls]
-        row |= bounded("less_control", difference(pairs) if pairs and name != CONTROL else None)
+        row |= as_columns("less_control", difference(pairs) if pairs and name != CONTROL else None)
         for key, title in MAPS.items():
-            row |= bounded(f"iou_{title}", located(own, key, "iou", CLASSES["all"]))
+            row |= as_columns(f"iou_{title}", located(own, key, "iou", CLASSES["all"]))
         for change in CHANGES:
             replaced = [(run, run) for run in own if change in run["test"]]
             gap = difference(replaced, change, "exact") if replaced else None
-            row |= bounded(change, gap)
+            row |= as_columns(change, gap)
         for view in evidence.VIEWS[1:]:
-            row |= bounded(view, auc_of(own, view))
+            row |= as_columns(view, auc_of(own, view))
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -228,8 +218,33 @@ def located(runs: list[dict], key: str, figure: str, targets: tuple[int, ...]) -
     return interval(mean, groups, share=True) if kept.any() else None
 
 
+def class_gap(runs: list[dict], key: str, figure: str) -> dict | None:
+    """A figure of a map on melanomas less that on benign lesions, a mean over runs."""
+    truth = np.array(runs[0]["test"]["target"])
+    values = np.mean([run["maps"][key][figure] for run in runs], axis=0)
+    rows = pd.DataFrame({"target": truth, "group": runs[0]["test"]["group"], figure: values})
+    return localisation.class_gap(rows, figure)
+
+
+def class_rows(runs: list[dict], key: str) -> list[dict]:
+    """The figures of a map on each of CLASSES, and how melanoma and benign differ; a row each."""
+    rows = []
+    for label, targets in CLASSES.items():
+        row = {"class": label}
+        for figure in FIGURES:
+            row |= as_columns(figure, located(runs, key, figure, targets))
+        rows.append(row)
+    row = {"class": localisation.DIFFERENCE}
+    for figure in FIGURES:
+        row |= as_columns(figure, class_gap(runs, key, figure))
+    return [*rows, row]
+
+
 def class_table(runs: list[dict], names: list[str]) -> pd.DataFrame:
-    """Where each map lies on all, melanoma and benign photographs; a row a seed, and their mean."""
+    """Where each map lies on all, melanoma and benign photographs, and melanoma less benign.
+
+    A row a seed, and their mean.
+    """
     rows = []
     for name in names:
         own = of(runs, name)
@@ -238,11 +253,8 @@ def class_table(runs: list[dict], names: list[str]) -> pd.DataFrame:
                 seed = seeds[0]["seed"] if len(seeds) == 1 else "mean"
                 if key not in seeds[0]["maps"] or (seed == "mean" and len(own) == 1):
                     continue
-                for label, targets in CLASSES.items():
-                    row = {"network": name, "map": title, "seed": seed, "class": label}
-                    for figure in FIGURES:
-                        row |= bounded(figure, located(seeds, key, figure, targets))
-                    rows.append(row)
+                place = {"network": name, "map": title, "seed": seed}
+                rows += [place | row for row in class_rows(seeds, key)]
     return pd.DataFrame(rows).drop_duplicates(["network", "map", "seed", "class"], keep="last")
 
 
@@ -273,7 +285,7 @@ def seed_table(runs: list[dict]) -> pd.DataFrame:
             for change in CHANGES:
                 measured = change in run["test"]
                 gap = difference([(run, run)], change, "exact") if measured else None
-                row |= bounded(change, gap)
+                row |= as_columns(change, gap)
             aims["on_the_lesion"] = all(
                 row[f"iou_{title}"] >= least for title, least in ON_THE_LESION.items()
             )
@@ -281,7 +293,7 @@ def seed_table(runs: list[dict]) -> pd.DataFrame:
                 (row[f"{change}_high"] or 0) < 0 for change in ("uniform", "another's", "outside")
             )
         if run["seed"] in controls and run["network"] != CONTROL:
-            row |= bounded("less_control", difference([(run, controls[run["seed"]])]))
+            row |= as_columns("less_control", difference([(run, controls[run["seed"]])]))
             if aims:
                 aims["costs_no_auc"] = (row["less_control_high"] or 0) >= 0
         rows.append(row | aims)

@@ -35,7 +35,7 @@ from helpers.photographs.sample import make_sample, plan, plant_rulers
 from helpers.photographs.sources import find_dataset
 from helpers.photographs.split import group_rows, make_split, split_groups
 from helpers.scores import metrics
-from helpers.scores.bootstrap import interval, mean, or_none, ratio, weighted_auc_ap
+from helpers.scores.bootstrap import as_columns, interval, mean, ratio, weighted_auc_ap
 from helpers.training import checkpoint
 from helpers.training.batches import Photographs
 from helpers.training.loop import Fitted, fit, predict, used_rows
@@ -285,10 +285,8 @@ def by_kind(runs: list[dict]) -> dict[tuple[str, str], list[dict]]:
 def flat(**intervals: dict | None) -> dict:
     """Intervals as columns: name, name_low, name_high; None where there is none."""
     columns = {}
-    for name, found in intervals.items():
-        columns[name] = or_none(found["value"]) if found else None
-        columns[f"{name}_low"] = or_none(found["low"]) if found else None
-        columns[f"{name}_high"] = or_none(found["high"]) if found else None
+    for name, figure in intervals.items():
+        columns |= as_columns(name, figure)
     return columns
 
 

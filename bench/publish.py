@@ -228,7 +228,7 @@ def mend_table(result: dict) -> str:
             line.append(span_of(row, change, signed) if has_maps else "")
         if has_maps and compared:
             own = seeds[seeds["network"] == row["network"]]
-            reached = (own[["on_the_lesion", "needed", "costs_no_auc"]] == True).all(axis=1)  # noqa: E712
+            reached = own[["on_the_lesion", "needed", "costs_no_auc"]].eq(True).all(axis=1)
             line.append(f"{reached.sum()} of {len(own)}")
         else:
             line.append("")
@@ -247,15 +247,18 @@ def mend_table(result: dict) -> str:
 
 
 def mend_classes(result: dict) -> str:
-    """Where the softmax network's maps lie, by class and seed."""
+    """Where the softmax network's maps lie, by class and seed, and how the classes differ."""
     table = table_of(result, "classes")
     table = table[table["network"] == "softmax"]
-    lines = [["map", "seed", "energy, melanoma", "energy, benign", "IoU, melanoma", "IoU, benign"]]
+    lines = [["map", "seed"]]
+    for figure in ("energy", "IoU"):
+        lines[0] += [f"{figure}, melanoma", f"{figure}, benign", "difference (95%)"]
     for (name, seed), rows in table.groupby(["map", "seed"], sort=False):
         of_class = rows.set_index("class").to_dict("index")
         line = [name, str(seed)]
         for figure in ("energy", "iou"):
-            line += [span_of(of_class[kind], figure) for kind in ("melanoma", "benign")]
+            line += [short(of_class[kind][figure]) for kind in ("melanoma", "benign")]
+            line.append(span_of(of_class["melanoma less benign"], figure, signed))
         lines.append(line)
     return f"{markdown(lines)}\n\n{rests_on(result)}"
 

@@ -22,7 +22,7 @@ from torch.nn import functional
 from helpers import workspace
 from helpers.audit.attribution import grad_cam
 from helpers.model import LAST_RELU, AttnVGG
-from helpers.scores.bootstrap import independent_pairs, interval, mean, or_none, side
+from helpers.scores.bootstrap import as_columns, independent_pairs, interval, mean, side
 from helpers.training import batches
 from helpers.training.augment import (
     LUMA,
@@ -557,13 +557,8 @@ def with_interval(figure: str, values: pd.Series, groups: pd.Series) -> dict:
     """
     values = values.dropna()
     if values.empty:
-        return {figure: None, f"{figure}_low": None, f"{figure}_high": None}
-    bounds = interval(mean(values), groups.loc[values.index], share=True)
-    return {
-        figure: bounds["value"],
-        f"{figure}_low": or_none(bounds["low"]),
-        f"{figure}_high": or_none(bounds["high"]),
-    }
+        return as_columns(figure, None)
+    return as_columns(figure, interval(mean(values), groups.loc[values.index], share=True))
 
 
 def localisation(measured: pd.DataFrame, thresholds: dict[str, float] | None = None) -> dict:
@@ -614,21 +609,6 @@ def class_gap(rows: pd.DataFrame, figure: str) -> dict | None:
     )
 
 
-def class_difference(rows: pd.DataFrame, figure: str) -> dict:
-    """`class_gap` as audit.json has it: `figure`, `<figure>_low` and `<figure>_high`.
-
-    The ends are None where the groups of a class are too few, all where one class has none.
-    """
-    gap = class_gap(rows, figure)
-    if gap is None:
-        return {figure: None, f"{figure}_low": None, f"{figure}_high": None}
-    return {
-        figure: gap["value"],
-        f"{figure}_low": or_none(gap["low"]),
-        f"{figure}_high": or_none(gap["high"]),
-    }
-
-
 def by_class(measured: pd.DataFrame, thresholds: dict[str, float] | None = None) -> dict:
     """`localisation` of all photographs, of melanomas, of benign lesions, and the difference.
 
@@ -640,8 +620,8 @@ def by_class(measured: pd.DataFrame, thresholds: dict[str, float] | None = None)
 
     Returns:
         By "all", "melanoma" and "benign": what `localisation` gives for these photographs. By
-        DIFFERENCE: for each map each of FIGURES as `class_difference` gives it. Each is empty where
-        no photograph of its kind has a mask.
+        DIFFERENCE: for each map each of FIGURES as `class_gap` has it, with its interval. Each is
+        empty where no photograph of its kind has a mask.
     """
     located = {"all": localisation(measured, thresholds)}
     for name, target in CLASSES.items():
@@ -651,7 +631,7 @@ def by_class(measured: pd.DataFrame, thresholds: dict[str, float] | None = None)
     for name, rows in seen.groupby("map", sort=False):
         figures = {}
         for figure in FIGURES:
-            figures.update(class_difference(rows, figure))
+            figures.update(as_columns(figure, class_gap(rows, figure)))
         located[DIFFERENCE][name] = figures
     return located
 

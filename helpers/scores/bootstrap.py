@@ -252,6 +252,33 @@ def or_none(number: float) -> float | None:
     return None if np.isnan(number) else float(number)
 
 
+def for_json(figures: dict[str, float] | None) -> dict[str, float | None] | None:
+    """Figures as JSON has them: what is NaN, and so not known, is None.
+
+    >>> for_json({"value": 1, "low": np.nan})
+    {'value': 1.0, 'low': None}
+    """
+    if figures is None:
+        return None
+    return {name: or_none(number) for name, number in figures.items()}
+
+
+def as_columns(name: str, figure: dict | None) -> dict[str, float | None]:
+    """A figure of `interval` as the columns `name`, `<name>_low` and `<name>_high`.
+
+    All are None where there is no figure, and the ends where the groups are too few.
+
+    >>> as_columns("auc", {"value": 0.8, "low": np.nan, "high": np.nan, "n": 4})
+    {'auc': 0.8, 'auc_low': None, 'auc_high': None}
+    """
+    figure = figure or {"value": np.nan, "low": np.nan, "high": np.nan}
+    return {
+        name: or_none(figure["value"]),
+        f"{name}_low": or_none(figure["low"]),
+        f"{name}_high": or_none(figure["high"]),
+    }
+
+
 def mean(values: np.ndarray, kept: np.ndarray | float = 1.0) -> Callable:
     """The mean as a statistic for `interval`.
 

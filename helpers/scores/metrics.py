@@ -24,6 +24,7 @@ from helpers.photographs.table import check_classes
 from helpers.scores.bootstrap import (
     DRAWS,
     FEW,
+    as_columns,
     blocks,
     independent_pairs,
     interval,
@@ -609,9 +610,7 @@ def summarise_ranking(rows: pd.DataFrame, split: str) -> dict:
     """`discrimination` of a split's rows, pooled, within sources, and by source."""
     figures = discrimination(rows["target"], rows["logit"], rows["group"], split)
     inside = interval_within(rows)
-    figures["auc_within_source"] = or_none(inside["value"])
-    figures["auc_within_source_low"] = or_none(inside["low"])
-    figures["auc_within_source_high"] = or_none(inside["high"])
+    figures |= as_columns("auc_within_source", inside)
     figures["by_source"] = within_source(rows)
     return figures
 
@@ -621,9 +620,7 @@ def summarise_decisions(val: pd.DataFrame, test: pd.DataFrame, threshold: float)
     figures = decision(test["target"], test["probability"], threshold)
     figures["brier"] = float(brier_score_loss(test["target"], test["probability"]))
     ece = calibration_interval(test["target"], test["probability"], test["group"])
-    figures["ece"] = ece["value"]
-    figures["ece_low"] = or_none(ece["low"])
-    figures["ece_high"] = or_none(ece["high"])
+    figures |= as_columns("ece", ece)
     figures["ece_chance"] = ece["chance"]
     figures["operating_points"] = operating_points(val, test)
     return figures

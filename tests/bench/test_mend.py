@@ -26,7 +26,8 @@ def test_it_runs_once_and_leaves_tables(run_program, tmp_path):
     networks = result["tables"]["mend-networks.csv"].set_index("network")
     assert networks.equals(again["tables"]["mend-networks.csv"].set_index("network"))
     assert networks["iou_pool-3"].notna().tolist() == [False, True]
-    assert set(result["tables"]["mend-classes.csv"]["class"]) == {"all", "melanoma", "benign"}
+    classes = result["tables"]["mend-classes.csv"]["class"]
+    assert set(classes) == {"all", "melanoma", "benign", "melanoma less benign"}
     assert record.RESULTS not in (tmp_path, *tmp_path.parents)
 
 
@@ -76,6 +77,7 @@ def test_the_tables_are_means_over_seeds_and_the_aim_is_judged_by_seed():
     classes = mend.class_table(runs, [name]).set_index(["map", "seed", "class"])["iou"]
     assert classes["pool-3", "mean", "benign"] == pytest.approx(0.99)
     assert classes["pool-3", 0, "melanoma"] == pytest.approx(0.99 / 2)
+    assert classes["pool-3", 0, "melanoma less benign"] == pytest.approx(-0.99 / 2)
 
 
 def test_a_map_that_is_not_used_is_not_needed():
