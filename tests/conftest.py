@@ -197,6 +197,7 @@ def made(tmp_path_factory) -> SimpleNamespace:
         return left
 
     return SimpleNamespace(
+        dataset=dataset,
         split=split,
         used=used,
         cache=cache,

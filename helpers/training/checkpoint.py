@@ -50,7 +50,7 @@ OF_A_NETWORK = (  # what the parts after 04 make of it, in the run's folder
 )
 PREDICTIONS = ["image_id", "split", "source", "group", "target", "logit", "probability"]
 # raised when the same settings and photographs come to train another network than before
-TRAINING_VERSION = 4
+TRAINING_VERSION = 5
 UNREADABLE = (pickle.UnpicklingError, EOFError, RuntimeError)
 
 

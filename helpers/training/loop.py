@@ -299,7 +299,8 @@ def train_epoch(training: Training, epoch: int) -> tuple[Tensor, Tensor]:
     logits = torch.zeros(len(order), device=device)
 
     training.network.train()
-    for batch in batches_of(training, order, generator, f"epoch {epoch}"):
+    side = training.recipe.side(epoch, settings)
+    for batch in batches_of(training, order, side, generator, f"epoch {epoch}"):
         with autocast(device, training.precision):
             output = training.forward(batch.images)
         logit = output.logits.float().squeeze(1)  # [B]
@@ -396,9 +397,17 @@ def finish(training: Training) -> Fitted:
 
 
 def batches_of(
-    training: Training, order: np.ndarray, generator: torch.Generator, title: str
+    training: Training, order: np.ndarray, side: int, generator: torch.Generator, title: str
 ) -> Iterator[Batch]:
-    """The batches of an epoch, each drawn anew: every row once, sizes within 1."""
+    """The batches of an epoch, each drawn anew: every row once, sizes within 1.
+
+    Args:
+        training: whose photographs, recipe and settings these are.
+        order: rows.
+        side: of the images, in pixels.
+        generator: draws the augmentation.
+        title: of the progress bar.
+    """
     settings, config = training.settings, training.config
     device = training.photographs.device
     wholes = np.array_split(np.arange(len(order)), training.steps)
@@ -408,12 +417,10 @@ def batches_of(
     for whole, share, (pixels, masks) in zip(wholes, shares, bar, strict=True):
         draws = draw(len(whole), training.recipe.augmentation, generator)
         draws = draws.of(processes.share(len(whole)))  # all processes draw the same
-        images = transform(
-            pixels, draws, settings.image_size, mean=config["mean"], std=config["std"]
-        )
+        images = transform(pixels, draws, side, mean=config["mean"], std=config["std"])
         wanted = None
         if any(settings.mask_weights):
-            wanted = warp_masks(masks, draws, settings.image_size)  # [B, 1, H, W]
+            wanted = warp_masks(masks, draws, side)  # [B, 1, H, W]
             if settings.mask_target == "background":
                 wanted = 1 - wanted
         targets = torch.from_numpy(training.truth[order[share]]).float()

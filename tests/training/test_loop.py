@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 from torchvision.ops import sigmoid_focal_loss
 
 from helpers.model import AttnVGG
-from helpers.photographs.cache import cache_side
+from helpers.photographs.cache import build_cache, cache_side
 from helpers.training import loop
 from helpers.training.augment import plain, warp_masks
 from helpers.training.batches import Photographs, otsu
@@ -131,6 +131,28 @@ def test_who_looks_after_each_epoch_sees_its_network_and_changes_nothing(fitted,
     again = fit(settings, made.split, made.photographs(), report=quiet, after_epoch=look)
     assert equal(again.network.state_dict(), fitted.network.state_dict())
     assert seen == list(zip([1, 2], fitted.history["val_auc"], strict=True))
+
+
+def test_the_first_epochs_train_on_small_pictures_and_masks(made, monkeypatch, tmp_path):
+    monkeypatch.setenv("ATTENTION_DATA", str(tmp_path))
+    cache = build_cache(made.dataset, made.split, image_size=64)
+    seen = []
+
+    def watch(output, batch):
+        assert batch.masks.shape[2:] == batch.images.shape[2:]
+        seen.append(batch.images.shape[3])
+        return 0.0
+
+    small = RECIPES["one_cycle"]._replace(small=0.5)
+    monkeypatch.setitem(RECIPES, "one_cycle", small)
+    monkeypatch.setattr("helpers.training.settings.SMALLEST", 32)
+    settings = dataclasses.replace(
+        SMALL, image_size=64, epochs=2, attention="sigmoid", mask_weight_pool3=0.1
+    )
+    fitted = fit(settings, made.split, Photographs(cache, CPU), report=quiet, extra_loss=watch)
+    assert seen == sorted(seen) and set(seen) == {32, 64}
+    assert seen.count(32) == seen.count(64)
+    assert fitted.config["image_size"] == 64
 
 
 def test_equal_runs_are_equal_to_the_bit_and_another_seed_is_another_run(fitted, made):

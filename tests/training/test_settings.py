@@ -292,3 +292,16 @@ def test_another_error_stays_what_it_is():
     cpu = torch.device("cpu")
     with pytest.raises(RuntimeError, match="something else"), naming_what_fits(Settings(), cpu):
         raise RuntimeError("something else")
+
+
+@pytest.mark.parametrize("image_size", [32, 64, 96, 128, 224, 256])
+@pytest.mark.parametrize("epochs", [1, 2, 8])
+def test_one_cycle_begins_with_small_pictures_and_ends_with_whole_ones(image_size, epochs):
+    settings = Settings(image_size=image_size, epochs=epochs)
+    sides = [RECIPES["one_cycle"].side(epoch, settings) for epoch in range(1, epochs + 1)]
+    assert sides[-1] == image_size and sides == sorted(sides)
+    assert all(side % 32 == 0 and side >= min(64, image_size) for side in sides)
+    if epochs == 8 and image_size > 64:
+        assert sides.count(image_size) == 3 and sides[0] == pytest.approx(image_size / 1.5, abs=16)
+    for recipe in ("tutorial", "paper"):
+        assert RECIPES[recipe].side(1, settings) == image_size
