@@ -157,16 +157,19 @@ def story(notebooks: dict[str, nbformat.NotebookNode], folder: Path) -> str:
     Above: drawn melanomas and their maps, from 05. Below: how much of each map lies on the lesion,
     from 06.
     """
-    train = notebooks["notebooks/04_train.ipynb"]
-    audit = notebooks["notebooks/06_audit.ipynb"]
-    score = stored.frame(stored.tables(train, "The test split, once")[0])["test"]
-    measured = stored.frame(stored.tables(audit, "Measure")[0])
+    try:
+        score = stored.table_with(notebooks["notebooks/04_train.ipynb"], "test", "auc_low")["test"]
+        measured = stored.table_with(
+            notebooks["notebooks/06_audit.ipynb"], "attention pool-3", "energy"
+        )
+        picture = left_half(notebooks["notebooks/05_visualize_attention.ipynb"])
+    except LookupError as error:
+        missing(f"the landing page's figure: {error}")
     shares = {}  # value, low, high
     for name, label in NAMES.items():
         shares[label] = [
             float(number) for number in re.findall(r"\d\.\d+", measured[name]["energy"])
         ]
-    picture = left_half(notebooks["notebooks/05_visualize_attention.ipynb"])
     draw_story(picture, shares, folder / "story.svg")
 
     said = {}
@@ -191,13 +194,8 @@ def story(notebooks: dict[str, nbformat.NotebookNode], folder: Path) -> str:
 
 def left_half(notebook: nbformat.NotebookNode) -> np.ndarray:
     """The left half of the figure that 05 stores, cut in the gap nearest to the middle."""
-    heading = "Three rows, drawn by seed"
-    for data in stored.outputs(notebook, heading):
-        encoded = data.get("image/jpeg") or data.get("image/png")
-        if encoded:
-            break
-    else:
-        missing(f"notebooks/05_visualize_attention.ipynb stores no picture below {heading!r}")
+    cell = notebook.cells[slides.find(notebook, "attention_malignant.png")]
+    _, encoded = slides.pictures(cell)[0]
     picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(encoded))).convert("RGB"))
     blank = np.flatnonzero((picture > 245).all(axis=(0, 2)))
     nearest = np.abs(blank - picture.shape[1] / 2).argmin()

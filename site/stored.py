@@ -96,3 +96,22 @@ def frame(table: str) -> dict[str, dict[str, str]]:
     """A pandas table of one header row as row -> column -> text."""
     header, *rows = Rows(table).rows
     return {name: dict(zip(header[1:], cells, strict=True)) for name, *cells in rows if any(cells)}
+
+
+def table_with(notebook: nbformat.NotebookNode, row: str, column: str) -> dict[str, dict[str, str]]:
+    """The first stored table that has this row and this column, wherever it stands.
+
+    Raises:
+        LookupError: there is none.
+    """
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            text = output.get("data", {}).get("text/html", "")
+            for table in re.findall(r"<table.*?</table>", text, re.DOTALL):
+                try:
+                    rows = frame(table)
+                except ValueError:  # a header of two rows
+                    continue
+                if column in rows.get(row, {}):
+                    return rows
+    raise LookupError(f"no table is stored with a row {row!r} and a column {column!r}")

@@ -215,6 +215,20 @@ def test_sections_and_tables_are_found_below_their_heading(gather):
         gather.tables(notebook, "First")
 
 
+def test_a_table_is_found_by_a_row_and_a_column(gather):
+    cells = []
+    for table in ("<table><tr><th></th><th>n</th></tr></table>", TABLE):
+        cells.append(
+            new_code_cell("1", outputs=[new_output("display_data", data={"text/html": table})])
+        )
+    notebook = new_notebook(cells=cells)
+    assert gather.stored.table_with(notebook, "test", "AUC") == {
+        "test": {"AUC": "0.88 (0.79-0.95)"}
+    }
+    with pytest.raises(LookupError, match="'val'"):
+        gather.stored.table_with(notebook, "val", "AUC")
+
+
 def test_links_to_what_is_no_page_lead_into_the_repository_and_pictures_are_copied(
     gather, tmp_path
 ):
@@ -275,7 +289,7 @@ def test_the_story_is_the_same_each_time_and_its_words_hold_its_figures(gather, 
     assert (
         gather.story(notebooks, tmp_path) == said and (tmp_path / "story.svg").read_bytes() == first
     )
-    (table,) = gather.tables(notebooks[names[2]], "Measure")
+    table = gather.stored.table_with(notebooks[names[2]], "attention pool-3", "energy")
     for row in ("attention pool-3", "attention pool-4", "Grad-CAM", "centre", "uniform (chance)"):
-        value, low, high = re.findall(r"\d\.\d\d", gather.stored.frame(table)[row]["energy"])
+        value, low, high = re.findall(r"\d\.\d\d", table[row]["energy"])
         assert f"{value} ({low} to {high})" in said
