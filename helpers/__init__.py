@@ -6,7 +6,7 @@ model        03: AttentionBlock, AttnVGG
 photographs  01, 02: sources, reading, tables, the split, the pixel cache, look-alikes
 training     04: settings, augmentation, batches, losses, the loop, checkpoints
 scores       from 04 on: the bootstrap over groups, figures of merit, baselines
-pictures     05: style, maps on photographs, the explorer, diagrams
+pictures     05: style, maps on photographs, the explorer, sliders without a kernel, diagrams
 audit        06, 07: attribution, localisation, evidence, costs; the tutorial's words and claims
 runs         the command line: the series through papermill, grids, comparison
 
