@@ -4,23 +4,23 @@
                           [-p NAME VALUE]... [--from 04] [--to 05] [--only 05]
                           [--grid NAME=VALUE,VALUE]... [--workers N] [--scheduler ADDRESS]
 
-Exit 0: all ran. 1: a notebook failed, or files cannot be written. 2: a parameter or option is
-unknown, of the wrong type, changes nothing, or contradicts another. 130: stopped by Ctrl-C (SIGINT)
-or SIGTERM.
+It runs the notebooks that it is told to and no others: where the first of them needs a part that
+has not run, it says so. (A notebook that is opened by itself makes such a part first.)
+
+Exit 0: all ran. 1: a notebook failed or has nothing to start from, or files cannot be written. 2: a
+parameter or option is unknown, of the wrong type, changes nothing, or contradicts another. 130:
+stopped by Ctrl-C (SIGINT) or SIGTERM.
 """
 
 import argparse
 import logging
-import os
-import signal
 import sys
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from helpers import workspace
+from helpers.runs.earlier import NotMade, refuse
 from helpers.runs.parameters import (
     NOTEBOOKS,
     Once,
@@ -32,7 +32,7 @@ from helpers.runs.parameters import (
     say_passed_over,
     split_pairs,
 )
-from helpers.runs.series import NotebookFailed, declared, run_series
+from helpers.runs.series import NotebookFailed, declared, run_series, unwatched
 
 if TYPE_CHECKING:  # imported where a grid is asked for: it brings torchvision and scikit-learn
     from helpers.runs.grid import Grid
@@ -79,8 +79,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with unwatched():
             if plan:
                 return run_points(plan, options)
+            refuse(notebooks[0].stem, values.get("run", "sample"))
             run_series(values, notebooks)
-    except (NotebookFailed, ConnectionError, workspace.CannotWrite) as error:
+    except (NotebookFailed, NotMade, ConnectionError, workspace.CannotWrite) as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -102,27 +103,6 @@ def run_points(plan: "Grid", options: argparse.Namespace) -> int:
     for point, reason in failed.items():
         print(f"\n{point} failed: {reason}", file=sys.stderr)
     return 1 if failed else 0
-
-
-@contextmanager
-def unwatched() -> Iterator[None]:
-    """While it lasts, kernels that are started know that nobody watches, and SIGTERM is Ctrl-C.
-
-    A scheduler ends a command by SIGTERM. Python lets only the main thread change signals.
-    """
-    said_before = "ATTENTION_HEADLESS" in os.environ
-    os.environ.setdefault("ATTENTION_HEADLESS", "1")
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    before = None
-    if in_main_thread:
-        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        if in_main_thread:
-            signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
-        if not said_before:
-            del os.environ["ATTENTION_HEADLESS"]
 
 
 # the command line

@@ -58,7 +58,7 @@ TAKES = {
 
 
 class NotMade(RuntimeError):
-    """An earlier part did not end; the message says which, why, and where it is stored."""
+    """An earlier part has not run, or did not end; the message says which, and what to do."""
 
     def _render_traceback_(self) -> list[str]:
         """What IPython asks for: a notebook shows the message alone."""
@@ -125,10 +125,17 @@ def make(notebook: str, variables: Mapping[str, object]) -> None:
 
 
 def refuse(notebook: str, run: str) -> None:
-    """Raises FileNotFoundError where a notebook of a command needs a part that has not run."""
-    folder = workspace.runs_folder() / run
-    for part in missing(notebook, folder):
-        workspace.need(folder / LEAVES[part][0], f"{part}.ipynb")
+    """Raises NotMade where the first notebook of a command needs a part that has not run."""
+    runs = workspace.runs_folder()
+    parts = missing(notebook, runs / run)
+    if not parts:
+        return
+    there = sorted(path.parent.name for path in runs.glob("*/dataset.json"))
+    raise NotMade(
+        f"{notebook}.ipynb needs what {parts[0]}.ipynb leaves, and {runs / run} has nothing of "
+        f"that: run {parts[0]}.ipynb first, with --from {parts[0][:2]}, or name a run that has it "
+        f"(there are: {', '.join(there) or 'none'})"
+    )
 
 
 def announcement(parts: list[str], folder: Path) -> str:
@@ -203,8 +210,7 @@ def run_apart(values: dict, parts: list[str]) -> None:
 
 def main() -> int:
     """Run the parts that are named after the parameters, given as JSON; returns the exit code."""
-    from helpers.runs.command import unwatched
-    from helpers.runs.series import NotebookFailed, run_series
+    from helpers.runs.series import NotebookFailed, run_series, unwatched
 
     values = json.loads(sys.argv[1])
     notebooks = [path for path in NOTEBOOKS if path.stem in sys.argv[2:]]

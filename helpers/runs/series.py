@@ -3,9 +3,13 @@
 What the command line and the points of a grid have in common.
 """
 
+import os
+import signal
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import papermill
@@ -17,7 +21,7 @@ from papermill.exceptions import PapermillExecutionError
 from helpers import workspace
 from helpers.runs.parameters import no_template
 
-FIRST_FIGURE = "attention_malignant.png"
+FIRST_FIGURE = "before_and_after.png"
 # seconds that a kernel has to start, and the last outputs of a cell to arrive: to be slow is no
 # error, and a kernel that dies is noticed at once. A cell itself has no limit
 PATIENCE = 600
@@ -129,6 +133,27 @@ def run_series(values: dict, notebooks: Sequence[Path]) -> None:
     if figures:
         first = FIRST_FIGURE if FIRST_FIGURE in figures else figures[0]
         print(f"First figure to open: {folder / 'figures' / first}")
+
+
+@contextmanager
+def unwatched() -> Iterator[None]:
+    """While it lasts, kernels that are started know that nobody watches, and SIGTERM is Ctrl-C.
+
+    A scheduler ends a command by SIGTERM. Python lets only the main thread change signals.
+    """
+    said_before = "ATTENTION_HEADLESS" in os.environ
+    os.environ.setdefault("ATTENTION_HEADLESS", "1")
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    before = None
+    if in_main_thread:
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        if in_main_thread:
+            signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+        if not said_before:
+            del os.environ["ATTENTION_HEADLESS"]
 
 
 def drawn_at(folder: Path) -> dict[str, int]:
