@@ -96,8 +96,8 @@ function axes({ title, across, up, xs, ys, left = 46 }) {
 
 const kinds = {};
 
-// The same number added to every score: bars of softmax and of sigmoid.
-kinds.offset = (live, { scores, lowest, step, steps, start }) => {
+// Every score times one number, and one number added: bars of softmax and of sigmoid.
+kinds.scores = (live, { scores, added, times }) => {
   const softmax = (values) => {
     const parts = values.map(Math.exp);
     const whole = parts.reduce((sum, part) => sum + part, 0);
@@ -105,7 +105,7 @@ kinds.offset = (live, { scores, lowest, step, steps, start }) => {
   };
   const sigmoid = (values) => values.map((value) => 1 / (1 + Math.exp(-value)));
   const sum = (values) => values.reduce((total, value) => total + value, 0);
-  const added = (position) => lowest + step * position;
+  const number = ({ lowest, step }, position) => lowest + step * position;
   const signed = (value) => (value > 0 ? "+" : "") + digits(value, 1);
 
   const bars = (title, kind, weigh) => {
@@ -126,15 +126,15 @@ kinds.offset = (live, { scores, lowest, step, steps, start }) => {
       return { bar, label, below };
     });
     svg.append(...columns.map(({ label }) => label)); // over all that is drawn
-    const draw = (by) => {
-      const moved = scores.map((score) => score + by);
+    const draw = (by, factor) => {
+      const moved = scores.map((score) => factor * score + by);
       const weights = weigh(moved);
       weights.forEach((weight, number) => {
         const { bar, label, below } = columns[number];
         change(bar, { y: y(weight), height: bottom - y(weight) });
         change(label, { y: y(weight) - 4, "data-value": weight });
         label.textContent = digits(weight, 3);
-        below.textContent = digits(moved[number], 1);
+        below.textContent = digits(moved[number], 2);
       });
       return sum(weights);
     };
@@ -143,23 +143,27 @@ kinds.offset = (live, { scores, lowest, step, steps, start }) => {
   const left = bars("softmax", "blue", softmax);
   const right = bars("sigmoid", "vermilion", sigmoid);
   let set;
-  const move = slider(
-    live,
-    {
-      label: "the number", max: steps, start,
-      words: (position) => signed(added(position)),
-      ends: [signed(added(0)), signed(added(steps))],
-    },
-    (position) => {
-      const [one, other] = [left, right].map((half) => half.draw(added(position)));
-      set([one, digits(one, 3)], [other, digits(other, 3)]);
-      return `softmax sums to ${digits(one, 3)}, sigmoid to ${digits(other, 3)}`;
-    },
-  );
+  const now = [number(added, added.start), number(times, times.start)];
+  const redraw = () => {
+    const [one, other] = [left, right].map((half) => half.draw(...now));
+    set([one, digits(one, 3)], [other, digits(other, 3)]);
+    return `softmax sums to ${digits(one, 3)}, sigmoid to ${digits(other, 3)}`;
+  };
+  const moves = [
+    [added, "added to every score", signed],
+    [times, "every score times", (value) => digits(value, 2)],
+  ].map(([range, label, words], which) => {
+    const said = (position) => words(number(range, position));
+    const about = { label, max: range.steps, start: range.start, words: said };
+    return slider(live, { ...about, ends: [said(0), said(range.steps)] }, (position) => {
+      now[which] = number(range, position);
+      return redraw();
+    });
+  });
   live.append(make("div", { class: "panels" }, left.svg, right.svg));
   set = readouts(live, ["sum, softmax", "sum, sigmoid"]);
-  live.append(make("p", {}, "Dashed: the weights before anything was added."));
-  move();
+  live.append(make("p", {}, "Dashed: the weights before you moved anything."));
+  moves.forEach((move) => move());
 };
 
 // The threshold from which melanoma is called: a point on the ROC curve, and who changes sides.

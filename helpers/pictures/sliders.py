@@ -27,7 +27,9 @@ from helpers.pictures.style import BLUE, COLOUR_MAP, ORANGE, VERMILION
 HERE = Path(__file__).parent
 SCRIPT = (HERE / "sliders.js").read_text(encoding="utf-8")
 STYLES = (HERE / "sliders.css").read_text(encoding="utf-8")
-LOWEST, STEP = -10.0, 0.5  # of what `offset` adds; up to -LOWEST
+# what `scores` adds to every score and multiplies it by: lowest, step, steps, where it starts
+ADDED = {"lowest": -10.0, "step": 0.5, "steps": 40, "start": 20}
+TIMES = {"lowest": 0.0, "step": 0.25, "steps": 12, "start": 4}
 LEVELS = 100  # steps of `level` from the smallest value of a map to its largest
 SHARE = 0.4  # of the map in the mixture, before the slider is moved
 SAME = 1e-6  # a map whose values differ by less, of its largest, is constant: computers round
@@ -45,21 +47,23 @@ begin("{key}", "{kind}", {data});
 </div>"""
 
 
-def offset(scores: np.ndarray) -> HTML:
-    """One number added to every score: bars of the softmax and of the sigmoid weights.
+def scores(values: np.ndarray) -> HTML:
+    """Scores moved together: bars of their softmax and of their sigmoid weights.
+
+    One slider adds a number to every score, one multiplies every score by a number.
 
     Args:
-        scores: of the positions, any shape; they stand in a row.
+        values: the scores of the positions, any shape; they stand in a row.
 
-    >>> "sigmoid" in offset(np.array([[0.0, 1.0], [3.0, 0.0]])).data
+    >>> "sigmoid" in scores(np.array([[0.0, 1.0], [3.0, 0.0]])).data
     True
     """
-    scores = np.asarray(scores, float).ravel()  # [K]
+    values = np.asarray(values, float).ravel()  # [K]
     rows = []
     for added in (-10, -3, 0, 3, 10):
-        exponentials = np.exp(scores + added)
+        exponentials = np.exp(values + added)
         softmax = exponentials / exponentials.sum()  # [K]
-        sigmoid = 1 / (1 + np.exp(-scores - added))  # [K]
+        sigmoid = 1 / (1 + np.exp(-values - added))  # [K]
         row = [f"{added:+d}"]
         for weights in (softmax, sigmoid):
             row += [f"{weights.max():.3f}", f"{weights.sum():.3f}"]
@@ -67,14 +71,8 @@ def offset(scores: np.ndarray) -> HTML:
     heads = ["added to every score"]
     for kind in ("softmax", "sigmoid"):
         heads += [f"{kind}: largest weight", "sum"]
-    data = {
-        "scores": scores.tolist(),
-        "lowest": LOWEST,
-        "step": STEP,
-        "steps": round(-2 * LOWEST / STEP),
-        "start": round(-LOWEST / STEP),
-    }
-    return page("offset", "One number added to every score", data, table(heads, rows))
+    data = {"scores": values.tolist(), "added": ADDED, "times": TIMES}
+    return page("scores", "All scores, moved together", data, table(heads, rows))
 
 
 def threshold(targets: np.ndarray, probabilities: np.ndarray, chosen: float) -> HTML:

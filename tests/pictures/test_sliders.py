@@ -18,7 +18,7 @@ from helpers.pictures import sliders
 from helpers.pictures.maps import min_max, overlay, upsample
 from helpers.scores import metrics
 
-KINDS = ("offset", "threshold", "opacity", "level")
+KINDS = ("scores", "threshold", "opacity", "level")
 
 
 def drawn(height: int = 96, width: int = 96, count: int = 2) -> dict:
@@ -50,8 +50,8 @@ def answers(count: int = 120) -> tuple[np.ndarray, np.ndarray]:
 def made(kind: str) -> str:
     """The HTML of a slider."""
     about = drawn()
-    if kind == "offset":
-        return sliders.offset(np.array([[0.0, 1, 0], [0, 3, 1]])).data
+    if kind == "scores":
+        return sliders.scores(np.array([[0.0, 1, 0], [0, 3, 1]])).data
     if kind == "threshold":
         return sliders.threshold(*answers(), chosen=0.4).data
     if kind == "opacity":
@@ -91,13 +91,13 @@ def test_another_content_has_another_key():
     keys = set()
     for kind in KINDS:
         keys.add(re.search(r'data-slider="(\w+)"', made(kind))[1])
-    keys.add(re.search(r'data-slider="(\w+)"', sliders.offset(np.zeros(6)).data)[1])
+    keys.add(re.search(r'data-slider="(\w+)"', sliders.scores(np.zeros(6)).data)[1])
     assert len(keys) == 5
 
 
-def test_the_table_of_offset_is_torchs_softmax_and_sigmoid():
+def test_the_table_of_scores_is_torchs_softmax_and_sigmoid():
     scores = torch.tensor([[0.0, 1, 0], [0, 3, 1]])
-    page = sliders.offset(scores.numpy()).data
+    page = sliders.scores(scores.numpy()).data
     rows = re.findall(r'<tr><th scope="row">(.*?)</th>(.*?)</tr>', page)
     assert [row[0] for row in rows] == ["-10", "-3", "+0", "+3", "+10"]
     for added, cells in rows:

@@ -96,20 +96,31 @@ def whole(browser, width: int, name: str) -> None:
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_softmax_stays_where_sigmoid_falls(browser, show, width):
-    show(sliders.offset(SCORES).data, width)
-    slider = handle(browser)
+    show(sliders.scores(SCORES).data, width)
+    slider, factor = browser.find("css selector", "input[type=range]")
     bars = "return [...document.querySelectorAll('text.value')].map((one) => one.dataset.value)"
-    for keys in ([], ["ARROW_LEFT"] * 5, ["HOME"], ["END"], ["ARROW_DOWN", "PAGE_DOWN"]):
+    for which, *keys in (
+        [slider],
+        [slider, *["ARROW_LEFT"] * 5],
+        [slider, "HOME"],
+        [factor, "END"],
+        [slider, "END"],
+        [factor, "HOME"],
+        [slider, "PAGE_DOWN"],
+        [factor, "ARROW_UP", "ARROW_UP"],
+    ):
+        browser.script("arguments[0].focus()", which)
         press(browser, *keys)
-        added = sliders.LOWEST + sliders.STEP * position(slider)
-        moved = SCORES.ravel() + added
-        softmax = np.exp(SCORES.ravel()) / np.exp(SCORES).sum()  # whatever was added
+        added = sliders.ADDED["lowest"] + sliders.ADDED["step"] * position(slider)
+        spread = sliders.TIMES["step"] * position(factor) * SCORES.ravel()
+        moved = spread + added
+        softmax = np.exp(spread) / np.exp(spread).sum()  # whatever was added
         sigmoid = 1 / (1 + np.exp(-moved))
         expected = [*softmax, *sigmoid]
         np.testing.assert_allclose(np.array(browser.script(bars), float), expected, rtol=1e-12)
         np.testing.assert_allclose(figures(browser), [1, sigmoid.sum()], rtol=1e-12)
-        assert f"{sigmoid.sum():.3f}" in slider.get_attribute("aria-valuetext")
-    whole(browser, width, "offset")
+        assert f"{sigmoid.sum():.3f}" in which.get_attribute("aria-valuetext")
+    whole(browser, width, "scores")
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -238,8 +249,8 @@ def test_where_scripts_are_off_a_table_or_a_picture_stands_there(browser, show, 
 
 
 def test_the_same_slider_twice_on_a_page_moves_apart(browser, show):
-    show(made("offset") * 2, 1280)
-    first, second = browser.find("css selector", "input[type=range]")
+    show(made("scores") * 2, 1280)
+    first, _, second, _ = browser.find("css selector", "input[type=range]")
     browser.script("arguments[0].focus()", second)
     press(browser, "ARROW_LEFT")
     assert position(first) == position(second) + 1
