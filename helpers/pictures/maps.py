@@ -439,6 +439,7 @@ def draw_row(
                 interpolation="nearest",
             )
         axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)  # no frame around photographs
         axis.set_xlabel(note, fontsize=8)
 
 
