@@ -272,7 +272,10 @@ def quote(comment: re.Match, notebooks: dict, quoted: dict[str, str], folder: Pa
     if kind == "parameters":
         return parameters()
     if kind == "machine":
-        return stored.machine(notebooks[name])
+        try:
+            return stored.machine(notebooks[name])
+        except LookupError as error:
+            missing(f"{name}: {error}")
     if kind == "tables":
         return "\n\n".join(tables(notebooks[name], heading))
     section = stored.sections(quoted[name]).get(heading)

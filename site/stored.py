@@ -61,16 +61,20 @@ def tables(notebook: nbformat.NotebookNode, heading: str) -> list[str]:
 
 
 def machine(notebook: nbformat.NotebookNode) -> str:
-    """The line of versions, device and seed that a notebook prints first after its parameters."""
+    """The line of versions, device and seed that a cell below the parameters has printed.
+
+    Raises:
+        LookupError: there is none.
+    """
     cells = iter(notebook.cells)
     for cell in cells:
         if "parameters" in cell.metadata.get("tags", []):
             break
     for cell in cells:
         texts = [output.text.strip() for output in cell.get("outputs", []) if "text" in output]
-        if texts:
+        if any("device" in text for text in texts):
             return " ".join(texts)
-    return ""
+    raise LookupError("no cell below the parameters says on which device it ran")
 
 
 class Rows(HTMLParser):
