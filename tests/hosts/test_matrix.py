@@ -22,6 +22,7 @@ COLAB = {
 SMALL = {"image_size": 64, "epochs": 1, "benign": 20, "posthoc": 4}
 NAME = opening.address().rsplit("/", 1)[1]
 SOME = {
+    "00_start_here.ipynb": 3,
     "01_download.ipynb": 2,
     "02_preprocess.ipynb": 3,
     "03_attention_model.ipynb": 3,
@@ -72,7 +73,7 @@ def test_colab_with_drive(machine, python):
     here.
     """
     found = machine(
-        parameters.NOTEBOOKS[:2],
+        parameters.NOTEBOOKS[1:3],
         python=python("colab"),
         here="/content",
         folders=["/content/drive/MyDrive"],
@@ -150,7 +151,7 @@ def test_plain_jupyter(machine, python):
 )
 def test_a_notebook_alone_by_its_command(command, remote, tmp_path):
     """papermill and nbval, as a reader types them, in an empty folder with one notebook in it."""
-    shutil.copy(parameters.NOTEBOOKS[2], tmp_path)
+    shutil.copy(parameters.NOTEBOOKS[3], tmp_path)
     environment = {
         **os.environ,
         "GIT_CONFIG_COUNT": "1",

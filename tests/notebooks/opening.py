@@ -85,7 +85,7 @@ sys.path.insert(0, str(project))
 from helpers import hosts  # noqa: E402
 
 print("host:", hosts.prepare())
-from helpers import workspace  # noqa: E402"""
+from helpers import workspace  # noqa: E402, F401"""
 
 
 def address() -> str:

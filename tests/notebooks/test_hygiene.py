@@ -22,6 +22,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((PROJECT / "notebooks").rglob("*.ipynb"))
 NOTEBOOKS = [path for path in NOTEBOOKS if not HIDDEN & set(path.parts)]
 SERIES = [
+    "00_start_here",
     "01_download",
     "02_preprocess",
     "03_attention_model",
@@ -88,7 +89,7 @@ def test_the_same_opening(notebook, path):
     assert notebook.cells[2].source == first.cells[2].source, "the bootstrap cell"
     assert notebook.cells[2].metadata == opening.FOLDED
     assert max(map(len, notebook.cells[2].source.splitlines())) <= 88
-    assert re.match(r"# Part \d of 8: \w|# Deeper: \w|# Solutions: \w", notebook.cells[0].source)
+    assert re.match(r"# (Start here|Part \d of 8|Deeper|Solutions): \w", notebook.cells[0].source)
     if not solves(path):
         assert (
             "colab-badge.svg" in notebook.cells[0].source
@@ -99,14 +100,12 @@ def test_the_same_opening(notebook, path):
 @pytest.mark.parametrize(
     "path", [path for path in NOTEBOOKS if not solves(path)], ids=lambda path: path.stem
 )
-def test_goals_questions_exercises_and_references(notebook):
+def test_goals_questions_exercises_and_references(notebook, path):
     text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
-    for heading in (
-        "## In this notebook you will",
-        "## Check yourself",
-        "## Exercises",
-        "## References",
-    ):
+    headings = ["## In this notebook you will", "## Check yourself", "## References"]
+    if path.stem != "00_start_here":  # a first look
+        headings.append("## Exercises")
+    for heading in headings:
         assert heading in text
     assert text.count("<details>") == text.count("</details>") >= 2, "answers are folded"
 
