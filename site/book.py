@@ -160,6 +160,8 @@ def show_programs(
         # below ":returns:", which napoleon writes, stand the words of a list
         if opens and not above.startswith(("    ", ":")):
             lines[number:number] = ["::", ""]
+        elif lines[number].startswith(":") and lines[number - 1].startswith(" "):
+            lines.insert(number, "")  # else the list above has no end
 
 
 def mathml(node: nodes.Node, *, block: bool) -> str:

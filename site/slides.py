@@ -61,12 +61,14 @@ def plain(text: str) -> str:
 
 
 def caption(notebook: nbformat.NotebookNode, place: int) -> str:
-    """The words in italics below a figure, or else the first paragraph there."""
+    """The words in italics below a figure, or else the first paragraph there, if any."""
     for cell in notebook.cells[place + 1 :]:
         if cell.cell_type == "markdown":
             first = cell.source.strip().split("\n\n")[0]
             italics = re.match(r"\*(?!\*)(.+?)(?<!\*)\*(?!\*)", first, re.DOTALL)
-            return plain(italics[1] if italics else first.lstrip("#> "))
+            if first.startswith(("#", ">")):
+                return ""
+            return plain(italics[1] if italics else first)
     return ""
 
 
