@@ -254,11 +254,11 @@ def activated(maps: Tensor) -> dict[str, Tensor]:
         maps: [N, 1, H, W], 0 or more.
 
     Returns:
-        Each float64 [N], 0 to 1. `region`: the map is in the upper half of its own range, as a
+        Each float64 [N], 0 to 1. In `region` the map is in the upper half of its own range, as a
         picture stretched from its smallest to its largest value shows it; a constant map is there
-        everywhere. `above_mean`: it exceeds its own mean; under softmax, whose maps sum to 1, a
+        everywhere. In `above_mean` it exceeds its own mean; under softmax, whose maps sum to 1, a
         level that is the same for every photograph, a cell's equal share. Nowhere for a constant
-        map. `above_half`: it is at least HALF on its own scale, which under sigmoid goes from 0
+        map. In `above_half` it is at least HALF on its own scale, which under sigmoid goes from 0
         to 1.
 
     >>> regions = activated(torch.tensor([[0.0, 0.9], [0.45, 0.05]]).view(1, 1, 2, 2))
