@@ -2,7 +2,8 @@
 
 Pictures: the series puts a caption in italics right below the cell that draws them. It becomes the
 alt text, after the title that the cell's code gives the figure; where there is neither, the code's
-first comment does. A picture without words fails the build. Nothing comes from other hosts.
+first comment does, or else the first sentence below. A picture without words fails the build.
+Nothing comes from other hosts.
 """
 
 import re
@@ -40,6 +41,16 @@ def caption_below(cell: nodes.container) -> nodes.paragraph | None:
     if isinstance(node, nodes.paragraph) and isinstance(node[0], nodes.emphasis):
         return node
     return None
+
+
+def sentence_below(cell: nodes.Node) -> str:
+    """The first sentence of the paragraph that follows a cell, or ""."""
+    node = cell
+    while is_cell(node):
+        node = node.next_node(descend=False, siblings=True)
+    if not isinstance(node, nodes.paragraph):
+        return ""
+    return re.split(r"(?<=[.?!])\s", node.astext())[0]
 
 
 def title_in(code: str) -> str:
@@ -96,9 +107,12 @@ def describe(below: nodes.Node, images: list[tuple[nodes.image, str]]) -> None:
         below["classes"].append("picture-caption")
         caption = below[0].astext()
     for number, (image, code) in enumerate(images, start=1):
-        words = ". ".join(filter(None, (title_in(code), caption))) or comment_in(code)
+        words = ". ".join(filter(None, (title_in(code), caption)))
+        words = words or comment_in(code) or sentence_below(below)
         if not words:
-            lacking = "a figure without a caption (*...*) below it, without a title and a comment"
+            lacking = (
+                "a figure without a caption (*...*) or a paragraph below it, a title, a comment"
+            )
             logger.warning(lacking, location=cell_of(image))
         elif len(images) > 1:
             words = f"Picture {number} of {len(images)}: {words}"
@@ -169,6 +183,7 @@ def mathml(node: nodes.Node, *, block: bool) -> str:
     # docutils knows \bigl and \bigr, and not \big
     sized = re.sub(r"\\(big|Big)(?=[(\[])", r"\\\1l", node.astext())
     sized = re.sub(r"\\(big|Big)(?=[)\]])", r"\\\1r", sized)
+    sized = re.sub(r"\\dots\b", r"\\ldots", sized)  # nor \dots
     try:
         return tex2mathml(sized, as_block=block)
     except MathError as error:

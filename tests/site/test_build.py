@@ -111,6 +111,8 @@ def test_alt_text_is_title_and_caption_and_else_the_first_comment(build):
         new_markdown_cell("*Three of a kind.*"),
         picture('axis.legend(title="not this")\n# the grid of cells\nshow()'),
         new_markdown_cell("No *caption* this."),
+        picture(),
+        new_markdown_cell("A row is a source. More of it."),
     )
     assert status == 0, said
     assert re.findall(r'<img alt="([^"]*)"', page) == [
@@ -120,6 +122,7 @@ def test_alt_text_is_title_and_caption_and_else_the_first_comment(build):
         "Picture 2 of 3: Three of a kind.",
         "Picture 3 of 3: Three of a kind.",
         "the grid of cells",
+        "A row is a source.",
     ]
 
 
@@ -143,7 +146,7 @@ def test_what_is_missing_or_broken_fails_the_build(build, cell, complaint):
 def test_nothing_comes_from_other_hosts(build):
     badge = "[![Open in Colab](https://example.org/badge.svg)](https://example.org/open)"
     status, page, said = build(
-        new_markdown_cell(rf"{badge} and $e^{{c}}$ and $$a = \Big(\sum_c w_c\Big)$$")
+        new_markdown_cell(rf"{badge} and $e^{{c}}, \dots$ and $$a = \Big(\sum_c w_c\Big)$$")
     )
     assert status == 0, said
     assert (
