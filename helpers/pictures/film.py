@@ -32,7 +32,7 @@ from helpers.training.loop import AfterEpoch
 
 FILE = "film.npz"  # in the run's folder
 EACH = 8  # photographs of each class
-PANEL = 1.2  # inches a side
+PANEL = 1.05  # inches a side
 
 
 class Film(NamedTuple):
@@ -112,7 +112,7 @@ def figure(
     config: dict,
     *,
     each: int = 2,
-    scenes: int = 8,
+    scenes: int = 6,
 ) -> Figure:
     """Photographs under their maps, a row a photograph and a column an epoch.
 
