@@ -233,3 +233,20 @@ def test_the_explorer_moves(browser, lab):
     Select(box.find_elements("css selector", "select")[1]).select_by_visible_text("Grad-CAM")
     browser.until(lambda: browser.script(PIXELS, picture) != moved and caption.text != ends)
     assert errors(browser) == []
+
+
+def test_a_slider_without_a_kernel_takes_the_arrow_keys(browser, lab):
+    """Right after 05 has run above: JupyterLab would go from cell to cell with them."""
+    from selenium.webdriver import ActionChains, Keys
+
+    if "05_visualize" not in browser.driver.current_url:
+        run_all(browser, lab, NOTEBOOKS[1])
+    (slider,) = browser.find("css selector", ".attention-slider input[type=range]")
+    browser.script("arguments[0].scrollIntoView({block: 'center'})", slider)
+    ActionChains(browser.driver).click(slider).perform()
+    before = int(slider.get_attribute("value"))
+    keys = [Keys.ARROW_LEFT, Keys.ARROW_DOWN, Keys.ARROW_LEFT, Keys.ARROW_UP]
+    ActionChains(browser.driver).send_keys(keys).perform()
+    assert int(slider.get_attribute("value")) == before - 2
+    assert browser.driver.switch_to.active_element == slider
+    keep(browser, "lab-slider.png")
