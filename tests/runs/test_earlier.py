@@ -10,6 +10,7 @@ import papermill
 import pytest
 
 from helpers import workspace
+from helpers.photographs.sample import make_sample
 from helpers.runs import command, earlier, parameters, series
 from tests.conftest import PATIENCE
 
@@ -170,18 +171,17 @@ def execute(name: str, values: dict, folder) -> None:
     )
 
 
-def test_04_alone_goes_on_from_photographs_that_are_there(made, folders, tmp_path):
-    place = made.prepare("run")
-    for name in ("split.csv", "cache.json"):
-        (place / name).unlink()
+def test_04_alone_goes_on_from_photographs_that_are_there(folders, tmp_path):
+    """01 has prepared a folder of the reader's: 02 is made from that, and not from the sample."""
+    make_sample(tmp_path / "mine", seed=5, count=60, side=64)
+    earlier.run_apart({"run": "run", "dataset": str(tmp_path / "mine")}, ["01_download"])
     values = {"run": "run", "image_size": 32, "epochs": 1, "control": "", "device": "cpu"}
     execute("04_train", values, tmp_path)
-    assert all((place / name).exists() for name in LEFT)
-    assert workspace.read_json(place / "cache.json", "02")["side"] >= 32
-    assert (place / "02_preprocess.ipynb").exists() and not (
-        place / "03_attention_model.ipynb"
-    ).exists()
-    assert "sample" not in json.dumps([path.name for path in folders.data.glob("raw/*")])
+    left = folders.runs / "run"
+    assert all((left / name).exists() for name in LEFT)
+    assert workspace.read_json(left / "dataset.json", "01")["rows"] == 60
+    assert (left / "02_preprocess.ipynb").exists()
+    assert not (left / "03_attention_model.ipynb").exists(), "nobody needs it"
 
 
 @pytest.mark.long
