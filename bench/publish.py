@@ -140,8 +140,8 @@ def tutorial(_: dict) -> str:
     """What the stored notebooks of the series found on the sample."""
     train = stored.read("notebooks/04_train.ipynb")
     audit = stored.read("notebooks/06_audit.ipynb")
-    test = stored.frame(stored.tables(train, "The test split, once")[0])["test"]
-    maps = stored.frame(stored.tables(audit, "Measure")[0])
+    test = stored.table_with(train, "test", "auc_low")["test"]
+    maps = stored.table_with(audit, "attention pool-3", "energy")
 
     def energy(name: str) -> str:
         return maps[name]["energy"].split(" ")[0].removeprefix("0")
