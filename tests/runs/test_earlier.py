@@ -189,7 +189,7 @@ def test_05_alone_in_empty_folders_runs_to_its_end(folders, tmp_path):
     execute("05_visualize_attention", {}, tmp_path)
     left = folders.runs / "sample"
     assert all((left / name).exists() for name in LEFT)
-    assert {path.name for path in (left / "figures").iterdir()} >= {series.FIRST_FIGURE}
+    assert (left / "figures" / "attention_malignant.png").exists()
     assert not (left / "06_audit.ipynb").exists()
 
 
