@@ -32,7 +32,7 @@ from helpers.training.loop import AfterEpoch
 
 FILE = "film.npz"  # in the run's folder
 EACH = 8  # photographs of each class
-PANEL = 1.05  # inches a side
+PANEL = 0.95  # inches a side
 
 
 class Film(NamedTuple):
