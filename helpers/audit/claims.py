@@ -264,7 +264,10 @@ def has_fewer_parameters(attention: str) -> dict:
 
 
 def is_lighter_to_train(found: dict | None) -> dict:
-    """Time and memory of a training step beside VGG16-BN's, of `costs.lighter`."""
+    """Time and memory of a training step beside VGG16-BN's, of `costs.lighter`.
+
+    Supported where both are less, contradicted where neither is; undecided where they disagree.
+    """
     test = "a training step beside VGG16-BN's: its time in each repeat, and its memory"
     words = "the network is lighter to train"
     if found is None:
@@ -274,7 +277,7 @@ def is_lighter_to_train(found: dict | None) -> dict:
     shorter = sum(our < their for our, their in zip(ours, theirs, strict=True))
     if shorter == len(ours) and memory < 1:
         verdict = SUPPORTED
-    elif shorter == 0 or memory >= 1:
+    elif shorter == 0 and memory >= 1:
         verdict = CONTRADICTED
     else:
         verdict = UNDECIDED
