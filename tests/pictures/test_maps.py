@@ -14,6 +14,7 @@ import torch  # noqa: E402
 from helpers.model import AttnVGG  # noqa: E402
 from helpers.photographs.cache import fill  # noqa: E402
 from helpers.pictures.maps import (  # noqa: E402
+    SHARE,
     WITHIN,
     agreement,
     attention_figure,
@@ -408,7 +409,9 @@ def test_the_gallery_shows_each_photograph_above_its_own_maps_with_their_units(a
                 (own - own.min()) / np.ptp(own), (48, 32), interpolation=cv2.INTER_LINEAR
             )
             large = (large - large.min()) / np.ptp(large)
-            mixed = 0.6 * photograph[number] + 0.4 * matplotlib.colormaps["cividis"](large)[..., :3]
+            opacity = SHARE * large[..., None]
+            coloured = matplotlib.colormaps["cividis"](large)[..., :3]
+            mixed = (1 - opacity) * photograph[number] + opacity * coloured
             assert np.abs(stretched.images[0].get_array() - mixed).max() < 0.01
     units = {
         "pool-3": "weight / uniform weight",
