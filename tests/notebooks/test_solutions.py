@@ -14,6 +14,7 @@ ORIGINALS = {
     path.name: path
     for folder in ("notebooks", "notebooks/deeper")
     for path in (workspace.PROJECT / folder).glob("*.ipynb")
+    if path.stem != "00_start_here"  # the first page has no exercises
 }
 
 
