@@ -7,9 +7,9 @@
 It runs the notebooks that it is told to and no others: where the first of them needs a part that
 has not run, it says so. (A notebook that is opened by itself makes such a part first.)
 
-Exit 0: all ran. 1: a notebook failed or has nothing to start from, or files cannot be written. 2: a
-parameter or option is unknown, of the wrong type, changes nothing, or contradicts another. 130:
-stopped by Ctrl-C (SIGINT) or SIGTERM.
+Exit 0: all ran. 1: a notebook failed or has nothing to start from, or files cannot be written.
+2: a parameter or option is unknown, of the wrong type, changes nothing, or contradicts another.
+130: stopped by Ctrl-C (SIGINT) or SIGTERM.
 """
 
 import argparse
