@@ -434,6 +434,8 @@ def speed_projection(result: dict) -> str:
 
 def running_time(result: dict, notebook: str) -> str:
     """The line of a notebook's first cell."""
+    if notebook not in result["figures"]:  # measured with --only
+        return not_measured("running_times")
     figures = result["figures"][notebook]
     machine = result["machine"]
     bf16 = "with" if "avx512_bf16" in machine["instructions"] else "without"
@@ -500,10 +502,13 @@ def block(name: str, folder: Path) -> str:
     if not program:
         return render({})
     result = record.read(program, folder)
-    if result is None:
-        words = shlex.join(["python", file_of(program), *MEASURE[program]])
-        return f"*Not measured yet: `{words}` measures it.*"
-    return render(result)
+    return not_measured(program) if result is None else render(result)
+
+
+def not_measured(program: str) -> str:
+    """What stands in a block until its program has run."""
+    words = shlex.join(["python", file_of(program), *MEASURE[program]])
+    return f"*Not measured yet: `{words}` measures it.*"
 
 
 def filled(text: str, folder: Path = record.RESULTS) -> str:
