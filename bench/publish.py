@@ -442,7 +442,7 @@ def running_time(result: dict, notebook: str) -> str:
     where = machine["device"] if machine["device"] != "cpu" else f"{machine['cores']} cores"
     return (
         f"Time, with the sample: {duration(figures['seconds'])} on {where} of "
-        f"{machine['processor']} ({bf16} fast bf16), as `{result['command']}` measured."
+        f"{machine['processor']} ({bf16} fast bf16), measured by `bench/running_times.py`."
     )
 
 
