@@ -22,7 +22,7 @@ from torch import nn
 from helpers import workspace
 from helpers.training.augment import Augmentation
 
-SMALLEST = 64  # pixels: of fewer, pool-5 would see a single cell
+SMALLEST = 64  # pixels: with 32, pool-5 would be a single cell
 
 
 class Recipe(NamedTuple):
