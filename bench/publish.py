@@ -261,11 +261,11 @@ def mend_table(result: dict) -> str:
     figures = result["figures"]
     chosen = figures["parameters"]
     names = ", ".join(map(str, result["seeds"]))
-    seeds = f"Means over the seeds {names}" if len(result["seeds"]) > 1 else f"Seed {names} alone"
+    over = f"Means over the seeds {names}" if len(result["seeds"]) > 1 else f"Seed {names} alone"
     return (
-        f"{markdown(lines)}\n\n*Teacher, mean, bypass. {seeds}, in brackets 95% intervals over "
-        "patients and lesions; the four columns before the last are the AUC with both maps exchanged less the "
-        "AUC with the network's own. The aim: IoU of .70 and .60, an AUC that is not shown to lie "
+        f"{markdown(lines)}\n\n*Teacher, mean, bypass. {over}, in brackets 95% intervals over "
+        "patients and lesions; the four columns before the last are the AUC with both maps "
+        "exchanged less the AUC with the network's own. The aim: IoU of .70 and .60, an AUC that is not shown to lie "
         "below the control's, and an AUC that falls with uniform maps, with another's, and with "
         "maps outside the lesion.* "
         f"{figures['test']:,} test photographs, {figures['test_melanomas']:,} melanomas; "
