@@ -265,9 +265,9 @@ def mend_table(result: dict) -> str:
     return (
         f"{markdown(lines)}\n\n*Teacher, mean, bypass. {over}, in brackets 95% intervals over "
         "patients and lesions; the four columns before the last are the AUC with both maps "
-        "exchanged less the AUC with the network's own. The aim: IoU of .70 and .60, an AUC that is not shown to lie "
-        "below the control's, and an AUC that falls with uniform maps, with another's, and with "
-        "maps outside the lesion.* "
+        "exchanged less the AUC with the network's own. The aim: IoU of .70 and .60, an AUC that "
+        "is not shown to lie below the control's, and an AUC that falls with uniform maps, with "
+        "another's, and with maps outside the lesion.* "
         f"{figures['test']:,} test photographs, {figures['test_melanomas']:,} melanomas; "
         f"{chosen['image_size']} pixels, {chosen['epochs']} epochs. {rests_on(result)}"
     )
