@@ -68,9 +68,16 @@ MEASURE = {
         *("-p", "epochs", "4", "-p", "learning_rate", "1e-4", "-p", "subsample", "1500"),
         *("-p", "benign", "0"),
     ],
+    # the photographs that anybody gets without an account, all of them
+    "mend_isic": [
+        *("--name", "mend_isic", "--dataset", "isic", "--seeds", "0"),
+        *("--networks", "no attention", "softmax", "masks, weighted, closed"),
+        *("-p", "weights", "WEIGHTS", "-p", "image_size", "96", "-p", "epochs", "3"),
+        *("-p", "learning_rate", "1e-4", "-p", "benign", "0"),
+    ],
 }
 # results whose program has another name
-PROGRAMS = {"mend_real": "mend", "mend_seeds": "mend"}
+PROGRAMS = {"mend_isic": "mend", "mend_real": "mend", "mend_seeds": "mend"}
 
 
 def short(value: float) -> str:
@@ -467,6 +474,7 @@ BLOCKS = {
     "mend-table": (mend_table, "mend"),
     "mend-classes": (mend_classes, "mend_seeds"),
     "mend-real-table": (mend_table, "mend_real"),
+    "mend-isic-table": (mend_table, "mend_isic"),
     "mend-real-classes": (mend_classes, "mend_real"),
     "planted-answers": (planted_answers, "planted_shortcut"),
     "planted-maps": (planted_maps, "planted_shortcut"),
