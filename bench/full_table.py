@@ -1,15 +1,18 @@
-"""What leaks, and what the source alone is worth, on the whole table of 60,487 rows.
+"""What leaks, what the source alone is worth, and what the series takes, on all 60,487 rows.
 
     python bench/full_table.py MARKING.csv [--out FOLDER]
 
 Counts what notebook deeper/leaks_and_shortcuts counts on the sample: how many of the tutorial's
 validation photographs have a relative in its training, what remembering these is worth, and how
-far baselines get that see no photograph. It needs the table of the Kaggle set, and no photograph.
+far baselines get that see no photograph. Then seconds and memory of the bootstrap, the look-alikes
+and the audit, and how they grow (`growth.py`). It needs the table of the Kaggle set, and no
+photograph.
 """
 
 import argparse
 from pathlib import Path
 
+import growth
 import pandas as pd
 import record
 import torch
@@ -65,14 +68,12 @@ def baselines(table: pd.DataFrame, side: pd.Series) -> dict[str, dict]:
 
 
 def measure(table: pd.DataFrame) -> dict:
-    """All figures of a table of marking.csv."""
-    table = table.assign(group=group_rows(table))
+    """What leaks from a table of marking.csv with its group and our split, and its baselines."""
     train, val = tutorials_split(table)
     tutorial = pd.Series("", index=table.index)
     tutorial[train.index] = "train"
     tutorial[val.index] = "test"
-    ours = pd.Series(split_groups(table, OURS), index=table.index)
-    sides = {name: table[ours == name] for name in ("train", "val", "test")}
+    sides = {name: table[table["split"] == name] for name in ("train", "val", "test")}
     before_test = pd.concat([sides["train"], sides["val"]])
     return {
         "leaks": {
@@ -82,7 +83,7 @@ def measure(table: pd.DataFrame) -> dict:
         },
         "baselines": {
             "tutorial": baselines(table, tutorial),
-            "ours": baselines(table, ours),
+            "ours": baselines(table, table["split"]),
         },
     }
 
@@ -93,7 +94,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=record.RESULTS, help="not data/results/")
     options = parser.parse_args()
     table = read_marking(options.marking)
+    table["group"] = group_rows(table)
+    table["split"] = split_groups(table, OURS)
     figures = measure(table)
+    figures["growth"] = growth.measure(table, growth.PARTS)
+    figures["made"] = {name: part.made for name, part in growth.PARTS.items()}
     data = record.photographs_of(
         "the Kaggle set's marking.csv", table["image_id"], int(table["target"].sum())
     )
@@ -109,6 +114,7 @@ def main() -> None:
     print(pd.DataFrame(figures["leaks"]).T.to_string())
     for name, rows in figures["baselines"].items():
         print(f"{name}:", pd.DataFrame(rows).T.round(3).to_string(), sep="\n")
+    print(pd.DataFrame(figures["growth"]).round(2).to_string(index=False))
     print(path)
 
 
