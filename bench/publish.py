@@ -419,6 +419,30 @@ def full_baselines(result: dict) -> str:
     return f"{markdown(lines)}\n\n`{result['command']}`"
 
 
+def full_growth(result: dict) -> str:
+    """What parts of the series take on the full table and on more, and what was made for them."""
+    lines = [["part", "rows of the table", "seconds", "CPU seconds", "growth"]]
+    lines[0] += ["memory, MB", "growth"]
+    for row in result["figures"]["growth"]:
+        line = [row["part"], f"{row['rows']:,}"]
+        line += [f"{row['seconds']:.1f}", f"{row['cpu_seconds']:.1f}"]
+        line.append(factor(row["cpu_seconds_growth"]))
+        line.append("" if row["bytes"] is None else f"{row['bytes'] / 1e6:,.0f}")
+        line.append(factor(row["bytes_growth"]))
+        lines.append(line)
+    made = [f"- {part}: {what}" for part, what in result["figures"]["made"].items()]
+    return "\n\n".join([markdown(lines), "\n".join(made), rests_on(result)])
+
+
+def factor(growth: float | None) -> str:
+    """What a figure is of the one at half the size; of the first there is none.
+
+    >>> factor(1.934), factor(None)
+    ('x 1.9', '')
+    """
+    return "" if growth is None else f"x {growth:.1f}"
+
+
 def speed(result: dict) -> str:
     """README's sentence."""
     figures = result["figures"]
@@ -481,6 +505,7 @@ BLOCKS = {
     "full-table-leaks": (full_leaks, "full_table"),
     "full-table-memory": (full_memory, "full_table"),
     "full-table-baselines": (full_baselines, "full_table"),
+    "full-table-growth": (full_growth, "full_table"),
     "real-short": (real_short, "real_photographs"),
     "real-scores": (real_scores, "real_photographs"),
     "real-maps": (real_maps, "real_photographs"),
