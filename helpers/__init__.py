@@ -13,3 +13,10 @@ runs         the command line: the series through papermill, grids, comparison
 Three commands stand beside the folders: `python -m helpers.run`, `helpers.train`, and
 `helpers.preprocess`.
 """
+
+import os
+
+# PyTorch's threads wait for each other at the end of each operation. GNU's OpenMP lets them spin a
+# while first, which on a busy machine takes the processor from the one they wait for: beside
+# another program a step of training takes twice as long. It is read when torch is imported.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")

@@ -2,12 +2,15 @@
 
 import ast
 import functools
+import os
 import re
+import subprocess
 import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
 
 import nbformat
+import pytest
 import yaml
 from packaging.requirements import Requirement
 
@@ -255,3 +258,20 @@ def test_the_table_of_faults_names_what_there_is():
                 assert name in where, f"{name}: {row}"
                 named.add(name)
     print(f"\n{len(rows)} kinds of fault, {len(named)} tests")
+
+
+@pytest.mark.parametrize("own", [None, "77"])
+def test_threads_that_wait_leave_the_processor_to_others_unless_told_otherwise(own):
+    environment = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
+    if own:
+        environment["GOMP_SPINCOUNT"] = own
+    code = "import helpers, os, sys; print(os.environ['GOMP_SPINCOUNT'], 'torch' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=PROJECT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == [own or "1000", "False"], "it counts before torch is there"
