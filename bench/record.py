@@ -44,6 +44,7 @@ def write(
     device: torch.device,
     folder: Path = RESULTS,
     tables: dict[str, pd.DataFrame] | None = None,
+    more: dict | None = None,
 ) -> Path:
     """Leave `<program>.json`, and each table as `<program>-<name>.csv`, whole or not at all.
 
@@ -56,6 +57,7 @@ def write(
         device: where the networks were trained.
         folder: another place than data/results/, such as a test's.
         tables: figures that are tables.
+        more: of the machine, beside what `machine` says.
 
     Returns:
         The json's path.
@@ -71,7 +73,7 @@ def write(
         "command": command(),
         "commit": commit(),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        "machine": machine(device),
+        "machine": machine(device) | (more or {}),
         "seeds": list(seeds),
         "data": data,
         "weights": weights_of(weights),

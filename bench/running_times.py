@@ -4,6 +4,8 @@
 
 Executes them in order in a temporary folder, as `make tutorial` does, and measures the wall time
 and the processor time of each, all its processes together (Windows tells neither of children: 0).
+On a CPU it times a step of training, too: the same step, timed on another machine, tells about how
+long the notebooks take there (helpers/runs/estimate.py).
 """
 
 import argparse
@@ -17,7 +19,7 @@ import record
 from helpers import workspace
 from helpers.photographs.sample import sample_folder
 from helpers.photographs.table import read_marking
-from helpers.runs import parameters, series
+from helpers.runs import estimate, parameters, series
 from helpers.training.settings import Parameters
 
 NOTEBOOKS = workspace.PROJECT / "notebooks"
@@ -60,6 +62,10 @@ def main() -> None:
     if options.only:
         wanted = tuple(options.only)
         notebooks = [path for path in notebooks if path.name.startswith(wanted)]
+    device = workspace.choose_device("auto")
+    more = {}
+    if device.type == "cpu":
+        more["step_seconds"] = estimate.step_seconds(workspace.choose_precision(device))
     with tempfile.TemporaryDirectory() as place:
         os.environ |= {"ATTENTION_DATA": f"{place}/data", "ATTENTION_RUNS": f"{place}/runs"}
         table = measure(notebooks, workspace.run_folder("sample"))
@@ -70,8 +76,9 @@ def main() -> None:
         seeds=[Parameters().seed],
         data=record.photographs_of("drawn sample", sample["image_id"], int(sample["target"].sum())),
         weights="none",
-        device=workspace.choose_device("auto"),
+        device=device,
         folder=options.out,
+        more=more,
     )
     print(path)
 

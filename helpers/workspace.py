@@ -17,7 +17,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path, PureWindowsPath
 
@@ -26,6 +26,7 @@ import pandas as pd
 import psutil
 import torch
 from filelock import FileLock, SoftFileLock, Timeout
+from tqdm.auto import tqdm
 
 from helpers import hosts
 
@@ -194,6 +195,26 @@ def headless() -> bool:
         os.environ.get("ATTENTION_HEADLESS") == "1"
         or os.environ.get("KAGGLE_KERNEL_RUN_TYPE") == "Batch"
     )
+
+
+def progress(
+    what: str,
+    items: Iterable | None = None,
+    total: float | None = None,
+    **options: object,
+) -> tqdm:
+    """A bar that says how much is done and how long the rest may take; gone when all is done.
+
+    There is none where nobody watches.
+
+    Args:
+        what: is done, in a word or two.
+        items: to go through, as in `for item in progress("measured", items)`; None where the
+            caller calls `update`.
+        total: how many there are, where `items` cannot tell.
+        options: more of tqdm's.
+    """
+    return tqdm(items, desc=what, total=total, leave=False, disable=headless(), **options)
 
 
 def choose_device(device: str = "auto") -> torch.device:

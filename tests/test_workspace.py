@@ -61,6 +61,15 @@ def test_headless(value, expected, monkeypatch):
     assert workspace.headless() is expected
 
 
+@pytest.mark.parametrize("value, shown", [("1", False), ("0", True)])
+def test_a_bar_is_there_where_somebody_watches_and_the_items_everywhere(
+    value, shown, monkeypatch, capsys
+):
+    monkeypatch.setenv("ATTENTION_HEADLESS", value)
+    assert list(workspace.progress("measured", iter("abc"), 3)) == ["a", "b", "c"]
+    assert ("measured" in capsys.readouterr().err) == shown
+
+
 @pytest.fixture
 def machine(monkeypatch):
     """A function that pretends to have so many CUDA devices, and MPS or not."""

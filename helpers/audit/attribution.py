@@ -17,7 +17,9 @@ from scipy.special import logit as log_odds
 from torch import Tensor
 from torch.func import functional_call
 from torch.nn import functional
+from tqdm.auto import tqdm
 
+from helpers import workspace
 from helpers.model import LAST_RELU, AttnVGG, Output
 
 # pixels: the side of a cell of Grad-CAM's map and of pool-4's; the other methods' are as large
@@ -25,7 +27,11 @@ CELL = 16
 STEPS = 16  # from the mean colour to the photograph, of Integrated Gradients
 
 
-def logit_of(network: AttnVGG, outputs: list[Output]) -> Callable[[Tensor], Tensor]:
+def logit_of(
+    network: AttnVGG,
+    outputs: list[Output],
+    bar: tqdm | None = None,
+) -> Callable[[Tensor], Tensor]:
     """The network as captum takes it.
 
     No gradient is kept for the weights: an explanation needs that of the images alone.
@@ -33,6 +39,7 @@ def logit_of(network: AttnVGG, outputs: list[Output]) -> Callable[[Tensor], Tens
     Args:
         network: of one logit.
         outputs: each pass's output is appended to it.
+        bar: each pass moves it on.
 
     Returns:
         A function, images -> logit [B]. It raises ValueError for a network of several logits.
@@ -43,6 +50,8 @@ def logit_of(network: AttnVGG, outputs: list[Output]) -> Callable[[Tensor], Tens
         outputs.append(functional_call(network, weights, (images,)))
         if outputs[-1].logits.shape[1] != 1:
             raise ValueError(f"expected a network of one logit, not {outputs[-1].logits.shape[1]}")
+        if bar is not None:
+            bar.update()
         return outputs[-1].logits.squeeze(1)
 
     return logit
@@ -176,9 +185,10 @@ def integrated_gradients(
     Raises:
         ValueError: for a network of several logits.
     """
-    parts = IntegratedGradients(logit_of(network, [])).attribute(
-        images, baselines=0, n_steps=steps, internal_batch_size=len(images)
-    )  # [B, 3, H, W]
+    with workspace.progress("steps", total=steps) as bar:
+        parts = IntegratedGradients(logit_of(network, [], bar)).attribute(
+            images, baselines=0, n_steps=steps, internal_batch_size=len(images)
+        )  # [B, 3, H, W]
     cells = functional.avg_pool2d(parts.sum(dim=1, keepdim=True), CELL, divisor_override=1)
     return cells.detach() * called(network, images, threshold)
 
@@ -201,9 +211,11 @@ def occlusion(network: AttnVGG, images: Tensor, *, threshold: float = 0.0) -> Te
     Raises:
         ValueError: for a network of several logits.
     """
-    falls = Occlusion(logit_of(network, [])).attribute(
-        images, (3, 2 * CELL, 2 * CELL), strides=(3, CELL, CELL), baselines=0
-    )  # [B, 3, H, W]
+    rows, columns = (side // CELL - 1 for side in images.shape[2:])
+    with workspace.progress("squares", total=1 + rows * columns) as bar:  # and none hidden
+        falls = Occlusion(logit_of(network, [], bar)).attribute(
+            images, (3, 2 * CELL, 2 * CELL), strides=(3, CELL, CELL), baselines=0
+        )  # [B, 3, H, W]
     cells = functional.avg_pool2d(falls.mean(dim=1, keepdim=True), CELL)
     return cells * called(network, images, threshold)
 
@@ -230,7 +242,7 @@ def posthoc(
         ValueError: for a network of several logits.
     """
     maps = {"grad_cam": [], "integrated_gradients": [], "occlusion": []}
-    for part in images.split(batch_size):
+    for part in workspace.progress("explained", images.split(batch_size)):
         gradients = integrated_gradients(network, part, threshold=threshold)
         falls = occlusion(network, part, threshold=threshold)
         maps["grad_cam"].append(grad_cam(network, part, threshold=threshold)[0])

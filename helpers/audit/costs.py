@@ -13,6 +13,7 @@ from torch._subclasses import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import vgg16_bn
 
+from helpers import workspace
 from helpers.model import AttnVGG
 
 
@@ -104,7 +105,7 @@ def lighter(
         memory[name] = training_bytes(build, batch=batch, side=side)
     images = torch.zeros(batch, 3, side, side, device=device)
     networks = {name: build().to(device).train() for name, build in builds.items()}
-    for repeat in range(repeats + 1):
+    for repeat in workspace.progress("steps", range(repeats + 1)):
         for name, network in networks.items():
             taken = step_seconds(network, images)
             if repeat > 0:

@@ -18,6 +18,7 @@ from scipy.stats import rankdata
 from torch import Tensor, nn
 from torch.nn import functional
 
+from helpers import workspace
 from helpers.audit import attribution, localisation
 from helpers.model import AttnVGG
 from helpers.scores import bootstrap
@@ -123,7 +124,7 @@ def take_apart(
     network.eval()
     pieces = []
     masks = []
-    for batch in batches_of(rows, batch_size):
+    for batch in workspace.progress("taken apart", batches_of(rows, batch_size)):
         images, batch_masks = photographs.evaluation(batch, config)
         pieces.append(take_images_apart(network, images))
         if batch_masks is not None:
@@ -426,7 +427,7 @@ def curves(
     blank = network(mean_colour.expand_as(images).contiguous()).logits
     deletion = [whole]
     insertion = [blank]
-    for step in range(1, steps):
+    for step in workspace.progress("steps", range(1, steps)):
         first = rank < round(step * H * W / steps)
         deletion.append(network(torch.where(first, mean_colour, images)).logits)
         insertion.append(network(torch.where(first, images, mean_colour)).logits)
@@ -495,7 +496,7 @@ def hidden(
     """
     network.eval()
     parts = []
-    for batch in batches_of(rows, batch_size):
+    for batch in workspace.progress("hidden", batches_of(rows, batch_size)):
         images, masks = photographs.evaluation(batch, config)
         logits = pd.DataFrame(np.nan, index=batch, columns=list(VIEWS), dtype=np.float32)
         if masks is not None:

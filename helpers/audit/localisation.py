@@ -498,7 +498,7 @@ def measure(
     if draws is None:
         draws = plain(len(rows), config["view"])
     parts = []
-    for start in range(0, len(rows), batch_size):
+    for start in workspace.progress("measured", range(0, len(rows), batch_size)):
         part = slice(start, start + batch_size)
         seen = Draws(draws.geometry[part], draws.colour[part])
         images, masks = seen_through(photographs, rows[part], seen, config)

@@ -12,7 +12,6 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
-from tqdm.auto import tqdm
 
 from helpers import workspace
 
@@ -123,7 +122,7 @@ def unpack(archive: Path, folder: Path) -> None:
                 refuse_names(archive, members)
                 refuse_size(archive, members, beside)
                 refuse_packing(archive, zipped)
-                for member in tqdm(members, desc="unpacking", disable=workspace.headless()):
+                for member in workspace.progress("unpacking", members):
                     zipped.extract(member, beside)  # checks its CRC
             write_manifest(manifest_of(folder), members)
             workspace.move(beside, folder)

@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import psutil
-from tqdm.auto import tqdm
 
 from helpers import workspace
 from helpers.photographs.masks import Reading, read_mask, reading_of
@@ -210,7 +209,7 @@ def write_rows(
             written.seek(start + first * row_bytes)
             written.write(squares)
 
-    bar = tqdm(desc=what, total=shape[0], disable=workspace.headless())
+    bar = workspace.progress(what, total=shape[0])
     with bar, ThreadPoolExecutor(os.cpu_count()) as pool:
         jobs = [pool.submit(write, first) for first in range(0, shape[0], CHUNK)]
         try:

@@ -19,7 +19,6 @@ from pathlib import Path
 import cv2
 import pandas as pd
 import requests
-from tqdm.auto import tqdm
 
 from helpers import workspace
 from helpers.photographs import reading
@@ -175,7 +174,7 @@ class Archive:
         """All results of a question, page after page."""
         page = self.json(address, limit=PAGE, **parameters)
         total = page.get("count")
-        with tqdm(desc="searching", total=total, disable=workspace.headless()) as bar:
+        with workspace.progress("searching", total=total) as bar:
             while True:
                 for result in page.get("results", []):
                     bar.update()
@@ -331,11 +330,11 @@ class Archive:
 def receive(answer: requests.Response, part: Path, start: int) -> bool:
     """Write what an answer brings into a file, from byte `start` on; whether all of it came."""
     total = start + int(answer.headers.get("Content-Length", 0))
-    options = {"unit": "B", "unit_scale": True, "disable": workspace.headless()}
+    options = {"initial": start, "unit": "B", "unit_scale": True}
     with (
         workspace.saying_what_to_do(part),
         part.open("r+b" if start else "wb") as file,
-        tqdm(desc=part.stem, total=total or None, initial=start, **options) as bar,
+        workspace.progress(part.stem, total=total or None, **options) as bar,
         contextlib.suppress(requests.RequestException),
     ):
         file.seek(start)
@@ -350,9 +349,7 @@ def for_each(work: Callable[[str], None], names: list[str], what: str) -> None:
     """Do something for each name, CONNECTIONS at a time, with a bar; the first error ends it."""
     with ThreadPoolExecutor(CONNECTIONS) as pool:
         try:
-            for _ in tqdm(
-                pool.map(work, names), desc=what, total=len(names), disable=workspace.headless()
-            ):
+            for _ in workspace.progress(what, pool.map(work, names), len(names)):
                 pass
         finally:
             pool.shutdown(cancel_futures=True)

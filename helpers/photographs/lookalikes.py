@@ -15,7 +15,6 @@ import imagehash
 import numpy as np
 import pandas as pd
 from PIL import Image
-from tqdm.auto import tqdm
 
 from helpers import workspace
 from helpers.photographs.reading import read_photograph
@@ -87,7 +86,7 @@ def read_all(paths: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         done = pool.map(read, range(N))
-        for _ in tqdm(done, desc="hash", total=N, disable=workspace.headless()):
+        for _ in workspace.progress("hash", done, N):
             pass
     return thumbnails, hashes
 
@@ -144,7 +143,7 @@ def near(hashes: np.ndarray, distance: int) -> list[tuple[int, int, int, int]]:
     """
     words = np.ascontiguousarray(hashes.T)  # [4, 8, N]
     pairs = []
-    for first in tqdm(range(len(hashes) - 1), desc="compare", disable=workspace.headless()):
+    for first in workspace.progress("compare", range(len(hashes) - 1)):
         own = words[:, 0, first]  # [4]
         rest = words[:, :, first + 1 :]  # [4, 8, n]
         apart = np.bitwise_count(rest[0] ^ own[0])  # [8, n] uint8

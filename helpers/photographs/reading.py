@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
-from tqdm.auto import tqdm
 
 from helpers import workspace
 
@@ -130,7 +129,7 @@ def inspect(
                 unusable[path.name] = str(error)
             bar.update()
 
-    bar = tqdm(desc=what, total=len(paths), disable=workspace.headless())
+    bar = workspace.progress(what, total=len(paths))
     with bar, ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(look, range(0, len(paths), CHUNK)))
     names = [path.name for path in paths]  # threads end in any order

@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn import functional
 
+from helpers import workspace
 from helpers.model import AttnVGG, Output
 from helpers.pictures.style import BLUE, COLOUR_MAP, GREY, VERMILION
 from helpers.training.batches import Photographs
@@ -150,7 +151,7 @@ def evaluate(
     logits = []
     pool3_maps = []
     pool4_maps = []
-    for start in range(0, len(rows), batch):
+    for start in workspace.progress("looked at", range(0, len(rows), batch)):
         images, _ = photographs.evaluation(rows[start : start + batch], config)
         output = network(images)
         logits.append(output.logits.cpu())

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from helpers import workspace
+from helpers.runs import estimate
 from helpers.runs.earlier import NotMade, refuse
 from helpers.runs.parameters import (
     NOTEBOOKS,
@@ -80,7 +81,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if plan:
                 return run_points(plan, options)
             refuse(notebooks[0].stem, values.get("run", "sample"))
-            run_series(values, notebooks)
+            expected = estimate.how_long([path.stem for path in notebooks], chosen[0])
+            if expected.words:
+                print(expected.words, flush=True)
+            run_series(values, notebooks, expected.seconds)
     except (NotebookFailed, NotMade, ConnectionError, workspace.CannotWrite) as error:
         print(f"\n{error}", file=sys.stderr)
         return 1

@@ -11,7 +11,6 @@ those: a misspelt run would be the drawn sample. `refuse` says what is missing t
 import dataclasses
 import functools
 import json
-import math
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from helpers import workspace
+from helpers.runs import estimate
 from helpers.runs.parameters import NOTEBOOKS
 from helpers.training.settings import check_here
 
@@ -29,8 +29,6 @@ LEAVES = {
     "02_preprocess": ("split.csv", "cache.json"),
     "04_train": ("model.pt", "predictions.csv", "metrics.json"),
 }
-# how long each notebook takes on the sample, as bench/running_times.py measured it
-TIMES = workspace.PROJECT / "data" / "results" / "running_times.json"
 # the last of these parts that each notebook needs; the others need none
 TAKES = {
     "02_preprocess": "01_download",
@@ -120,8 +118,11 @@ def make(notebook: str, variables: Mapping[str, object]) -> None:
     with workspace.locked(workspace.run_folder(settings.run) / "earlier"):
         parts = missing(notebook, folder)
         if parts:
-            print(announcement(parts, folder), flush=True)
-            run_apart(dataclasses.asdict(settings), parts)
+            expected = estimate.how_long(parts, settings)
+            print(announcement(parts, folder, expected.words), flush=True)
+            seconds = sum(expected.seconds.values())
+            with estimate.clock("the parts before", seconds, hidden=workspace.headless()):
+                run_apart(dataclasses.asdict(settings), parts)
 
 
 def refuse(notebook: str, run: str) -> None:
@@ -138,8 +139,14 @@ def refuse(notebook: str, run: str) -> None:
     )
 
 
-def announcement(parts: list[str], folder: Path) -> str:
-    """What is made, from which photographs, where, and about how long it takes."""
+def announcement(parts: list[str], folder: Path, time_it_takes: str) -> str:
+    """What is made, from which photographs, where, and about how long it takes.
+
+    Args:
+        parts: to be made, in order.
+        folder: of the run.
+        time_it_takes: the words of `estimate.how_long`.
+    """
     *others, last = [str(int(part[:2])) for part in parts]
     names = f"Parts {', '.join(others)} and {last}" if others else f"Part {last}"
     lines = [f"This notebook needs what {names} of the series leave, in {folder}: made now, once."]
@@ -147,33 +154,8 @@ def announcement(parts: list[str], folder: Path) -> str:
         lines.append("The photographs are the drawn sample: no download, no account.")
     else:
         lines.append(f"The photographs are those that {folder / 'dataset.json'} names.")
-    lines.append(f"With the sample this takes {duration(parts)}.")
+    lines.append(time_it_takes or "With the sample this takes some minutes.")
     return "\n".join(lines)
-
-
-def duration(parts: list[str]) -> str:
-    """How long these parts took on the sample where that was measured, in words."""
-    if not TIMES.is_file():
-        return "some minutes"
-    measured = json.loads(TIMES.read_text(encoding="utf-8"))
-    figures = measured["figures"]
-    if not figures.keys() >= set(parts):
-        return "some minutes"
-    seconds = sum(figures[part]["seconds"] for part in parts)
-    machine = measured["machine"]
-    where = f"{machine['cores']} cores of {machine['processor']}"
-    return f"about {in_words(seconds)} on {where}, where it was measured"
-
-
-def in_words(seconds: float) -> str:
-    """Tens of seconds, or whole minutes from one and a half on.
-
-    >>> in_words(14.2), in_words(150)
-    ('20 seconds', '2 minutes')
-    """
-    return (
-        f"{10 * math.ceil(seconds / 10)} seconds" if seconds < 90 else f"{seconds / 60:.0f} minutes"
-    )
 
 
 def run_apart(values: dict, parts: list[str]) -> None:

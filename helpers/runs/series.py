@@ -8,20 +8,24 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import papermill
 from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
+from papermill.iorw import load_notebook_node
 
 from helpers import workspace
+from helpers.runs import estimate
 from helpers.runs.parameters import no_template
 
 FIRST_FIGURE = "before_and_after.png"
+LONGEST = 3  # cells that are named at the end
 # seconds that a kernel has to start, and the last outputs of a cell to arrive: to be slow is no
 # error, and a kernel that dies is noticed at once. A cell itself has no limit
 PATIENCE = 600
@@ -44,13 +48,34 @@ def declared(notebook: Path) -> list[str]:
     return list(papermill.inspect_notebook(no_template(notebook)))
 
 
-def run_notebook(notebook: Path, values: dict, folder: Path) -> float:
+class Cell(NamedTuple):
+    """A cell of code that ran."""
+
+    seconds: float
+    notebook: str
+    number: int  # as the notebook shows it
+    heading: str  # of the section in which it stands
+
+
+def run_notebook(
+    notebook: Path,
+    values: dict,
+    folder: Path,
+    *,
+    title: str = "",
+    expected: float = 0.0,
+) -> float:
     """Execute one notebook, with its own folder as working folder, and store it as it ran.
+
+    In a terminal there is a bar meanwhile: of the seconds that it is expected to take or, where
+    that is not known, of its cells.
 
     Args:
         notebook: what to execute; it stays as it is.
         values: parameters by name; those that the notebook does not declare are passed over.
         folder: where the executed notebook goes, under the same name.
+        title: of the bar; "" is the notebook's name.
+        expected: seconds that it takes; 0 where that is not known.
 
     Returns:
         Seconds.
@@ -61,10 +86,15 @@ def run_notebook(notebook: Path, values: dict, folder: Path) -> float:
     """
     stored = folder / notebook.name
     names = declared(notebook)
-    progress_bar = {"desc": notebook.stem, "leave": False} if sys.stderr.isatty() else False
+    title = title or notebook.stem
+    watched = sys.stderr.isatty()
+    cells_bar = {"desc": title, "leave": False} if watched and not expected else False
     started = time.perf_counter()
     try:
-        with workspace.saying_what_to_do(stored):
+        with (
+            workspace.saying_what_to_do(stored),
+            estimate.clock(title, expected, hidden=not watched),
+        ):
             papermill.execute_notebook(
                 no_template(notebook),
                 no_template(stored),
@@ -75,7 +105,7 @@ def run_notebook(notebook: Path, values: dict, folder: Path) -> float:
                 log_output=False,
                 # a kernel on this machine need not warn of its transport
                 extra_arguments=["--log-level=50"],
-                progress_bar=progress_bar,
+                progress_bar=cells_bar,
                 start_timeout=PATIENCE,
                 iopub_timeout=PATIENCE,
             )
@@ -106,12 +136,18 @@ def run_notebook(notebook: Path, values: dict, folder: Path) -> float:
     return time.perf_counter() - started
 
 
-def run_series(values: dict, notebooks: Sequence[Path]) -> None:
-    """Execute notebooks in order, a line each, and say where to look.
+def run_series(
+    values: dict,
+    notebooks: Sequence[Path],
+    expected: Mapping[str, float] | None = None,
+) -> None:
+    """Execute notebooks in order, a line each, and say where to look and where the time went.
 
     Args:
         values: parameters by name; `run` names the folder.
         notebooks: their paths.
+        expected: seconds that each takes, by its name without the ending; what is not known is
+            left out.
 
     Raises:
         NotebookFailed: one did not end; those after it are not started.
@@ -119,20 +155,60 @@ def run_series(values: dict, notebooks: Sequence[Path]) -> None:
     """
     folder = workspace.run_folder(values.get("run", "sample"))
     before = drawn_at(folder)
-    total = 0.0
+    watched = sys.stderr.isatty()  # a bar stands in the notebook's line until it has run
+    taken = {}
     for number, notebook in enumerate(notebooks, start=1):
-        print(f"[{number}/{len(notebooks)}] {notebook.stem} ...", end=" ", flush=True)
-        seconds = run_notebook(notebook, values, folder)
-        total += seconds
-        print(f"{seconds:.1f} s", flush=True)
-    print(f"All {len(notebooks)} ran in {total:.0f} s. Read them in order:")
-    for notebook in notebooks:
-        print(f"  {folder / notebook.name}")
+        title = f"[{number}/{len(notebooks)}] {notebook.stem}"
+        likely = (expected or {}).get(notebook.stem, 0.0)
+        if likely:
+            title += f" ({estimate.in_words(likely)})"
+        if not watched:
+            print(f"{title} ...", end=" ", flush=True)
+        taken[folder / notebook.name] = run_notebook(
+            notebook, values, folder, title=title, expected=likely
+        )
+        if watched:
+            print(f"{title} ...", end=" ")
+        print(f"{taken[folder / notebook.name]:.1f} s", flush=True)
+    say_where_the_time_went(taken)
     drawn = drawn_at(folder)
     figures = [name for name in drawn if drawn[name] != before.get(name)]
     if figures:
         first = FIRST_FIGURE if FIRST_FIGURE in figures else figures[0]
         print(f"First figure to open: {folder / 'figures' / first}")
+
+
+def say_where_the_time_went(taken: Mapping[Path, float]) -> None:
+    """Print what share of the time each notebook took, and which cells were the longest.
+
+    Args:
+        taken: seconds, by the path of the executed notebook, in order.
+    """
+    total = sum(taken.values())
+    print(f"All {len(taken)} ran in {total:.0f} s. Read them in order:")
+    for path, seconds in taken.items():
+        print(f"  {seconds:5.0f} s {seconds / total:4.0%}  {path}")
+    cells = [cell for path in taken for cell in cells_of(path)]
+    print("The longest cells:")
+    for cell in sorted(cells, reverse=True)[:LONGEST]:
+        share = cell.seconds / total
+        where = f"{cell.notebook}, cell {cell.number}: {cell.heading}"
+        print(f"  {cell.seconds:5.0f} s {share:4.0%}  {where}")
+
+
+def cells_of(path: Path) -> list[Cell]:
+    """The cells of an executed notebook that ran, as papermill timed them."""
+    cells = []
+    heading = ""
+    for cell in load_notebook_node(str(path)).cells:
+        if cell.cell_type == "markdown":
+            for line in cell.source.splitlines():
+                if line.startswith("#"):
+                    heading = line.lstrip("# ")
+        seconds = cell.metadata.get("papermill", {}).get("duration")
+        if cell.cell_type == "code" and seconds is not None:
+            cells.append(Cell(seconds, path.stem, cell.execution_count, heading))
+    return cells
 
 
 @contextmanager

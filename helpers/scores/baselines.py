@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 from sklearn.ensemble import HistGradientBoostingClassifier
-from tqdm.auto import tqdm
 
 from helpers import workspace
 from helpers.photographs.cache import files_of, readings_of
@@ -66,7 +65,7 @@ def baselines(dataset: dict, split: pd.DataFrame) -> pd.DataFrame:
         "mean colours only": pd.DataFrame(whole, index=rows.index),
         "file size only": pd.DataFrame({"bytes": sizes}, index=rows.index),
     }
-    for name, table in features.items():
+    for name, table in workspace.progress("baselines", features.items()):
         scores[name] = fit_and_score(table, rows["target"], train)
     return scores
 
@@ -205,13 +204,8 @@ def all_colours(rows: pd.DataFrame, dataset: dict) -> tuple[np.ndarray, np.ndarr
         masks = list(zip(files, readings_of(rows, dataset), strict=True))
         masks = [(*file, how) if file else None for file, how in masks]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = tqdm(
-            pool.map(whole_and_rim, paths, swapped, crcs, masks),
-            desc="colours",
-            total=len(paths),
-            disable=workspace.headless(),
-        )
-        both = np.stack(list(found))  # [N, 2, 6]
+        found = pool.map(whole_and_rim, paths, swapped, crcs, masks)
+        both = np.stack(list(workspace.progress("colours", found, len(paths))))  # [N, 2, 6]
     return both[:, 0], both[:, 1]
 
 

@@ -39,6 +39,8 @@ from helpers.training.settings import (
     training_parameters,
 )
 
+# of the bar, which counts in pixels that pass
+BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}, {remaining} to go"
 # seconds from one saving to the next on a GPU, whose epochs may be shorter than the saving
 PAUSE = 30.0
 
@@ -86,6 +88,7 @@ class Training:
     history: list[dict] = field(default_factory=list)  # a row an epoch
     best: dict = field(default_factory=lambda: {"val_auc": -1.0})  # its row, and the weights
     seconds: float = 0.0
+    bar: tqdm | None = None  # of `work`, while the epochs run
 
     @property
     def facts(self) -> dict:
@@ -207,22 +210,42 @@ def run_epochs(
     if progress:
         resume(training, progress, report)
     saved = -math.inf
-    for epoch in range(len(training.history) + 1, settings.epochs + 1):
-        started = time.perf_counter()
-        with naming_what_fits(settings, photographs.device):
-            logits, targets = train_epoch(training, epoch)
-            val_logits = validate(training)
-            keep_the_best(training, epoch, logits, targets, val_logits)
-            ended = time.perf_counter()
-            training.seconds += ended - started
-            report(line_of(training))
-            if after_epoch is not None and processes.first():
-                after_epoch(epoch, training.network, training.config)
-            is_due = training.on_cpu or epoch == settings.epochs or ended - saved >= PAUSE
-            if progress and processes.first() and is_due:
-                checkpoint.save_progress(progress, training.facts, state_of(training))
-                saved = ended
+    with progress_bar(training) as training.bar:
+        for epoch in range(len(training.history) + 1, settings.epochs + 1):
+            started = time.perf_counter()
+            with naming_what_fits(settings, photographs.device):
+                logits, targets = train_epoch(training, epoch)
+                val_logits = validate(training)
+                keep_the_best(training, epoch, logits, targets, val_logits)
+                ended = time.perf_counter()
+                training.seconds += ended - started
+                training.bar.clear()  # a terminal's stands where the line is to come
+                report(line_of(training))
+                if after_epoch is not None and processes.first():
+                    after_epoch(epoch, training.network, training.config)
+                is_due = training.on_cpu or epoch == settings.epochs or ended - saved >= PAUSE
+                if progress and processes.first() and is_due:
+                    checkpoint.save_progress(progress, training.facts, state_of(training))
+                    saved = ended
     return finish(training)
+
+
+def progress_bar(training: Training) -> tqdm:
+    """The bar of a training, whose epochs count by `work`: the first ones may be cheaper."""
+    epochs = training.settings.epochs
+    total = sum(sum(work(training, epoch)) for epoch in range(1, epochs + 1))
+    done = sum(sum(work(training, epoch)) for epoch in range(1, len(training.history) + 1))
+    return workspace.progress("training", total=total, initial=done, bar_format=BAR)
+
+
+def work(training: Training, epoch: int) -> tuple[int, int]:
+    """What an epoch and its validation cost, in pixels that pass the network.
+
+    A photograph that is learned from passes it three times: the way back costs twice the way there.
+    """
+    settings = training.settings
+    side = training.recipe.side(epoch, settings)
+    return 3 * side**2 * len(training.rows), settings.image_size**2 * len(training.val)
 
 
 def set_up(
@@ -300,7 +323,8 @@ def train_epoch(training: Training, epoch: int) -> tuple[Tensor, Tensor]:
 
     training.network.train()
     side = training.recipe.side(epoch, settings)
-    for batch in batches_of(training, order, side, generator, f"epoch {epoch}"):
+    training.bar.set_description_str(f"epoch {epoch} of {settings.epochs}")
+    for batch in batches_of(training, order, side, generator):
         with autocast(device, training.precision):
             output = training.forward(batch.images)
         logit = output.logits.float().squeeze(1)  # [B]
@@ -325,6 +349,7 @@ def train_epoch(training: Training, epoch: int) -> tuple[Tensor, Tensor]:
         training.scaler.update()
         training.schedule.step()
         logits[batch.places] = logit.detach()  # nothing waits for a GPU within an epoch
+        training.bar.update(3 * side**2 * batch.size)  # as in `work`
     targets = torch.from_numpy(training.truth[order]).float()
     return processes.total(logits).cpu(), targets
 
@@ -342,6 +367,7 @@ def validate(training: Training) -> Tensor:
         training.precision,
         batch_size=batch_to_predict(training.settings.batch_size),
     )
+    training.bar.update(training.settings.image_size**2 * len(training.val))
     return processes.total(logits).cpu()
 
 
@@ -397,7 +423,7 @@ def finish(training: Training) -> Fitted:
 
 
 def batches_of(
-    training: Training, order: np.ndarray, side: int, generator: torch.Generator, title: str
+    training: Training, order: np.ndarray, side: int, generator: torch.Generator
 ) -> Iterator[Batch]:
     """The batches of an epoch, each drawn anew: every row once, sizes within 1.
 
@@ -406,15 +432,13 @@ def batches_of(
         order: rows.
         side: of the images, in pixels.
         generator: draws the augmentation.
-        title: of the progress bar.
     """
     settings, config = training.settings, training.config
     device = training.photographs.device
     wholes = np.array_split(np.arange(len(order)), training.steps)
     shares = [whole[processes.share(len(whole))] for whole in wholes]
     stream = training.photographs.stream([order[share] for share in shares])
-    bar = tqdm(stream, title, len(shares), leave=False, disable=workspace.headless())
-    for whole, share, (pixels, masks) in zip(wholes, shares, bar, strict=True):
+    for whole, share, (pixels, masks) in zip(wholes, shares, stream, strict=True):
         draws = draw(len(whole), training.recipe.augmentation, generator)
         draws = draws.of(processes.share(len(whole)))  # all processes draw the same
         images = transform(pixels, draws, side, mean=config["mean"], std=config["std"])
@@ -603,6 +627,7 @@ def predict(
     precision: torch.dtype,
     *,
     batch_size: int = 64,
+    with_bar: bool = False,
 ) -> Tensor:
     """Logits of these rows of the cache, in evaluation mode.
 
@@ -613,6 +638,7 @@ def predict(
         config: of model.pt: what the network is fed with.
         precision: of its arithmetic.
         batch_size: photographs at a time; changes nothing but memory and time.
+        with_bar: shows one; a training, which asks after each epoch, has its own.
 
     Returns:
         float32 [len(rows)], on the CPU.
@@ -620,7 +646,10 @@ def predict(
     network.eval()
     logits = []
     parts = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
-    for images, _ in photographs.stream_evaluation(parts, config):
+    seen = photographs.stream_evaluation(parts, config)
+    if with_bar:
+        seen = workspace.progress("predicted", seen, len(parts))
+    for images, _ in seen:
         with autocast(images.device, precision):
             logits.append(network(images).logits.float().squeeze(1))
     return torch.cat(logits).cpu() if logits else torch.empty(0)
@@ -651,6 +680,7 @@ def predict_held_out(
         fitted.config,
         workspace.choose_precision(photographs.device, precision),
         batch_size=batch_to_predict(fitted.config["batch_size"]),
+        with_bar=True,
     )
     columns = ["image_id", "split", "source", "group", "target"]
     return held[columns].assign(logit=logits.numpy()).reset_index(drop=True)

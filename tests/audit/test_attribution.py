@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch.nn import functional
 
+from helpers import workspace
 from helpers.audit import attribution, localisation
 from helpers.model import LAST_RELU, POOL3, POOL4, AttnVGG, Output
 from helpers.pictures.maps import headings
 from helpers.scores import metrics
-from helpers.workspace import PROJECT
 
 
 def straddling(attention: str) -> tuple[AttnVGG, torch.Tensor]:
@@ -224,6 +224,25 @@ def test_posthoc_maps_have_one_resolution_and_no_warning():
     )
 
 
+def test_the_bars_of_the_slow_methods_count_each_pass(monkeypatch):
+    """A bar that is not full stays in a notebook, in red."""
+    bars = []
+    progress = workspace.progress
+
+    def kept(*arguments, **options):
+        bars.append(progress(*arguments, **options))
+        return bars[-1]
+
+    monkeypatch.setenv("ATTENTION_HEADLESS", "0")
+    monkeypatch.setattr(workspace, "progress", kept)
+    network, images = straddling("softmax")
+    attribution.integrated_gradients(network, images, steps=5)
+    attribution.occlusion(network, images)
+    _, _, H, W = images.shape
+    assert [bar.total for bar in bars] == [5, 1 + (H // 16 - 1) * (W // 16 - 1)]
+    assert all(bar.n == bar.total for bar in bars)
+
+
 def test_the_logit_of_the_threshold_has_the_threshold_as_its_probability():
     for slope, intercept, threshold in ((2.5, -0.6, 0.15), (0.3, 4.0, 0.9), (1.0, 0.0, 0.5)):
         calibration = {"slope": slope, "intercept": intercept}
@@ -348,7 +367,7 @@ TAKES_A_THRESHOLD = {
 def test_no_notebook_of_the_series_explains_another_call_than_was_made():
     """Left out, the threshold would be a logit of 0; each call of these functions hands it over."""
     calls = []
-    for path in sorted((PROJECT / "notebooks").glob("0*.ipynb")):
+    for path in sorted((workspace.PROJECT / "notebooks").glob("0*.ipynb")):
         for cell in nbformat.read(path, as_version=4).cells:
             if cell.cell_type != "code":
                 continue

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import torch
 
 from helpers import workspace
-from helpers.runs import command
-from helpers.runs.series import FIRST_FIGURE
+from helpers.runs import command, estimate
+from helpers.runs.series import FIRST_FIGURE, run_series
 from tests.runs.toys import injected, write_notebook
 
 PARAMETERS = """run: str = "sample"  # folder under runs/
@@ -173,6 +174,48 @@ def test_a_value_that_begins_with_a_dash_or_stands_twice_alike_is_taken(series, 
     assert left(folders, "02_second", "a")["epochs"] == 3
 
 
+def test_it_says_before_how_long_it_takes_and_after_where_the_time_went(
+    series, folders, capsys, monkeypatch
+):
+    names = ("01_first", "02_second", "03_third")
+    figures = {name: {"seconds": 25.0, "processor_seconds": 25.0} for name in names}
+    machine = {"cores": 2, "processor": "Toy 1", "device": "cpu", "step_seconds": 1.0}
+    times = series.parent / "times.json"
+    times.write_text(json.dumps({"figures": figures, "machine": machine}))
+    monkeypatch.setattr(estimate, "TIMES", times)
+    monkeypatch.setattr(estimate, "step_seconds", lambda precision: 1.0)
+    monkeypatch.setattr(workspace, "choose_device", lambda device: torch.device("cpu"))
+    write_notebook(series / "02_second.ipynb", PARAMETERS, "import time", "time.sleep(2)")
+    notebook = nbformat.read(series / "02_second.ipynb", 4)
+    notebook.cells.insert(1, nbformat.v4.new_markdown_cell("# Title\n\n## A rest"))
+    nbformat.write(notebook, series / "02_second.ipynb")
+    assert command.main([]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "80 seconds" in lines[0] and "2 cores of Toy 1" in lines[0]
+    assert [line.split(" ...")[0] for line in lines[1:4]] == [
+        f"[{number}/3] {name} (about 30 seconds)" for number, name in enumerate(names, start=1)
+    ]
+    shares = [re.search(r"s +(\d+)%  .+/(\w+)\.ipynb$", line) for line in lines[5:8]]
+    assert [share[2] for share in shares] == list(names)
+    assert 98 <= sum(int(share[1]) for share in shares) <= 102
+    assert re.search(r"2 s +\d+%  02_second, cell 3: A rest", lines[9])
+    assert len(lines) == 9 + 3
+
+
+@pytest.mark.parametrize("expected", [{}, {"02_second": 100.0}])
+def test_in_a_terminal_a_bar_stands_in_the_line_until_the_notebook_has_run(
+    expected, series, folders, capsys, monkeypatch
+):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    run_series({}, [series / "02_second.ipynb"], expected)
+    output = capsys.readouterr()
+    first = output.out.splitlines()[0]
+    title = "[1/1] 02_second" + (" (about 2 minutes)" if expected else "")
+    assert re.fullmatch(re.escape(title) + r" \.\.\. [\d.]+ s", first)
+    assert title in output.err
+    assert ("cell" in output.err) == (not expected), "cells tell where no time is known"
+
+
 @pytest.mark.parametrize(
     "drawn, first",
     [
@@ -191,10 +234,11 @@ def test_the_first_figure_to_open_is_one_that_this_call_drew(
         (figures / name).touch()
         os.utime(figures / name, (1, 1))
 
-    def draw(notebook, values, folder) -> float:
+    def draw(notebook, values, folder, **bar) -> float:
+        write_notebook(folder / notebook.name, PARAMETERS)
         for name in drawn:
             (figures / name).write_bytes(b"new")
-        return 0.0
+        return 1.0
 
     monkeypatch.setattr("helpers.runs.series.run_notebook", draw)
     assert command.main(["--only", "02"]) == 0

@@ -1,6 +1,5 @@
 """A notebook that is opened alone: what is made first, when nothing is, and what goes wrong."""
 
-import json
 import os
 import subprocess
 import sys
@@ -11,7 +10,8 @@ import pytest
 
 from helpers import workspace
 from helpers.photographs.sample import make_sample
-from helpers.runs import command, earlier, parameters, series
+from helpers.runs import command, earlier, estimate, parameters, series
+from helpers.training.settings import Parameters
 from tests.conftest import PATIENCE
 
 ALL = ["01_download", "02_preprocess", "04_train"]
@@ -75,7 +75,7 @@ def test_what_is_missing_is_made_and_nothing_that_is_there(
     said = capsys.readouterr().out
     assert bool(said) == bool(parts), "silent where nothing is made"
     if parts:
-        assert str(folders.runs / "sample") in said and "With the sample this takes" in said
+        assert str(folders.runs / "sample") in said
         assert ("drawn sample" in said) == (parts[0] == ALL[0])
         assert ("dataset.json" in said) == (parts[0] != ALL[0])
 
@@ -95,16 +95,23 @@ def test_a_wrong_parameter_is_told_before_anything_is_made(folders, made_now):
     assert not made_now and not folders.runs.exists()
 
 
-def test_the_time_is_the_measured_one(tmp_path, monkeypatch):
-    file = tmp_path / "times.json"
-    monkeypatch.setattr(earlier, "TIMES", file)
-    assert earlier.duration(ALL) == "some minutes"
-    figures = {part: {"seconds": 40.0} for part in ALL}
-    machine = {"cores": 2, "processor": "Toy 1"}
-    file.write_text(json.dumps({"figures": figures, "machine": machine}))
-    said = earlier.duration(ALL)
-    assert "2 minutes" in said and "2 cores of Toy 1" in said
-    assert "40 seconds" in earlier.duration(ALL[:1])
+@pytest.mark.parametrize("watched", [True, False])
+def test_how_long_it_takes_is_said_and_shown_by_a_bar_where_somebody_watches(
+    watched, folders, made_now, monkeypatch, capsys
+):
+    expected = estimate.Estimate({ALL[0]: 60.0, ALL[1]: 40.0}, "some 100 s")
+    asked = []
+
+    def how_long(parts: list[str], settings: Parameters) -> estimate.Estimate:
+        asked.append((parts, settings.epochs))
+        return expected
+
+    monkeypatch.setattr(estimate, "how_long", how_long)
+    monkeypatch.setenv("ATTENTION_HEADLESS", "0" if watched else "1")
+    earlier.make("04_train", {"epochs": 3})
+    said = capsys.readouterr()
+    assert asked == [(ALL[:2], 3)] and "some 100 s" in said.out
+    assert bool(said.err) == watched
 
 
 def test_two_that_are_opened_at_once_make_it_once(folders, made_now, monkeypatch):

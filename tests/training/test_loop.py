@@ -11,6 +11,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torchvision.ops import sigmoid_focal_loss
 
+from helpers import workspace
 from helpers.model import AttnVGG
 from helpers.photographs.cache import build_cache, cache_side
 from helpers.training import loop
@@ -153,6 +154,40 @@ def test_the_first_epochs_train_on_small_pictures_and_masks(made, monkeypatch, t
     assert seen == sorted(seen) and set(seen) == {32, 64}
     assert seen.count(32) == seen.count(64)
     assert fitted.config["image_size"] == 64
+
+
+def test_the_bar_counts_what_each_epoch_costs_and_goes_on_where_a_cut_training_was(
+    made, monkeypatch, tmp_path
+):
+    """The first of three epochs sees pictures of half the side: a quarter of the work."""
+    bars = []
+    progress = workspace.progress
+
+    def kept(*arguments, **options):
+        bars.append(progress(*arguments, **options))
+        return bars[-1]
+
+    def stop(epoch: int, network: AttnVGG, config: dict) -> None:
+        if epoch == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setenv("ATTENTION_DATA", str(tmp_path))
+    monkeypatch.setenv("ATTENTION_HEADLESS", "0")
+    monkeypatch.setattr(workspace, "progress", kept)
+    monkeypatch.setitem(RECIPES, "one_cycle", RECIPES["one_cycle"]._replace(small=0.34))
+    monkeypatch.setattr("helpers.training.settings.SMALLEST", 32)
+    photographs = Photographs(build_cache(made.dataset, made.split, image_size=64), CPU)
+    bars.clear()  # of the cache
+    settings = dataclasses.replace(SMALL, image_size=64, epochs=3)
+    again = {"report": quiet, "progress": tmp_path / "progress.pt"}
+    with pytest.raises(KeyboardInterrupt):
+        fit(settings, made.split, photographs, after_epoch=stop, **again)
+    fit(settings, made.split, photographs, **again)
+    first, second = bars
+    learned, validated = 3 * 64**2 * len(made.train), 64**2 * len(made.val)
+    assert first.total == second.total == 2.25 * learned + 3 * validated
+    assert first.n == 1.25 * learned + 2 * validated
+    assert second.initial == 0.25 * learned + validated and second.n == second.total
 
 
 def test_equal_runs_are_equal_to_the_bit_and_another_seed_is_another_run(fitted, made):
