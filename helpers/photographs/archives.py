@@ -17,7 +17,8 @@ from helpers import workspace
 
 LISTED = ["member", "bytes", "crc32"]  # columns of the list of an archive's files
 GROWTH = 100  # times its size: what no archive of photographs unpacks to, and a zip bomb does
-DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, UnicodeDecodeError)  # zipfile's words for it
+# zipfile's words for it; the last where a damaged byte asks for a zip of a later version
+DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, UnicodeDecodeError, NotImplementedError)
 METHODS = {9: "Deflate64", 93: "Zstandard", 95: "xz", 98: "PPMd", 99: "AES"}
 PACKING = 0x61  # the flags of a member that is encrypted, or a difference from another
 UNPACK = "unpack it with a program that can, such as 7-Zip, and name the folder"

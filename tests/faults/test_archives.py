@@ -69,6 +69,14 @@ def test_a_changed_byte_anywhere_is_noticed_or_harmless(step, tmp_path):
     )
 
 
+def test_a_member_of_a_later_version_of_zip_is_told(tmp_path):
+    archive = zip_of(tmp_path / "set.zip", {"a.jpg": b"one"})
+    packed = bytearray(archive.read_bytes())
+    packed[packed.index(b"PK\1\2") + 6] = 235  # the version that it takes, 23.5
+    archive.write_bytes(packed)
+    assert not unpacks_or_says(archive, tmp_path / "set")
+
+
 @pytest.mark.parametrize(
     "name, what",
     [
