@@ -72,7 +72,7 @@ MEASURE = {
     "mend_isic": [
         *("--name", "mend_isic", "--dataset", "isic", "--seeds", "0"),
         *("--networks", "no attention", "softmax", "masks, weighted, closed"),
-        *("-p", "weights", "WEIGHTS", "-p", "image_size", "96", "-p", "epochs", "3"),
+        *("-p", "weights", "WEIGHTS", "-p", "image_size", "64", "-p", "epochs", "4"),
         *("-p", "learning_rate", "1e-4", "-p", "benign", "0"),
     ],
 }
