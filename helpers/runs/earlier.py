@@ -106,7 +106,8 @@ def make(notebook: str, variables: Mapping[str, object]) -> None:
         variables: its `globals()`, after the cell of parameters.
 
     Raises:
-        ValueError: a parameter is wrong, as `check_here` says; nothing is made.
+        ValueError: a parameter is wrong, as `check_here` says, or asks for a device or a precision
+            that is not here; nothing is made.
         NotMade: an earlier part failed.
         CannotWrite: the run's folder cannot be written.
     """
@@ -118,6 +119,8 @@ def make(notebook: str, variables: Mapping[str, object]) -> None:
     with workspace.locked(workspace.run_folder(settings.run) / "earlier"):
         parts = missing(notebook, folder)
         if parts:
+            device = workspace.choose_device(settings.device)
+            workspace.choose_precision(device, settings.precision)
             expected = estimate.how_long(parts, settings)
             print(announcement(parts, folder, expected.words), flush=True)
             seconds = sum(expected.seconds.values())

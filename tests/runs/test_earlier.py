@@ -95,6 +95,12 @@ def test_a_wrong_parameter_is_told_before_anything_is_made(folders, made_now):
     assert not made_now and not folders.runs.exists()
 
 
+def test_a_device_that_is_not_here_is_told_before_anything_is_made(folders, made_now):
+    with pytest.raises(ValueError, match="device 'cuda:7'"):
+        earlier.make("05_visualize_attention", {"device": "cuda:7"})
+    assert not made_now
+
+
 @pytest.mark.parametrize("watched", [True, False])
 def test_how_long_it_takes_is_said_and_shown_by_a_bar_where_somebody_watches(
     watched, folders, made_now, monkeypatch, capsys
