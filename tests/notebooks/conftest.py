@@ -56,6 +56,9 @@ def place(tmp_path_factory):
         "-p",
         "benign",
         "20",
+        "-p",
+        "posthoc",
+        "6",
         folder=folder,
     )
     assert done.returncode == 0, done.stdout + done.stderr
