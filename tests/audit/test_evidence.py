@@ -660,5 +660,5 @@ def test_an_equivariant_network_turns_its_maps_with_the_photograph(network):
     torch.testing.assert_close(logits, logits[:1].expand(8, 2), rtol=1e-3, atol=1e-4)
     for grids in maps.values():
         assert grids.shape[:3] == (8, 2, 1)
-        atol = 1e-4 * grids[0].max().item()
+        atol = 1e-3 * grids[0].max().item()
         torch.testing.assert_close(grids, grids[:1].expand_as(grids), rtol=1e-3, atol=atol)
