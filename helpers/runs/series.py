@@ -51,7 +51,7 @@ def declared(notebook: Path) -> list[str]:
 class Cell(NamedTuple):
     """A cell of code that ran."""
 
-    seconds: float
+    duration: float  # seconds
     notebook: str
     number: int  # as the notebook shows it
     heading: str  # of the section in which it stands
@@ -191,9 +191,9 @@ def say_where_the_time_went(taken: Mapping[Path, float]) -> None:
     cells = [cell for path in taken for cell in cells_of(path)]
     print("The longest cells:")
     for cell in sorted(cells, reverse=True)[:LONGEST]:
-        share = cell.seconds / total
+        share = cell.duration / total
         where = f"{cell.notebook}, cell {cell.number}: {cell.heading}"
-        print(f"  {cell.seconds:5.0f} s {share:4.0%}  {where}")
+        print(f"  {cell.duration:5.0f} s {share:4.0%}  {where}")
 
 
 def cells_of(path: Path) -> list[Cell]:
