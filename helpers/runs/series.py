@@ -90,25 +90,38 @@ def run_notebook(
     watched = sys.stderr.isatty()
     cells_bar = {"desc": title, "leave": False} if watched and not expected else False
     started = time.perf_counter()
+    with (
+        saying_why(notebook, stored),
+        workspace.saying_what_to_do(stored),
+        estimate.clock(title, expected, hidden=not watched),
+    ):
+        papermill.execute_notebook(
+            no_template(notebook),
+            no_template(stored),
+            {name: value for name, value in values.items() if name in names},
+            cwd=str(notebook.parent),
+            kernel_name="python3",
+            kernel_manager_class=ThisPython,
+            log_output=False,
+            # a kernel on this machine need not warn of its transport
+            extra_arguments=["--log-level=50"],
+            progress_bar=cells_bar,
+            start_timeout=PATIENCE,
+            iopub_timeout=PATIENCE,
+        )
+    return time.perf_counter() - started
+
+
+@contextmanager
+def saying_why(notebook: Path, stored: Path) -> Iterator[None]:
+    """Turns what papermill and its kernel raise into NotebookFailed, with what to do.
+
+    Args:
+        notebook: what is executed.
+        stored: where it goes as it ran.
+    """
     try:
-        with (
-            workspace.saying_what_to_do(stored),
-            estimate.clock(title, expected, hidden=not watched),
-        ):
-            papermill.execute_notebook(
-                no_template(notebook),
-                no_template(stored),
-                {name: value for name, value in values.items() if name in names},
-                cwd=str(notebook.parent),
-                kernel_name="python3",
-                kernel_manager_class=ThisPython,
-                log_output=False,
-                # a kernel on this machine need not warn of its transport
-                extra_arguments=["--log-level=50"],
-                progress_bar=cells_bar,
-                start_timeout=PATIENCE,
-                iopub_timeout=PATIENCE,
-            )
+        yield
     except PapermillExecutionError as error:
         reason = " ".join(f"{error.ename}: {error.evalue}".split())
         raise NotebookFailed(
@@ -133,7 +146,6 @@ def run_notebook(
             f"{notebook.name} was not started: {error}. What {sys.executable} -m ipykernel says "
             "may tell why"
         ) from None
-    return time.perf_counter() - started
 
 
 def run_series(
