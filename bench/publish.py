@@ -51,16 +51,14 @@ MEASURE = {
     "sample_teaches": [],
     "planted_shortcut": [],
     "full_table": ["MARKING"],
+    "lookalikes": ["DATASET"],
     "real_photographs": [
         *("--dataset", "DATASET", "--masks", "MASKS", "--seeds", "0", "1", "--networks", *NETWORKS),
         *("-p", "weights", "WEIGHTS", "-p", "epochs", "2", "-p", "learning_rate", "1e-4"),
         *("-p", "subsample", "1500"),
     ],
     "mend": ["-p", "image_size", "64", "-p", "epochs", "6"],
-    "mend_seeds": [
-        *("--name", "mend_seeds", "--networks", "no attention", "softmax"),
-        *("-p", "image_size", "64", "-p", "epochs", "6"),
-    ],
+    "over_seeds": [],
     "mend_real": [
         *("--name", "mend_real", "--dataset", "DATASET", "--masks", "MASKS", "--seeds", "0", "1"),
         *("--networks", "no attention", "softmax", "Otsu, weighted, closed"),
@@ -77,7 +75,7 @@ MEASURE = {
     ],
 }
 # results whose program has another name
-PROGRAMS = {"mend_isic": "mend", "mend_real": "mend", "mend_seeds": "mend"}
+PROGRAMS = {"mend_isic": "mend", "mend_real": "mend"}
 
 
 def short(value: float) -> str:
@@ -280,10 +278,42 @@ def mend_table(result: dict) -> str:
     )
 
 
+def over_seeds_claims(result: dict) -> str:
+    """Each claim's verdict in each training, and what the networks of these trainings reach."""
+    table = table_of(result, "claims")
+    seeds = [str(seed) for seed in result["seeds"]]
+    lines = [["claim", "said of", "test", *(f"seed {seed}" for seed in seeds)]]
+    said_by = {"by the tutorial": "“{}”", "often said": "{}"}
+    for (said, claim, test), rows in table.groupby(["said", "claim", "test"], sort=False):
+        photographs = rows["photographs"].fillna("").iloc[0]
+        lines.append([said_by[said].format(claim), photographs, test, *rows["verdict"]])
+    scores = table_of(result, "scores").to_dict("records")
+    aucs = ", ".join(short(row["auc"]) for row in scores)
+    gaps = ", ".join(span_of(row, "less_control", signed) for row in scores)
+    size = result["figures"]["parameters"]["image_size"]
+    return (
+        f"{markdown(lines)}\n\nTest AUC of the seeds {', '.join(seeds)}: {aucs}; less the "
+        f"control's: {gaps}. {scores[0]['n']} test photographs, {scores[0]['positives']} "
+        f"melanomas; {size} pixels. {rests_on(result)}"
+    )
+
+
+def over_seeds_classes(result: dict) -> str:
+    """Where the maps lie, by class and training, and how the classes differ."""
+    table = table_of(result, "classes")
+    size = result["figures"]["parameters"]["image_size"]
+    return f"{markdown(class_lines(table))}\n\n{size} pixels. {rests_on(result)}"
+
+
 def mend_classes(result: dict) -> str:
     """Where the softmax network's maps lie, by class and seed, and how the classes differ."""
     table = table_of(result, "classes")
     table = table[table["network"] == "softmax"]
+    return f"{markdown(class_lines(table))}\n\n{rests_on(result)}"
+
+
+def class_lines(table) -> list[list[str]]:
+    """Energy and IoU of each map and seed: on melanomas, on benign lesions, and the difference."""
     lines = [["map", "seed"]]
     for figure in ("energy", "IoU"):
         lines[0] += [f"{figure}, melanoma", f"{figure}, benign", "difference (95%)"]
@@ -294,7 +324,19 @@ def mend_classes(result: dict) -> str:
             line += [short(of_class[kind][figure]) for kind in ("melanoma", "benign")]
             line.append(span_of(of_class["melanoma less benign"], figure, signed))
         lines.append(line)
-    return f"{markdown(lines)}\n\n{rests_on(result)}"
+    return lines
+
+
+def lookalikes(result: dict) -> str:
+    """What the search found on real photographs."""
+    figures = result["figures"]
+    return (
+        f"On {result['data']['photographs']:,} real photographs the hash proposed "
+        f"{figures['proposed']} pairs, and {figures['merged']} of them were merged, "
+        f"{figures['equal_bytes']} with equal bytes. Ids and equal bytes had put "
+        f"{figures['known']} of the {figures['merged']} in one group, and {figures['torn']} lay on "
+        f"two sides of the split. {rests_on(result)}"
+    )
 
 
 def by_network(table) -> dict:
@@ -495,13 +537,15 @@ BLOCKS = {
     "tutorial": (tutorial, ""),
     "mended": (mended, ""),
     "sample-teaches": (sample_teaches, "sample_teaches"),
+    "over-seeds-claims": (over_seeds_claims, "over_seeds"),
+    "over-seeds-classes": (over_seeds_classes, "over_seeds"),
     "mend-table": (mend_table, "mend"),
-    "mend-classes": (mend_classes, "mend_seeds"),
     "mend-real-table": (mend_table, "mend_real"),
     "mend-isic-table": (mend_table, "mend_isic"),
     "mend-real-classes": (mend_classes, "mend_real"),
     "planted-answers": (planted_answers, "planted_shortcut"),
     "planted-maps": (planted_maps, "planted_shortcut"),
+    "lookalikes": (lookalikes, "lookalikes"),
     "full-table-leaks": (full_leaks, "full_table"),
     "full-table-memory": (full_memory, "full_table"),
     "full-table-baselines": (full_baselines, "full_table"),

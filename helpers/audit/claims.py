@@ -42,6 +42,7 @@ BATCH = 50
 BENIGN_DRAWN = 6_000
 BALANCED = 0.4  # share of the rarer class from which on a sample is no more called unbalanced
 FULL_TABLE = workspace.PROJECT / "data" / "results" / "full_table.json"
+OVER_SEEDS = workspace.PROJECT / "data" / "results" / "over_seeds-claims.csv"
 
 Part = dict[str, dict | None]  # differences as `interval` gives them, by what they are
 
@@ -478,3 +479,11 @@ def by_seed(audits: Sequence[dict]) -> pd.DataFrame:
         }
         columns[audit.get("seed", number)] = pd.Series(verdicts)
     return pd.DataFrame(columns).rename_axis(["claim", "test"])
+
+
+def other_trainings() -> pd.DataFrame | None:
+    """`by_seed` of the trainings that `bench/over_seeds.py` ran; None without its file."""
+    if not OVER_SEEDS.is_file():
+        return None
+    rows = pd.read_csv(OVER_SEEDS)
+    return rows.pivot(index=["claim", "test"], columns="seed", values="verdict")

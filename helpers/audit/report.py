@@ -190,3 +190,39 @@ def scorecard(judged: list[dict], title: str) -> Figure:
         )
         top += height
     return drawing
+
+
+def by_seed_figure(verdicts: pd.DataFrame, title: str) -> Figure:
+    """The verdicts of several trainings beside each other: a line a claim, a square a seed.
+
+    Claims whose verdict is the same in every training stand below those whose verdict is not.
+
+    Args:
+        verdicts: of `claims.by_seed`.
+        title: of the figure.
+    """
+    moved = verdicts.nunique(axis=1) > 1
+    ordered = verdicts.loc[moved.sort_values(ascending=False, kind="stable").index]
+    texts = [textwrap.fill(f"{claim} ({test})", WRAPPED) for claim, test in ordered.index]
+    heights = [text.count("\n") + 1.6 for text in texts]
+    drawing, axis = plt.subplots(figsize=(10, 0.18 * sum(heights) + 1.0), layout="constrained")
+    axis.set(xlim=(0, 1), ylim=(sum(heights), -1.6), title=title)
+    axis.axis("off")
+    places = 0.98 - 0.04 * np.arange(len(ordered.columns))[::-1]
+    for place, seed in zip(places, ordered.columns, strict=True):
+        axis.text(place, -1.4, str(seed), ha="center", va="top", fontsize=9)
+    axis.text(places[0] - 0.03, -1.4, "seed", ha="right", va="top", fontsize=9)
+    top = 0.0
+    for text, height, row in zip(texts, heights, ordered.to_numpy(), strict=True):
+        axis.text(0, top, text, va="top", fontsize=9)
+        for place, verdict in zip(places, row, strict=True):
+            box = {"facecolor": VERDICT_COLOURS[verdict], "edgecolor": "none"}
+            letter = verdict[0]  # who cannot tell the colours apart reads it
+            middle = {"ha": "center", "va": "top", "bbox": box, "family": "monospace"}
+            axis.text(place, top, letter, color="white", fontsize=9, **middle)
+        top += height
+    shown = [verdict for verdict in VERDICT_COLOURS if (ordered == verdict).to_numpy().any()]
+    handles = [axis.plot([], [], "s", color=VERDICT_COLOURS[verdict])[0] for verdict in shown]
+    labels = [f"{verdict[0]}: {verdict}" for verdict in shown]
+    drawing.legend(handles, labels, loc="outside lower center", ncols=len(shown))
+    return drawing

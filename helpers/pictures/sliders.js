@@ -285,14 +285,17 @@ function menu(live, titles, changed) {
   return () => Number(list.value);
 }
 
+// Which photograph, and which of its maps: two functions that tell the number of the one chosen.
+function selectors(live, titles, layers, changed) {
+  const controls = make("div", { class: "controls" });
+  live.append(controls);
+  return [menu(controls, titles, changed), choice(controls, "map", layers.map(({ name }) => name), changed)];
+}
+
 // A photograph under a map, which the slider makes more or less opaque.
 kinds.opacity = (live, { titles, photographs, layers, colours, start }) => {
   let move;
-  const again = () => move();
-  const controls = make("div", { class: "controls" });
-  live.append(controls);
-  const photograph = menu(controls, titles, again);
-  const layer = choice(controls, "map", layers.map(({ name }) => name), again);
+  const [photograph, layer] = selectors(live, titles, layers, () => move());
   const below = make("img", { alt: "the photograph" });
   const above = make("img", { alt: "the map over it" });
   const ends = [make("span"), make("span")];
@@ -373,11 +376,7 @@ kinds.level = (live, { titles, photographs, side, layers, levels, start }) => {
   };
 
   let move;
-  const again = () => move();
-  const controls = make("div", { class: "controls" });
-  live.append(controls);
-  const photograph = menu(controls, titles, again);
-  const layer = choice(controls, "map", layers.map(({ name }) => name), again);
+  const [photograph, layer] = selectors(live, titles, layers, () => move());
   const view = { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": "what is kept of the map" };
   const image = make("image", { width, height, preserveAspectRatio: "none" });
   const kept = make("path", { class: "kept" });

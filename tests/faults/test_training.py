@@ -30,28 +30,17 @@ from tests.conftest import PATIENCE
 from tests.faults import limits
 
 CPU = torch.device("cpu")
-COMMAND = [
-    sys.executable,
-    "-m",
-    "helpers.train",
-    "-p",
-    "image_size",
-    "32",
-    "-p",
-    "batch_size",
-    "12",
-    "-p",
-    "device",
-    "cpu",
-    "-p",
-    "epochs",
-]
+SMALL = {"image_size": 32, "batch_size": 12, "device": "cpu"}
 SAME = ("predictions.csv", "history.csv", "metrics.json")  # what equal runs leave byte for byte
 
 
-def start(run: str, epochs: int, *more: str, **how) -> subprocess.Popen:
+def start(run: str, epochs: int, changed: dict | None = None, **how) -> subprocess.Popen:
+    """Start a small training of a run; `changed` parameters replace SMALL's, or join them."""
+    command = [sys.executable, "-m", "helpers.train", "--run", run]
+    for name, value in {**SMALL, "epochs": epochs, **(changed or {})}.items():
+        command += ["-p", name, str(value)]
     return subprocess.Popen(
-        [*COMMAND, str(epochs), "--run", run, *more],
+        command,
         cwd=workspace.PROJECT,
         text=True,
         stdout=subprocess.PIPE,
@@ -60,8 +49,8 @@ def start(run: str, epochs: int, *more: str, **how) -> subprocess.Popen:
     )
 
 
-def ended(run: str, epochs: int, *more: str, **how) -> SimpleNamespace:
-    process = start(run, epochs, *more, **how)
+def ended(run: str, epochs: int, changed: dict | None = None, **how) -> SimpleNamespace:
+    process = start(run, epochs, changed, **how)
     out, err = process.communicate(timeout=PATIENCE)
     assert "Traceback" not in err, err
     return SimpleNamespace(code=process.returncode, out=out, err=err)
@@ -91,7 +80,7 @@ def trained(made, folders, fitted) -> Path:
 @pytest.mark.long
 def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_network(trained):
     before = contents(trained)
-    done = ended("run", 2, "-p", "learning_rate", "1e30", "-p", "recipe", "tutorial")
+    done = ended("run", 2, {"learning_rate": 1e30, "recipe": "tutorial"})
     assert done.code == 1
     assert re.search(r"epoch 1\b.*batch [12]\b.*learning_rate", done.err), done.err
     assert contents(trained) == before
@@ -101,7 +90,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_network(train
 @pytest.mark.parametrize("batch_size", [1, 1000])
 def test_a_batch_of_one_and_one_larger_than_all_photographs(batch_size, made, folders):
     made.prepare("run")
-    done = ended("run", 1, "-p", "batch_size", str(batch_size))
+    done = ended("run", 1, {"batch_size": batch_size})
     assert done.code == 0, done.err
     assert pd.read_csv(folders.runs / "run" / "history.csv")["train_loss"].notna().all()
 

@@ -142,6 +142,31 @@ def test_the_loop_is_that_of_train_fit(made, fitted, monkeypatch):
     assert found == fitted.history["val_auc"].tolist()
 
 
+def test_its_first_epochs_see_small_pictures_as_those_of_part_4_do(made, fitted, monkeypatch):
+    monkeypatch.setattr("helpers.training.settings.SMALLEST", 32)
+    settings = Settings(image_size=64, epochs=2, batch_size=12, precision="fp32")
+    names = {
+        "learn": made.train,
+        "val": made.val,
+        "truth": made.used["target"].to_numpy(),
+        "config": fitted.config,
+        "photographs": made.photographs(),
+        "chip": torch.device("cpu"),
+        "arithmetic": torch.float32,
+        "workspace": workspace,
+    }
+    loop = pieces(names, "def epochs_of").epochs_of
+    network = AttnVGG()
+    sides = []
+    network.register_forward_pre_hook(
+        lambda network, images: sides.append(images[0].shape[-1]) if network.training else None
+    )
+    for _ in loop(network, settings, focal_loss):
+        sides.append("epoch")
+    first = sides.index("epoch")
+    assert set(sides[:first]) == {32} and set(sides[first + 1 : -1]) == {64}
+
+
 @pytest.mark.parametrize("attention", ["softmax", "sigmoid"])
 def test_the_resnet_has_the_outputs_of_the_vgg(attention):
     """Same names and grids, also for a batch of one that is not square; softmax maps sum to 1."""
