@@ -37,7 +37,7 @@ OF_A_NETWORK = (  # what the parts after 04 make of it, in the run's folder
     "figures/attention_*.png",
     "figures/audit_*.png",
     "figures/before_and_after.png",
-    "figures/claims.png",
+    "figures/claims*.png",
     "figures/deletion_insertion.png",
     "figures/evidence_*.png",
     "figures/explorer.png",

@@ -363,3 +363,15 @@ def test_verdicts_of_several_trainings_stand_beside_each_other():
     differ = table[table[3] != table[4]]
     assert differ.values.tolist() == [["supported", "contradicted"]]
     assert "sum" in differ.index[0][1]
+
+
+def test_trainings_that_others_ran_come_as_a_column_a_seed(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "OVER_SEEDS", tmp_path / "over_seeds-claims.csv")
+    assert module.other_trainings() is None
+    rows = [(0, "first", "a", "supported"), (1, "first", "a", "undecided")]
+    rows += [(0, "second", "b", "identity"), (1, "second", "b", "identity")]
+    columns = ["seed", "claim", "test", "verdict"]
+    pd.DataFrame(rows, columns=columns).to_csv(module.OVER_SEEDS, index=False)
+    table = module.other_trainings()
+    assert list(table) == [0, 1]
+    assert table.loc[("first", "a")].tolist() == ["supported", "undecided"]

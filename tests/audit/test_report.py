@@ -94,3 +94,15 @@ def test_the_scorecard_has_every_claim_once_with_its_verdict():
         ("by the tutorial", "The validation AUC looks good"),
         ("often said", "Attention improves the AUC"),
     ]
+
+
+def test_the_figure_by_seed_begins_with_the_claims_whose_verdict_moves():
+    index = pd.MultiIndex.from_tuples([("one", "a"), ("other", "b")], names=["claim", "test"])
+    rows = [[claims.SUPPORTED, claims.SUPPORTED], [claims.UNDECIDED, claims.CONTRADICTED]]
+    verdicts = pd.DataFrame(rows, index=index, columns=[3, 7])
+    drawing = report.by_seed_figure(verdicts, "The claims")
+    texts = [text.get_text() for text in drawing.axes[0].texts]
+    assert texts == ["3", "7", "seed", "other (b)", "u", "c", "one (a)", "s", "s"]
+    legend = [text.get_text() for text in drawing.legends[0].get_texts()]
+    assert legend == ["s: supported", "c: contradicted", "u: undecided"]
+    plt.close(drawing)
