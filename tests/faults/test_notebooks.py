@@ -387,11 +387,5 @@ def test_a_full_disk_ends_the_notebook_with_the_sentence(size, folders):
     done = ended("--run", "new", "--only", "01", preexec_fn=limits.full_disk(size))
     assert done.code == 1 and "Traceback" not in done.err and "ATTENTION_" in done.err, done.err
     assert ended("--run", "new", "--only", "01").code == 0
-    assert (
-        len(
-            read_marking(
-                Path(json.loads((folders.runs / "new" / "dataset.json").read_text())["csv"])
-            )
-        )
-        == 600
-    )
+    dataset = workspace.read_json(folders.runs / "new" / "dataset.json", "01_download.ipynb")
+    assert len(read_marking(Path(dataset["csv"]))) == 600
