@@ -486,4 +486,6 @@ def other_trainings() -> pd.DataFrame | None:
     if not OVER_SEEDS.is_file():
         return None
     rows = pd.read_csv(OVER_SEEDS)
-    return rows.pivot(index=["claim", "test"], columns="seed", values="verdict")
+    table = rows.pivot(index=["claim", "test"], columns="seed", values="verdict")
+    in_order = rows[["claim", "test"]].drop_duplicates()
+    return table.reindex(pd.MultiIndex.from_frame(in_order))
