@@ -18,7 +18,7 @@ import record
 
 from helpers import workspace
 from helpers.audit import localisation
-from helpers.photographs.sample import sample_folder
+from helpers.photographs.sources import find_dataset
 from helpers.photographs.table import read_marking
 from helpers.runs import parameters, series
 from helpers.scores import bootstrap
@@ -36,13 +36,13 @@ def check_shape(keep: Path, shaped_by: dict) -> None:
     """Raises SystemExit if runs lie in `keep` that something else has shaped; else notes this."""
     file = keep / "shaped_by.json"
     if file.exists():
-        there = workspace.read_json(file, "bench/over_seeds.py")
+        there = workspace.read_json(file, "bench/over_seeds.py")["parameters"]
         if there != shaped_by:
             raise SystemExit(
                 f"{keep} holds runs of {there} and not of {shaped_by}: name another --keep, or "
                 "delete it"
             )
-    workspace.write_json(file, shaped_by)
+    workspace.write_json(file, {"parameters": shaped_by})
 
 
 def run(seed: int, given: dict) -> Path:
@@ -109,7 +109,8 @@ def main() -> None:
         tables["scores"].append(scores(seed, folder))
         tables["claims"] += verdicts(seed, audit)
         tables["classes"] += places(seed, audit)
-    sample = read_marking(sample_folder(chosen.split_seed) / "marking.csv")
+    dataset = find_dataset("sample", split_seed=chosen.split_seed)
+    sample = read_marking(Path(dataset["csv"]))
     path = record.write(
         "over_seeds",
         {"parameters": training_parameters(chosen)},
