@@ -194,7 +194,9 @@ def test_evidence_is_what_the_answer_is_made_of(left):
         assert all(0 <= area["value"] <= 1 for area in areas.values())
     # of a picture of one colour nothing but the border's zeros makes a map
     for rim in found["rim"].values():
-        assert rim["one colour, border of own values"] == pytest.approx(rim["share of the area"], abs=1e-3)
+        assert rim["one colour, border of own values"] == pytest.approx(
+            rim["share of the area"], abs=1e-3
+        )
     test = pd.read_csv(left / "predictions.csv").query("split == 'test'")
     assert found["photographs"] == len(test)
     called = test["probability"] >= stored["threshold"]
