@@ -321,18 +321,23 @@ def choose(dataset: dict, count: int, batch_size: int, *, epoch: int = 0) -> pd.
 
 
 def watch(peak: list[int]) -> None:
-    """Keep in `peak` the most bytes that this process and its workers held for themselves.
+    """`note`, again and again. Nothing where there is no /proc."""
+    while sys.platform == "linux":
+        note(peak)
+        time.sleep(0.02)
+
+
+def note(peak: list[int]) -> None:
+    """Keep in `peak` the most bytes that this process and its workers hold for themselves.
 
     Left out: pages of mapped files, which the kernel drops when it must, and the batches that
-    workers hand over. Nothing where there is no /proc.
+    workers hand over.
     """
-    while sys.platform == "linux":
-        with contextlib.suppress(OSError, TypeError):  # a worker that ended meanwhile
-            held = kilobytes("/proc/self/status", "RssAnon")
-            for worker in multiprocessing.active_children():
-                held += kilobytes(f"/proc/{worker.pid}/smaps_rollup", "Private_Dirty")
-            peak[0] = max(peak[0], 1024 * held)
-        time.sleep(0.02)
+    with contextlib.suppress(OSError, TypeError):  # a worker that ended meanwhile
+        held = kilobytes("/proc/self/status", "RssAnon")
+        for worker in multiprocessing.active_children():
+            held += kilobytes(f"/proc/{worker.pid}/smaps_rollup", "Private_Dirty")
+        peak[0] = max(peak[0], 1024 * held)
 
 
 def kilobytes(path: str, name: str) -> int:
