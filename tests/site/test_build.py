@@ -237,7 +237,7 @@ def test_links_to_what_is_no_page_lead_into_the_repository_and_pictures_are_copi
 ):
     text = (
         "[a](02.ipynb#top) [b](../LICENSE) [c](https://example.org/x) "
-        "![d](images/attention_malignant.png) "
+        "![d](images/before_and_after.png) "
         "[e](gone.md) [f](params) [![g](https://example.org/badge)](https://example.org/y)"
     )
     found = gather.relink(
@@ -246,7 +246,7 @@ def test_links_to_what_is_no_page_lead_into_the_repository_and_pictures_are_copi
     assert found == text.replace("../LICENSE", "https://host/us/blob/main/LICENSE").replace(
         "params", "https://host/us/tree/main/notebooks/params"
     )
-    assert [path.name for path in tmp_path.rglob("*.png")] == ["attention_malignant.png"]
+    assert [path.name for path in tmp_path.rglob("*.png")] == ["before_and_after.png"]
 
 
 def test_a_paper_without_a_reference_stops_the_build(gather):
