@@ -1,61 +1,59 @@
 """What would another training say? Notebooks 04 and 06 once a seed, and their verdicts in a row.
 
-    python bench/over_seeds.py [--seeds 0 1 2] [--keep FOLDER] [--out FOLDER] [-p NAME VALUE]...
+    python bench/over_seeds.py [--seeds 0 1 2] [--out FOLDER] [-p NAME VALUE]...
 
-Runs notebooks 01, 02, 04 and 06 on the sample for each seed, as `python -m helpers.run --grid
-seed=0,1,2` does: the same photographs and split, another training and another draw of the crops
-and of the photographs for the slow methods. Each seed's run lies in --keep, and one that is done
-there is not done again; a folder that other parameters have shaped is refused.
+A grid of seeds on the sample, each with its control (`python -m helpers.run --run over_seeds --grid
+seed=0,1,2 -p control own`), and notebook 06 of each of its runs: the same photographs and split,
+another training, another draw of the crops and of the photographs for the slow methods. What the
+grid has done is not trained again.
 """
 
 import argparse
-import dataclasses
-import os
 from pathlib import Path
 
 import pandas as pd
 import record
+from mend import MAPS
 
 from helpers import workspace
 from helpers.audit import localisation
-from helpers.photographs.sources import find_dataset
-from helpers.photographs.table import read_marking
-from helpers.runs import parameters, series
+from helpers.photographs.split import read_split
+from helpers.runs import command, grid, parameters, series
 from helpers.scores import bootstrap
 from helpers.training import checkpoint
 from helpers.training.control import CONTROL
-from helpers.training.settings import Parameters, training_parameters
+from helpers.training.settings import training_parameters
 
-NOTEBOOKS = ("01_download", "02_preprocess", "04_train", "06_audit")
-MAPS = {"attention_pool3": "pool-3", "attention_pool4": "pool-4", "grad_cam": "Grad-CAM"}
+NAME = "over_seeds"  # of the grid
 FIGURES = ("energy", "iou")
 CLASSES = (*localisation.CLASSES, localisation.DIFFERENCE)
 
 
-def check_shape(keep: Path, shaped_by: dict) -> None:
-    """Raises SystemExit if runs lie in `keep` that something else has shaped; else notes this."""
-    file = keep / "shaped_by.json"
-    if file.exists():
-        there = workspace.read_json(file, "bench/over_seeds.py")["parameters"]
-        if there != shaped_by:
-            raise SystemExit(
-                f"{keep} holds runs of {there} and not of {shaped_by}: name another --keep, or "
-                "delete it"
-            )
-    workspace.write_json(file, {"parameters": shaped_by})
+def run(seeds: list[int], pairs: list[list[str]]) -> dict[int, Path]:
+    """Run the grid, and notebook 06 of each run; the folder of each seed."""
+    options = [word for pair in pairs for word in ("-p", *pair)]
+    axis = f"seed={','.join(map(str, seeds))}"
+    code = command.main(["--run", NAME, "--grid", axis, "-p", "control", "own", *options])
+    if code:
+        raise SystemExit(code)
+    audit = next(path for path in parameters.NOTEBOOKS if path.stem == "06_audit")
+    folders = {}
+    for point, values in grid.name_points(NAME, {"seed": seeds}).items():
+        folders[values["seed"]] = folder = workspace.run_folder(point)
+        seconds = series.run_notebook(audit, values | {"run": point}, folder)
+        print(f"{point}: {audit.stem} in {seconds:.0f} s", flush=True)
+    return folders
 
 
-def run(seed: int, given: dict) -> Path:
-    """Run NOTEBOOKS with a seed, unless that is done; the folder of the run."""
-    name = f"seed-{seed}"
-    folder = workspace.run_folder(name)
-    if not (folder / "audit.json").exists():
-        values = given | {"run": name, "seed": seed}
-        for path in parameters.NOTEBOOKS:
-            if path.stem in NOTEBOOKS:
-                seconds = series.run_notebook(path, values, folder)
-                print(f"{name}: {path.stem} in {seconds:.0f} s", flush=True)
-    return folder
+def collect(folders: dict[int, Path]) -> dict[str, pd.DataFrame]:
+    """What the notebooks found, from the folder of each seed: scores, claims and classes."""
+    rows = {"scores": [], "claims": [], "classes": []}
+    for seed, folder in folders.items():
+        audit = localisation.read_audit(folder)
+        rows["scores"].append(scores(seed, folder))
+        rows["claims"] += verdicts(seed, audit)
+        rows["classes"] += places(seed, audit)
+    return {name: pd.DataFrame(of_all) for name, of_all in rows.items()}
 
 
 def scores(seed: int, folder: Path) -> dict:
@@ -91,37 +89,24 @@ def places(seed: int, audit: dict) -> list[dict]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--keep", type=Path, help="where the runs go; runs/over_seeds")
     parser.add_argument("--out", type=Path, default=record.RESULTS, help="not data/results/")
     parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
     options = parser.parse_args()
-    known = [field.name for field in dataclasses.fields(Parameters)]
-    given = parameters.read_parameters("", options.p, known)
-    chosen = Parameters(**given)
-    keep = (options.keep or workspace.runs_folder() / "over_seeds").resolve()
-    keep.mkdir(parents=True, exist_ok=True)
-    check_shape(keep, given | {"training": checkpoint.TRAINING_VERSION})
-    os.environ["ATTENTION_RUNS"] = str(keep)
-    tables = {"scores": [], "claims": [], "classes": []}
-    for seed in options.seeds:
-        folder = run(seed, given)
-        audit = localisation.read_audit(folder)
-        tables["scores"].append(scores(seed, folder))
-        tables["claims"] += verdicts(seed, audit)
-        tables["classes"] += places(seed, audit)
-    dataset = find_dataset("sample", split_seed=chosen.split_seed)
-    sample = read_marking(Path(dataset["csv"]))
+    chosen = record.parameters_of(options.p)
+    folders = run(options.seeds, options.p)
+    tables = collect(folders)
+    split = read_split(workspace.run_folder(NAME) / "split.csv")
     path = record.write(
         "over_seeds",
         {"parameters": training_parameters(chosen)},
         seeds=options.seeds,
-        data=record.photographs_of("drawn sample", sample["image_id"], int(sample["target"].sum())),
+        data=record.photographs_of("drawn sample", split["image_id"], int(split["target"].sum())),
         weights=chosen.weights,
         device=workspace.choose_device(chosen.device),
         folder=options.out,
-        tables={name: pd.DataFrame(rows) for name, rows in tables.items()},
+        tables=tables,
     )
-    print(pd.DataFrame(tables["scores"]).round(3).to_string())
+    print(tables["scores"].round(3).to_string())
     print(path)
 
 

@@ -112,12 +112,8 @@ def test_figures_are_left_and_every_comparison_is_printed(executed, made, fitted
     assert ours - theirs == pytest.approx(gap, abs=0.002)
 
 
-def test_the_loop_is_that_of_train_fit(made, fitted, monkeypatch):
-    """With VGG in it and the run's loss: the same validation AUC after each epoch, and the same
-    network to the bit.
-    """
-    monkeypatch.setenv("ATTENTION_HEADLESS", "1")
-    settings = Settings(image_size=32, epochs=2, batch_size=12, precision="fp32")
+def loop_on(made, fitted):
+    """The notebook's `epochs_of`, on the 60 photographs."""
     names = {
         "learn": made.train,
         "val": made.val,
@@ -128,11 +124,21 @@ def test_the_loop_is_that_of_train_fit(made, fitted, monkeypatch):
         "arithmetic": torch.float32,
         "workspace": workspace,
     }
-    loop = pieces(names, "def epochs_of").epochs_of
+    return pieces(names, "def epochs_of").epochs_of
+
+
+def test_the_loop_is_that_of_train_fit(made, fitted, monkeypatch):
+    """With VGG in it and the run's loss: the same validation AUC after each epoch, and the same
+    network to the bit.
+    """
+    monkeypatch.setenv("ATTENTION_HEADLESS", "1")
+    settings = Settings(image_size=32, epochs=2, batch_size=12, precision="fp32")
+    loop = loop_on(made, fitted)
+    truth = made.used["target"].to_numpy()
     workspace.seed_everything(settings.seed)
     network, found = AttnVGG().to(memory_format=torch.channels_last), []
     for logits in loop(network, settings, focal_loss):
-        found.append(roc_auc_score(names["truth"][made.val], logits))
+        found.append(roc_auc_score(truth[made.val], logits))
         if len(found) == fitted.config["epoch"]:
             assert all(
                 map(
@@ -145,17 +151,7 @@ def test_the_loop_is_that_of_train_fit(made, fitted, monkeypatch):
 def test_its_first_epochs_see_small_pictures_as_those_of_part_4_do(made, fitted, monkeypatch):
     monkeypatch.setattr("helpers.training.settings.SMALLEST", 32)
     settings = Settings(image_size=64, epochs=2, batch_size=12, precision="fp32")
-    names = {
-        "learn": made.train,
-        "val": made.val,
-        "truth": made.used["target"].to_numpy(),
-        "config": fitted.config,
-        "photographs": made.photographs(),
-        "chip": torch.device("cpu"),
-        "arithmetic": torch.float32,
-        "workspace": workspace,
-    }
-    loop = pieces(names, "def epochs_of").epochs_of
+    loop = loop_on(made, fitted)
     network = AttnVGG()
     sides = []
     network.register_forward_pre_hook(
