@@ -197,7 +197,10 @@ class Archive:
                 if {0, 1} <= targets:
                     break
         if not rows:
-            raise IsicFailed(f"the ISIC Archive finds nothing for {more['query']!r}: ask for more")
+            raise IsicFailed(
+                f"the ISIC Archive finds nothing for {more['query']!r}, expected melanomas and "
+                "benign lesions: look the values of its fields up, or leave isic_query empty"
+            )
         return pd.DataFrame(rows.values())
 
     def collection(self) -> int:
