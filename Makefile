@@ -13,7 +13,7 @@ INSTALL := -m pip install --quiet --disable-pip-version-check
 export ATTENTION_HEADLESS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help tutorial test lint units series nbval faults faults-all hosts test-gpu test-3.13 \
+.PHONY: help tutorial test lint units programs series nbval faults faults-all hosts test-gpu test-3.13 \
 	lab clean-twins notebooks opening results bench site test-site clean .stale
 
 help:  ## list the targets
@@ -38,13 +38,13 @@ tutorial: $(SETUP)  ## set up, run the series on the built-in sample, say where 
 # A part alone: `make units`. What a contributor runs while working: `pytest`, the same as `make units`.
 
 # the longest first, so that two cores end at about the same time
-PARTS := lint nbval series units faults
+PARTS := lint nbval series units programs faults
 JOBS ?= 2
 # what a part prints comes when it ends, so that two do not mix (GNU make 4)
 TOGETHER := $(if $(filter output-sync,$(.FEATURES)),--output-sync=recurse)
 SUMMARY := $(or $(TMPDIR),/tmp)/attention-test-$(shell id -u)
 
-test: $(SETUP)  ## the parts lint, units, series, nbval and faults, and a summary
+test: $(SETUP)  ## the parts lint, units, programs, series, nbval and faults, and a summary
 	@rm -rf "$(SUMMARY)" && mkdir -p "$(SUMMARY)"
 	@$(MAKE) -k --no-print-directory $(if $(findstring -j,$(MAKEFLAGS)),,-j$(JOBS)) $(TOGETHER) $(PARTS:%=.part-%); \
 	code=$$?; echo; cat "$(SUMMARY)"/* 2>/dev/null; exit $$code
@@ -60,6 +60,9 @@ lint: $(SETUP)  ## ruff: rules and format
 
 units: $(SETUP)  ## what is tested in seconds: the package, its docstrings' examples, the Kaggle client on loopback
 	$(PYTHON) -m pytest
+
+programs: $(SETUP)  ## the programs of bench/ on a few photographs, and the GPU path on a pretend GPU
+	$(PYTHON) -m pytest tests/bench tests/gpu
 
 series: $(SETUP)  ## all notebooks through papermill, on a small set
 	$(PYTHON) -m pytest tests/notebooks

@@ -1,4 +1,5 @@
 """The networks of `real_photographs.py`: those of the series, and ideas that change one place each.
+`mend.py` takes some of the changes, too.
 
 Could attention look at the lesion without masks? Each idea is one guess at what keeps it away.
 """
@@ -9,10 +10,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from helpers import workspace
 from helpers.audit.evidence import turn
 from helpers.model import POOL3, POOL4, AttnVGG, Output
+from helpers.training.loss import mask_loss
 from helpers.training.settings import Settings
 
 
@@ -56,6 +59,10 @@ class Changed(AttnVGG):
         mirrored: convolutions see a mirror outside of the photograph, not zeros, by which they
             could tell where its edge is.
         start: about where the values of a sigmoid map begin.
+        pool3_alone: the classifier does not see what passes through pool-4's map.
+        exchanged: weight of `exchanged_loss`, by which another photograph's maps are to tell it
+            nothing.
+        taught: for which share of the steps, the first ones, masks teach the maps.
         options: of `AttnVGG`.
     """
 
@@ -66,11 +73,20 @@ class Changed(AttnVGG):
         before_pooling: bool = False,
         mirrored: bool = False,
         start: float = 0.0,
+        pool3_alone: bool = False,
+        exchanged: float = 0.0,
+        taught: float = 1.0,
         **options,
     ):
         super().__init__(**options)
         self.detached = detached
         self.before_pooling = before_pooling
+        self.pool3_alone = pool3_alone
+        self.exchanged = exchanged
+        self.taught = taught
+        self.looked = None  # local features of pool-3 and pool-4, while `exchanged_loss` needs them
+        if pool3_alone:  # and stays so, since what it weighs is 0
+            nn.init.zeros_(self.classifier.weight[:, -512:])
         if mirrored:
             for layer in self.backbone:
                 if isinstance(layer, nn.Conv2d):
@@ -92,16 +108,29 @@ class Changed(AttnVGG):
         guide = pool5.detach() if self.detached else pool5
         local3 = before3 if self.before_pooling else pool3
         local4 = before4 if self.before_pooling else pool4
+        if self.exchanged and self.training:
+            self.looked = local3, local4
         return pool5, *self.attention3(local3, guide), *self.attention4(local4, guide)
 
     def forward(self, images: Tensor) -> Output:
         pool5, map3, vector3, map4, vector4 = self.look(images)
-        features = [vector3, vector4]
+        features = [vector3, vector4 * 0 if self.pool3_alone else vector4]
         if self.bypass:
             features.insert(0, pool5.mean(dim=(2, 3)))
         with torch.autocast(images.device.type, enabled=False):
             logits = self.classifier(self.dropout(torch.cat(features, dim=1).float()))
         return Output(logits, map3, map4)
+
+    def logits_with(self, map3: Tensor, map4: Tensor) -> Tensor:
+        """What the last photographs would get with these maps [B, 1, h, w]: logits [B, 1].
+
+        For a network without the bypass whose `exchanged` is not 0, after a pass in training.
+        """
+        vectors = []
+        blocks = (self.attention3, self.attention4)
+        for block, maps, local in zip(blocks, (map3, map4), self.looked, strict=True):
+            vectors.append((block.shares(maps) * local.float()).sum(dim=(2, 3)))  # [B, C]
+        return self.classifier(torch.cat(vectors, dim=1))
 
 
 def make_network(candidate: Candidate, settings: Settings) -> Changed:
@@ -114,6 +143,49 @@ def make_network(candidate: Candidate, settings: Settings) -> Changed:
         bypass=settings.bypass,
         **candidate.changes,
     )
+
+
+def extra_loss_of(network: Changed, settings: Settings, steps: int) -> Callable | None:
+    """The `extra_loss` for `fit` that a network's changes ask for, if any; steps: of the training.
+
+    Of `turned` there is `turned_loss`.
+    """
+    if network.exchanged:
+        return exchanged_loss(network)
+    if network.taught < 1:
+        return no_teacher_after(round(network.taught * steps), settings)
+    return None
+
+
+def exchanged_loss(network: Changed) -> Callable:
+    """An `extra_loss`: with the maps of the next photograph of the batch nothing should be known.
+
+    The cross-entropy of the answer that it then gives and a coin, less the coin's own, a mean over
+    the batch, times `network.exchanged`. 0 where the answer is one half.
+    """
+
+    def loss(output: Output, batch) -> Tensor:
+        maps = (output.pool3_map.roll(1, dims=0), output.pool4_map.roll(1, dims=0))
+        logits = network.logits_with(*maps)
+        coin = torch.full_like(logits, 0.5)
+        surprise = functional.binary_cross_entropy_with_logits(logits, coin)
+        return network.exchanged * (surprise - np.log(2))
+
+    return loss
+
+
+def no_teacher_after(steps: int, settings: Settings) -> Callable:
+    """An `extra_loss` that takes the masks' term off the loss again, after so many steps."""
+    seen = 0
+
+    def loss(output: Output, batch) -> Tensor:
+        nonlocal seen
+        seen += 1
+        if seen <= steps:
+            return output.logits.new_zeros(())
+        return -mask_loss(output[1:], batch.masks, batch.masked, settings.mask_weights)
+
+    return loss
 
 
 def turned_loss(network: Changed, weight: float, precision: torch.dtype) -> Callable:

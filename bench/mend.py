@@ -12,13 +12,15 @@ Trains every combination of three parts, each with each seed, beside the control
     bypass    whether the classifier sees pool-5's mean, too ("open"), or the two attended vectors
               alone ("closed")
 
-and measures on the test photographs that have a mask, as 06 and 07 do: where the maps lie, by
-class; the AUC less the control's; what is lost when both maps are replaced; the AUC where the
-background or the lesion is hidden. What is done is not done again: each network leaves a file in
-`--keep`, and the tables are of all that lie there. A file that anything else has shaped is refused.
+and some further ideas (FURTHER) on the mend that takes no drawn masks. Measures on the test
+photographs that have a mask, as 06 and 07 do: where the maps lie, by class; the AUC less the
+control's; what is lost when both maps are replaced; the AUC where the background or the lesion is
+hidden. What is done is not done again: each network leaves a file in `--keep`, and the tables are
+of all that lie there. A file that anything else has shaped is refused.
 """
 
 import argparse
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +30,7 @@ import pandas as pd
 import real_photographs
 import record
 import torch
-from ideas import Candidate, make_network
+from ideas import Candidate, extra_loss_of, make_network
 from real_photographs import auc_difference, file_of
 from torch import Tensor
 
@@ -57,6 +59,16 @@ for teacher, taught in TEACHERS.items():
     for mean, weighed in MEANS.items():
         for bypass, seen in BYPASSES.items():
             NETWORKS[f"{teacher}, {mean}, {bypass}"] = Candidate({**taught, **weighed, **seen})
+# further ways to have the network need its maps, tried on the mend that takes no drawn masks
+MENDED = NETWORKS["Otsu, weighted, closed"].settings
+FURTHER = {
+    "and pool-3's map alone": {"pool3_alone": True},
+    "and taught in the first half alone": {"taught": 0.5},
+    "and others' maps punished": {"exchanged": 0.1},
+    "and others' maps punished, weight 1": {"exchanged": 1.0},
+}
+for name, changes in FURTHER.items():
+    NETWORKS[f"Otsu, weighted, closed, {name}"] = Candidate(MENDED, changes)
 MAPS = {"attention_pool3": "pool-3", "attention_pool4": "pool-4", "grad_cam": "Grad-CAM"}
 FIGURES = ("hits", "energy", "iou")
 CLASSES = {"all": (0, 1), "melanoma": (1,), "benign": (0,)}
@@ -79,16 +91,18 @@ def measure(name: str, settings: Settings, split: pd.DataFrame, photographs: Pho
         source, target, logit, and a logit for each of CHANGES and `evidence.VIEWS`; maps, by map
         and figure a number for each of these photographs.
     """
-    candidate = NETWORKS[name]
+    used = used_rows(split)
+    network = make_network(NETWORKS[name], settings)
+    steps = settings.epochs * math.ceil((used["split"] == "train").sum() / settings.batch_size)
     fitted = fit(
         settings,
         split,
         photographs,
         report=lambda line: print("   ", line, flush=True),
-        network=make_network(candidate, settings),
+        network=network,
+        extra_loss=extra_loss_of(network, settings, steps),
     )
-    network, config = fitted.network, fitted.config
-    used = used_rows(split)
+    config = fitted.config
     rows = np.flatnonzero((used["split"] == "test") & (used["mask"] != ""))
     held_out = predict_held_out(fitted, split, photographs, settings.precision)
     test = held_out.set_index("image_id").loc[used["image_id"].iloc[rows]].reset_index()

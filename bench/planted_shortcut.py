@@ -1,7 +1,7 @@
 """A shortcut that we planted ourselves: which map shows it?
 
-    python bench/planted_shortcut.py [--seeds 0 1 2] [--count 600] [--keep FOLDER] [--out FOLDER]
-        [-p NAME VALUE]...
+    python bench/planted_shortcut.py [--seeds 0 1 2] [--networks NAME...] [--count 600]
+        [--keep FOLDER] [--out FOLDER] [-p NAME VALUE]...
 
 In the planted sample a ruler lies beside melanomas, in training and validation, and beside anything
 in test. Each network is trained on it and on the unplanted sample, with as large rulers that go
@@ -416,6 +416,9 @@ def telling(planted: list[dict], unplanted: list[dict], name: str) -> dict | Non
 def options_of() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument(
+        "--networks", nargs="+", default=list(NETWORKS), choices=list(NETWORKS), metavar="NAME"
+    )
     parser.add_argument("--count", type=int, default=600, help="photographs in a sample")
     parser.add_argument("--keep", type=Path, help="not runs/planted_shortcut/")
     parser.add_argument("--out", type=Path, default=record.RESULTS, help="not data/results/")
@@ -430,13 +433,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         os.environ["ATTENTION_DATA"] = place
         scene = draw_scene(Path(place), chosen, options.count)
-        runs = run_all(scene, chosen, options.seeds, keep)
+        runs = run_all(scene, chosen, options.networks, options.seeds, keep)
         leave(runs, scene, chosen, options.out)
 
 
-def run_all(scene: Scene, chosen: Parameters, seeds: list[int], keep: Path) -> list[dict]:
+def run_all(
+    scene: Scene, chosen: Parameters, networks: list[str], seeds: list[int], keep: Path
+) -> list[dict]:
     """Train and measure what the folder `keep` does not hold; all runs, seed by seed."""
-    wanted = [(name, sample, seed) for seed in seeds for name in NETWORKS for sample in SAMPLES]
+    wanted = [(name, sample, seed) for seed in seeds for name in networks for sample in SAMPLES]
     there = [which for which in wanted if file_of(keep, *which).exists()]
     for which in there:  # refused before an hour of training
         read_run(file_of(keep, *which), shaped_by(*which, chosen, scene))

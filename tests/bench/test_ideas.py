@@ -107,3 +107,46 @@ def test_a_sigmoid_map_starts_where_it_is_told(images):
         low = build(attention="sigmoid", start=0.1).eval()(images).pool4_map
         plain = build(attention="sigmoid").eval()(images).pool4_map
     torch.testing.assert_close(low.logit(), plain.logit() + np.log(0.1 / 0.9), rtol=1e-3, atol=1e-3)
+
+
+def test_pool_3_alone_answers_and_the_other_columns_stay_0(images):
+    network = build(bypass=False, pool3_alone=True).eval()
+    output = network(images)
+    with torch.no_grad():
+        _, _, vector3, _, _ = network.look(images)
+    classifier = network.classifier
+    expected = vector3 @ classifier.weight[:, :256].T + classifier.bias
+    torch.testing.assert_close(output.logits, expected, rtol=1e-4, atol=1e-5)
+    output.logits.sum().backward()
+    assert not classifier.weight[:, 256:].any() and not classifier.weight.grad[:, 256:].any()
+    assert classifier.weight.grad[:, :256].any()
+
+
+def test_exchanged_maps_are_punished_where_they_still_tell_something(images):
+    network = build(attention="weighted", bypass=False, exchanged=0.3).train()
+    output = network(images)
+    own = network.logits_with(output.pool3_map, output.pool4_map)
+    torch.testing.assert_close(own, output.logits, rtol=1e-4, atol=1e-5)
+    loss = ideas.extra_loss_of(network, Settings(), 10)
+    others = network.logits_with(output.pool3_map.roll(1, 0), output.pool4_map.roll(1, 0))
+    p = others.sigmoid()
+    by_hand = -(0.5 * p.log() + 0.5 * (1 - p).log()).mean() - np.log(2)
+    assert loss(output, None).item() == pytest.approx(0.3 * by_hand.item(), rel=1e-3, abs=1e-7)
+    with torch.no_grad():
+        network.classifier.weight.zero_()
+        assert loss(network(images), None).item() == pytest.approx(0, abs=1e-6)
+        network.classifier.bias.fill_(3.0)
+        assert loss(network(images), None).item() > 0.2
+
+
+def test_a_teacher_that_leaves_takes_its_whole_term_along(images):
+    network = build(attention="weighted", bypass=False, taught=0.5).train()
+    settings = Settings(attention="weighted", mask_weight_pool3=0.1, mask_weight_pool4=0.2)
+    loss = ideas.extra_loss_of(network, settings, 4)
+    output = network(images)
+    masks = (torch.rand(4, 1, 64, 96) > 0.5).float()
+    batch = SimpleNamespace(masks=masks, masked=torch.tensor([1.0, 1.0, 0.0, 1.0]))
+    term = ideas.mask_loss(output[1:], masks, batch.masked, (0.1, 0.2)).item()
+    assert [loss(output, batch).item() for _ in range(2)] == [0, 0]
+    assert [loss(output, batch).item() for _ in range(2)] == [pytest.approx(-term)] * 2
+    assert ideas.extra_loss_of(build(), settings, 4) is None

@@ -282,7 +282,7 @@ def test_a_stopped_training_goes_on_and_ends_the_same(blow, code, made, folders)
 def test_kill_9_at_random_moments_and_equal_predictions(kills, made, folders):
     for run in ("whole", "killed"):
         made.prepare(run)
-    epochs = 2 * kills + 2
+    epochs = kills + 2
     assert ended("whole", epochs).code == 0
     timing = json.loads((folders.runs / "whole" / "timing.json").read_text())
     seed = int.from_bytes(os.urandom(4))

@@ -34,7 +34,9 @@ def main(arguments: list[str]) -> int:
     named = any(one.endswith(".ipynb") for one in arguments)
     notebooks = [] if named else [str(path) for path in [*parameters.NOTEBOOKS, QUICK]]
     with tempfile.TemporaryDirectory() as runs:
+        half = max((os.cpu_count() or 1) // 2, 1)  # `make test` runs another part beside this one
         os.environ |= {
+            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(half)),
             "ATTENTION_HEADLESS": "1",
             "ATTENTION_RUNS": os.environ.get("ATTENTION_RUNS", runs),
         }

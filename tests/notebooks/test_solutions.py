@@ -74,15 +74,19 @@ def too_few_cores(text: str) -> bool:
     return alone and "DataLoader will create 2 worker processes" in text
 
 
-# solutions that train networks of their own, and not what the small run left
-OWN_TRAININGS = ("comparing_runs", "planted_shortcut")
+# what makes those small that train networks of their own, and do not look at the small run's
+SMALLER = {
+    "comparing_runs": {"image_size": 32, "epochs": 1},
+    "planted_shortcut": {"image_size": 32, "epochs": 1},
+    "where_the_time_goes": {"batch_size": 2},
+}
 
 
 @pytest.mark.parametrize("path", SOLUTIONS, ids=lambda path: path.stem)
 def test_solutions_run_on_a_small_set(path, left):
-    values = {"run": "small"}
-    if path.stem in OWN_TRAININGS:
-        values |= {"image_size": 32, "epochs": 1}
+    values = {"run": "small"} | SMALLER.get(path.stem, {})
+    if path.stem == "comparing_runs":
+        values["dataset"] = str(left.parents[1] / "small")
     series.run_notebook(path, values, left / "solutions")
     cells = nbformat.read(left / "solutions" / path.name, as_version=4).cells
     loud = [

@@ -10,6 +10,7 @@ import pytest
 
 from helpers import workspace
 from helpers.photographs.sample import make_sample
+from helpers.photographs.sources import find_dataset
 from helpers.runs import command, earlier, estimate, parameters, series
 from helpers.training.settings import Parameters
 from tests.conftest import PATIENCE
@@ -187,7 +188,8 @@ def execute(name: str, values: dict, folder) -> None:
 def test_04_alone_goes_on_from_photographs_that_are_there(folders, tmp_path):
     """01 has prepared a folder of the reader's: 02 is made from that, and not from the sample."""
     make_sample(tmp_path / "mine", seed=5, count=60, side=64)
-    earlier.run_apart({"run": "run", "dataset": str(tmp_path / "mine")}, ["01_download"])
+    found = find_dataset(str(tmp_path / "mine"))
+    workspace.write_json(workspace.run_folder("run") / "dataset.json", found)
     values = {"run": "run", "image_size": 32, "epochs": 1, "control": "", "device": "cpu"}
     execute("04_train", values, tmp_path)
     left = folders.runs / "run"
