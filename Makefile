@@ -37,8 +37,8 @@ tutorial: $(SETUP)  ## set up, run the series on the built-in sample, say where 
 # Tests. `make test` is what CI runs: the parts, two at a time, each with its line in the summary.
 # A part alone: `make units`. What a contributor runs while working: `pytest`, the same as `make units`.
 
-# the longest first, so that two cores end at about the same time
-PARTS := lint nbval series units programs faults
+# in an order in which two cores end at about the same time
+PARTS := lint nbval series programs units faults
 JOBS ?= 2
 # what a part prints comes when it ends, so that two do not mix (GNU make 4)
 TOGETHER := $(if $(filter output-sync,$(.FEATURES)),--output-sync=recurse)
