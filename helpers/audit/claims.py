@@ -244,15 +244,21 @@ def sum_falls_when_benign(measured: pd.DataFrame, attention: str) -> dict:
 
 
 @functools.cache
-def cost_of(network: str) -> dict[str, int]:
-    """`costs.cost` of "VGG16-BN", or of the network with this attention; counted once."""
-    return cost(vgg16_bn if network == "VGG16-BN" else lambda: AttnVGG(attention=network))
+def cost_of(attention: str, bypass: bool) -> dict[str, int]:
+    """`costs.cost` of the network with this attention; counted once."""
+    return cost(lambda: AttnVGG(attention=attention, bypass=bypass))
 
 
-def has_fewer_parameters(attention: str) -> dict:
+@functools.cache
+def cost_of_vgg() -> dict[str, int]:
+    """`costs.cost` of VGG16-BN; counted once."""
+    return cost(vgg16_bn)
+
+
+def has_fewer_parameters(attention: str, bypass: bool) -> dict:
     """Parameters against VGG16-BN's, whose dense layers are left out; multiply-adds beside them."""
-    ours = cost_of(attention)
-    vgg = cost_of("VGG16-BN")
+    ours = cost_of(attention, bypass)
+    vgg = cost_of_vgg()
     shares = {what: ours[what] / vgg[what] for what in ours}
     measured = (
         f"{ours['parameters']:,} of VGG16-BN's {vgg['parameters']:,} ({shares['parameters']:.1%}); "
@@ -416,6 +422,7 @@ def claims(
     attention: str,
     auc: dict | None = None,
     *,
+    bypass: bool = True,
     shifted: pd.DataFrame | None = None,
     posthoc: pd.DataFrame | None = None,
     training: dict | None = None,
@@ -428,6 +435,7 @@ def claims(
         measured: rows of `localisation.measure`, of the test photographs.
         attention: of the network: one of `model.NORMALIZATIONS`, or "none".
         auc: of `bootstrap.auc_difference`, of this run and its control.
+        bypass: of the network.
         shifted: rows of `measure`, of the test photographs' shifted crops.
         posthoc: rows of `measure`, of the photographs drawn for the slow methods; attention's
             maps too.
@@ -448,7 +456,7 @@ def claims(
         pool4_is_on_the_lesion(measured, shifted),
         regions_shrink_when_benign(measured, attention),
         sum_falls_when_benign(measured, attention),
-        has_fewer_parameters(attention),
+        has_fewer_parameters(attention, bypass),
         is_lighter_to_train(training),
         focal_loss_listens_less_to_the_easy(),
         sample_is_unbalanced(table),
@@ -470,15 +478,22 @@ def by_seed(audits: Sequence[dict]) -> pd.DataFrame:
         audits: for each seed the content of audit.json.
 
     Returns:
-        A row for each claim and test, a column for each seed.
+        A row for each claim and test, a column for each seed; NOT_MEASURED where an audit lacks
+        the claim.
+
+    Raises:
+        ValueError: two audits are of one seed.
     """
     columns = {}
     for number, audit in enumerate(audits):
         verdicts = {
             (judged["claim"], judged["test"]): judged["verdict"] for judged in audit["claims"]
         }
-        columns[audit.get("seed", number)] = pd.Series(verdicts)
-    return pd.DataFrame(columns).rename_axis(["claim", "test"])
+        seed = audit.get("seed", number)
+        if seed in columns:
+            raise ValueError(f"two audits are of seed {seed}, expected one of each: leave one out")
+        columns[seed] = pd.Series(verdicts)
+    return pd.DataFrame(columns).fillna(NOT_MEASURED).rename_axis(["claim", "test"])
 
 
 def other_trainings() -> pd.DataFrame | None:

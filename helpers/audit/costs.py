@@ -82,6 +82,7 @@ def lighter(
     attention: str,
     device: torch.device,
     *,
+    bypass: bool = True,
     batch: int = 1,
     side: int = 224,
     repeats: int = 3,
@@ -91,6 +92,7 @@ def lighter(
     Args:
         attention: of the network.
         device: where a step is timed.
+        bypass: of the network.
         batch: photographs in a step.
         side: of a photograph, in pixels.
         repeats: steps of each network that are timed, in turns, after one that is not.
@@ -98,7 +100,10 @@ def lighter(
     Returns:
         seconds and bytes, each by "AttnVGG" and "VGG16-BN" (seconds: a list); batch and side.
     """
-    builds = {"AttnVGG": lambda: AttnVGG(attention=attention), "VGG16-BN": vgg16_bn}
+    builds = {
+        "AttnVGG": lambda: AttnVGG(attention=attention, bypass=bypass),
+        "VGG16-BN": vgg16_bn,
+    }
     memory = {}
     seconds = {name: [] for name in builds}
     for name, build in builds.items():

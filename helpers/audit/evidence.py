@@ -619,7 +619,12 @@ def turned(
     Returns:
         Maps (attention_pool3, attention_pool4, grad_cam), each turned back, [8, N, 1, h, w]; and
         logits, [8, N].
+
+    Raises:
+        ValueError: the network has no attention.
     """
+    if network.attention == "none":
+        raise ValueError("the network has no attention, so that there are no maps to turn")
     maps = {"attention_pool3": [], "attention_pool4": [], "grad_cam": []}
     logits = []
     for number in range(8):

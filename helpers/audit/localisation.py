@@ -269,8 +269,9 @@ def activated(maps: Tensor) -> dict[str, Tensor]:
     low = values.amin(dim=1, keepdim=True)
     high = values.amax(dim=1, keepdim=True)
     level = values.mean(dim=1, keepdim=True)
+    constant = high - low <= SAME * high.abs()
     regions = {
-        "region": values - low >= HALF * (high - low),
+        "region": (values - low >= HALF * (high - low)) | constant,
         "above_mean": values > (1 + SAME) * level,
         "above_half": values >= HALF,
     }
@@ -649,18 +650,24 @@ def read_audit(folder: Path) -> dict:
 def audits_beside(folder: Path) -> list[dict]:
     """The audit.json of a run, and of the runs beside it whose names begin with its own.
 
-    A grid names its runs so. One of an earlier edition is left out, and said to be.
+    A grid names its runs so. Only those count that were trained from the same settings and
+    photographs with another seed, one of each seed. One of an earlier edition is left out, and said
+    to be.
 
     Args:
         folder: of the run.
     """
-    audits = []
+    own = read_audit(folder)
+    by_seed = {own.get("seed"): own}
     for path in sorted(folder.parent.glob(f"{glob.escape(folder.name)}*/audit.json")):
         try:
-            audits.append(read_audit(path.parent))
+            audit = read_audit(path.parent)
         except ValueError as error:
             print("left out:", error)
-    return audits
+            continue
+        if audit.get("made_from") == own.get("made_from"):
+            by_seed.setdefault(audit.get("seed"), audit)
+    return list(by_seed.values())
 
 
 def over_seeds(audits: Sequence[dict], figure: str = "energy") -> pd.DataFrame:
@@ -748,24 +755,3 @@ def switches(
         row["lies"] = "not measured" if row["difference"] is None else words[side(gap)]
         rows.append(row)
     return pd.DataFrame(rows).set_index("seed")
-
-
-def same_side(switched: pd.DataFrame) -> str:
-    """What the seeds of `switches` say together, in a sentence.
-
-    >>> same_side(pd.DataFrame({"lies": ["less on melanomas", "more on melanomas"]}))
-    'the side switches from seed to seed: less on melanomas in 1 of 2, more in 1'
-    """
-    less = int((switched["lies"] == "less on melanomas").sum())
-    more = int((switched["lies"] == "more on melanomas").sum())
-    seeds = len(switched)
-    if less and more:
-        return (
-            "the side switches from seed to seed: "
-            f"less on melanomas in {less} of {seeds}, more in {more}"
-        )
-    if less:
-        return f"less on melanomas in {less} of {seeds} seeds, more on them in none"
-    if more:
-        return f"more on melanomas in {more} of {seeds} seeds, less on them in none"
-    return f"in none of {seeds} seeds the classes can be told apart"

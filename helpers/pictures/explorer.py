@@ -7,6 +7,7 @@ have alike; `still` shows the same pictures where there are no widgets. Layers: 
 """
 
 import io
+import math
 from pathlib import Path
 
 import cv2
@@ -91,13 +92,13 @@ def colour_rank(pixels: np.ndarray, photographs: Photographs, rows: np.ndarray) 
     Args:
         pixels: uint8 [H, W, 3].
         photographs: the cache.
-        rows: of the cache, to compare with; at most some 500 of them are.
+        rows: of the cache, to compare with; at most 500 of them are.
 
     Returns:
         The share of these rows that lie nearer to the middle than the photograph, in Mahalanobis's
         distance: 0 (the most usual) to 1.
     """
-    rows = rows[:: max(1, len(rows) // 500)]
+    rows = rows[:: max(1, math.ceil(len(rows) / 500))]
     parts = []
     for start in range(0, len(rows), 64):
         squares, _ = photographs.take(rows[start : start + 64])  # [B, S, S, 3]
@@ -208,7 +209,7 @@ def still(
 ) -> Figure:
     """What the explorer shows of one photograph: a row for each layer, a column for each opacity.
 
-    A row has one colour bar in the map's own units.
+    A row has one colour bar in the map's own units; that of a constant map names its value instead.
 
     Args:
         photograph: [H, W, 3], 0 to 1.
@@ -222,9 +223,12 @@ def still(
     units = {}
     for name, (grids, unit) in layers.items():
         grid = grids[number]
-        rows[name] = np.stack([blend(photograph, grid, opacity) for opacity in opacities])
-        ranges[name] = (grid.min().item(), grid.max().item())
-        units[name] = unit
+        low, high = grid.min().item(), grid.max().item()
+        row = name if low < high else f"{name}\n{low:.3g} everywhere"
+        rows[row] = np.stack([blend(photograph, grid, opacity) for opacity in opacities])
+        if low < high:
+            ranges[row] = (low, high)
+            units[row] = unit
     titles = [f"opacity {opacity:g}" for opacity in opacities]
     return grid_figure(rows, titles, panel=panel, ranges=ranges, units=units)
 

@@ -127,19 +127,26 @@ def figure(
         config: of model.pt of that training.
         each: photographs of each class.
         scenes: epochs at most, evenly over the training, with the first and the last.
+
+    Raises:
+        ValueError: another word for the pool.
     """
+    pools = {"pool-3": reel.pool3, "pool-4": reel.pool4}
+    if pool not in pools:
+        raise ValueError(f"pool is one of {', '.join(map(repr, pools))}, not {pool!r}")
+    maps = pools[pool]
     targets = used["target"].to_numpy()[reel.rows]
     actors = np.concatenate([np.flatnonzero(targets == target)[:each] for target in (1, 0)])
     epochs = np.unique(np.linspace(0, len(reel.epochs) - 1, scenes).round().astype(int))
     images, masks = photographs.evaluation(reel.rows[actors], config)
     shown = denormalise(images, mean=config["mean"], std=config["std"])  # [n, S, S, 3]
-    maps = reel.pool3 if pool == "pool-3" else reel.pool4
     rows = {}
     for number, actor in enumerate(actors):
         kind = "melanoma" if targets[actor] else "benign"
         grids = min_max(upsample(maps[epochs, actor], shown.shape[1:3]))
         repeated = shown[[number] * len(epochs)]  # the same in every epoch
-        name = f"{kind} {number % each + 1}"
+        before = (targets[actors[:number]] == targets[actor]).sum()  # of its class
+        name = f"{kind} {before + 1}"
         rows[name] = overlay(repeated, grids, share=SHARE, follow_map=True)
     titles = [f"epoch {epoch}" for epoch in reel.epochs[epochs]]
     drawing = grid_figure(rows, titles, panel=PANEL)

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from helpers import workspace
-from helpers.model import AttnVGG, Output
+from helpers.model import NORMALIZATIONS, AttnVGG, Output
 from helpers.pictures.style import BLUE, COLOUR_MAP, GREY, VERMILION
 from helpers.training.batches import Photographs
 
@@ -199,19 +199,26 @@ def own_scale(maps: Tensor, attention: str) -> tuple[Tensor, str]:
 
     Args:
         maps: as the network or Grad-CAM made them.
-        attention: "softmax": times the number of positions, so that a flat map is 1 everywhere.
-            "sigmoid": as they are. "grad_cam": as they are, too; that is what a cell adds to the
-            logit of the class called, to first order, on averaged gradients.
+        attention: "softmax" or "none", whose map of equal shares sums to 1, too: times the number
+            of positions, so that a flat map is 1 everywhere. "sigmoid" or "weighted": as they are.
+            "grad_cam": as they are, too; that is what a cell adds to the logit of the class called,
+            to first order, on averaged gradients.
+
+    Raises:
+        ValueError: another word.
 
     >>> own_scale(torch.full((1, 1, 1, 2), 0.5), "softmax")
     (tensor([[[[1., 1.]]]]), 'weight / uniform weight')
     """
-    if attention == "softmax":
+    if attention in ("softmax", "none"):
         h, w = maps.shape[-2:]
         return maps * (h * w), "weight / uniform weight"
     if attention == "grad_cam":
         return maps, "logit per cell"
-    return maps, "weight, 0 to 1"
+    if attention in NORMALIZATIONS:
+        return maps, "weight, 0 to 1"
+    known = ", ".join(map(repr, (*NORMALIZATIONS, "none", "grad_cam")))
+    raise ValueError(f"attention is one of {known}, not {attention!r}")
 
 
 def overlay(
@@ -454,7 +461,7 @@ def draw_outlines(
     H, W = masks.shape[-2:]
     x = np.arange(W) + 0.5  # centres of the pixels
     y = np.arange(H) + 0.5
-    for axis, mask in zip(panels, masks[:, 0], strict=True):
+    for axis, mask in zip(panels, masks[:, 0].cpu(), strict=True):
         if mask.min() < 0.5 < mask.max():
             axis.contour(x, y, mask, levels=[0.5], colors=colour, linewidths=width)
 
@@ -467,7 +474,7 @@ def agreement(first: Tensor, second: Tensor) -> tuple[float, float]:
 
     Returns:
         The mean of Pearson's correlation over the N pairs of one photograph, and over the
-        N (N - 1) pairs of two. A constant map correlates with none: 0.
+        N (N - 1) pairs of two, NaN where N is 1. A constant map correlates with none: 0.
 
     >>> maps = torch.tensor([[[[0.0, 1.0]]], [[[1.0, 0.0]]]])
     >>> own, other = agreement(maps, maps)
@@ -479,7 +486,8 @@ def agreement(first: Tensor, second: Tensor) -> tuple[float, float]:
     second = standardise(second)
     own = (first * second).sum()
     every = first.sum(dim=0) @ second.sum(dim=0)  # over all N * N pairs
-    return (own / N).item(), ((every - own) / (N * (N - 1))).item()
+    others = (every - own) / (N * (N - 1)) if N > 1 else torch.tensor(torch.nan)
+    return (own / N).item(), others.item()
 
 
 def standardise(maps: Tensor) -> Tensor:

@@ -375,3 +375,23 @@ def test_trainings_that_others_ran_come_as_a_column_a_seed(tmp_path, monkeypatch
     table = module.other_trainings()
     assert list(table) == [0, 1]
     assert table.loc[("first", "a")].tolist() == ["supported", "undecided"]
+
+
+def test_two_audits_of_one_seed_are_told_and_a_claim_that_one_lacks_is_not_measured():
+    claim = {"claim": "a", "test": "t", "verdict": module.SUPPORTED}
+    other = {**claim, "claim": "b"}
+    audits = [{"seed": 1, "claims": [claim, other]}, {"seed": 2, "claims": [claim]}]
+    table = module.by_seed(audits)
+    assert table.loc[("b", "t")].tolist() == [module.SUPPORTED, module.NOT_MEASURED]
+    with pytest.raises(ValueError, match="two audits are of seed 1"):
+        module.by_seed([audits[0], audits[0]])
+
+
+def test_the_parameters_counted_are_those_of_the_network_without_the_bypass_too():
+    counted = []
+    for bypass in (True, False):
+        said = module.has_fewer_parameters("weighted", bypass)["measured"]
+        counted.append(int(said.split(" of")[0].replace(",", "")))
+        network = AttnVGG(attention="weighted", bypass=bypass)
+        assert counted[-1] == sum(parameter.numel() for parameter in network.parameters())
+    assert counted[0] - counted[1] == 512

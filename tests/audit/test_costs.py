@@ -60,7 +60,7 @@ def test_lighter_times_both_networks_as_often_as_asked(monkeypatch):
                 passes.append((self.name, tuple(images.shape), self.training))
             return self.layer(images.mean(dim=(2, 3)))
 
-    monkeypatch.setattr(costs, "AttnVGG", lambda attention: Small("ours"))
+    monkeypatch.setattr(costs, "AttnVGG", lambda attention, bypass: Small("ours"))
     monkeypatch.setattr(costs, "vgg16_bn", lambda: Small("theirs"))
     found = costs.lighter("sigmoid", torch.device("cpu"), batch=3, side=8, repeats=2)
     assert passes == [("ours", (3, 3, 8, 8), True), ("theirs", (3, 3, 8, 8), True)] * 3

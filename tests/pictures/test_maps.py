@@ -20,6 +20,7 @@ from helpers.pictures.maps import (  # noqa: E402
     attention_figure,
     contribution_figure,
     draw_outcomes,
+    draw_outlines,
     draw_rows,
     evaluate,
     grid_figure,
@@ -565,3 +566,36 @@ def test_contributions_of_zeros_are_drawn_and_none_at_all_are_refused():
     assert all(axis.collections for axis in figure.axes if axis.images), "outlines on all panels"
     with pytest.raises(ValueError, match="no map"):
         contribution_figure(pictures(2, 64, 96), {}, ["a", "b"])
+
+
+def test_maps_of_equal_shares_are_1_in_their_own_scale_and_an_unknown_word_is_refused():
+    shares = torch.full((1, 1, 12, 12), 1 / 144)
+    for attention in ("softmax", "none"):
+        torch.testing.assert_close(own_scale(shares, attention)[0], torch.ones(1, 1, 12, 12))
+    assert own_scale(shares, "weighted")[0] is shares
+    with pytest.raises(ValueError, match="'weighted'.*'none'.*not 'gradcam'"):
+        own_scale(shares, "gradcam")
+
+
+def test_of_one_photograph_there_is_no_other_to_agree_with():
+    maps = torch.rand(1, 1, 4, 4)
+    own, other = agreement(maps, maps)
+    assert own == pytest.approx(1) and np.isnan(other)
+
+
+def test_outlines_are_drawn_from_whatever_device_the_masks_are_on():
+    """A tensor that NumPy cannot take, as one on a GPU: `cpu` is asked of it."""
+
+    class Elsewhere(torch.Tensor):
+        def __array__(self, *_):
+            raise TypeError("can't convert a tensor on a GPU to numpy")
+
+        def cpu(self):
+            return self.as_subclass(torch.Tensor)
+
+    masks = torch.zeros(1, 1, 8, 8)
+    masks[..., 2:5, 2:5] = 1
+    drawing, axis = plt.subplots()
+    draw_outlines(np.array([axis]), masks.as_subclass(Elsewhere), 1.0)
+    assert len(axis.collections) == 1
+    plt.close(drawing)
