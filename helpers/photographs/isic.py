@@ -113,9 +113,10 @@ def fetch(query: str = "", count: int = 0, *, seed: int = 42) -> Path:
             if not query:
                 archive.masks(set(table["image_id"]), arrived / "masks")
         check_both(table, query)
-        table[TABLE].to_csv(arrived / "marking.csv", index=False)
-        table[LICENCES].to_csv(arrived / LICENCES_FILE, index=False)
-        os.replace(arrived, folder)
+        with workspace.saying_what_to_do(folder):
+            table[TABLE].to_csv(arrived / "marking.csv", index=False)
+            table[LICENCES].to_csv(arrived / LICENCES_FILE, index=False)
+            workspace.move(arrived, folder)
     return folder
 
 
@@ -301,7 +302,11 @@ class Archive:
         packed.unlink()
 
     def download(self, address: str, path: Path, md5: str) -> None:
-        """Fetch a file, going on from what has arrived of it; its MD5 must be this one."""
+        """Fetch a file, going on from what has arrived of it; its MD5 must be this one.
+
+        Raises:
+            IsicFailed: it is not there, not whole (what has arrived is kept), or has another MD5.
+        """
         part = path.with_name(f"{path.name}.part")
         for _ in range(ATTEMPTS):
             start = part.stat().st_size if part.exists() else 0
@@ -320,6 +325,12 @@ class Archive:
                 start = 0
             if receive(answer, part, start):
                 break
+        else:
+            raise IsicFailed(
+                f"{address} is not whole after {ATTEMPTS} attempts: the connection broke off each "
+                f"time, {part.stat().st_size:,} bytes have arrived and are kept. Run this again: "
+                "it goes on from there"
+            )
         found = hashlib.md5(part.read_bytes(), usedforsecurity=False).hexdigest()
         if found != md5:
             part.unlink()
@@ -411,7 +422,8 @@ def choose(found: pd.DataFrame, query: str, count: int, seed: int) -> pd.DataFra
             "neither a melanoma nor a benign lesion"
         )
     check_both(table, query)
-    table = take_groups(table.assign(group=group_rows(table)), count, seed)
+    table = table.assign(group=group_rows(table))
+    table = take_groups(table, count, seed, parameter="isic_count")
     kinds = collections.Counter(table["licence"])
     print("licences: " + ", ".join(f"{kind} {rows:,}" for kind, rows in kinds.most_common()))
     if any("NC" in kind for kind in kinds):

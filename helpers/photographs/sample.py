@@ -117,6 +117,7 @@ def make_sample(
     Raises:
         ValueError: too few photographs or pixels; `rulers` lacks one, or tells twins apart.
         FileExistsError: `folder` exists.
+        CannotWrite: the disk is full or may not be written.
     """
     if count < 40 or side < 32:
         raise ValueError(
@@ -132,8 +133,9 @@ def make_sample(
             raise FileExistsError(f"{folder} exists; delete it to make the sample again")
         shutil.rmtree(beside, ignore_errors=True)  # what a killed process left
         try:
-            write_sample(beside, rows, seed, side, lesions)
-            beside.rename(folder)
+            with workspace.saying_what_to_do(folder):
+                write_sample(beside, rows, seed, side, lesions)
+                workspace.move(beside, folder)
         finally:
             shutil.rmtree(beside, ignore_errors=True)
     return rows[COLUMNS]

@@ -25,7 +25,7 @@ from helpers.photographs.table import read_marking, tidy
 
 FEW = 5  # photographs; the colour order of a source of fewer is not measured on its own
 LICENCE_OF_SAMPLE = "made by helpers/photographs/sample.py: no photograph of a patient"
-LICENCES = (
+LICENCES = (  # of KAGGLE_DATASET
     "ISIC 2019 and 2020 photographs: CC BY-NC 4.0; ISIC 2017 and 2018 (Task 1): CC-0; "
     "see data/README.md"
 )
@@ -100,17 +100,24 @@ def find_dataset(
         "colour_order": orders[table["source"].mode()[0]]["order"],
         "colour_order_by_source": orders,
         "checksums": {"photographs": sums, "masks": mask_sums},
-        **terms_of(dataset, folder),
+        **terms_of(dataset, folder, kaggle_dataset),
     }
 
 
-def terms_of(dataset: str, folder: Path) -> dict[str, str]:
-    """`licence` and `attribution` of dataset.json."""
+def terms_of(dataset: str, folder: Path, kaggle_dataset: str) -> dict[str, str]:
+    """`licence` and `attribution` of dataset.json; that they are not known, where they are not."""
     if dataset == "isic":
         return isic.terms_of(folder)
     if dataset == "sample":
         return {"licence": LICENCE_OF_SAMPLE, "attribution": "drawn: nobody's photographs"}
-    return {"licence": LICENCES, "attribution": "the ISIC Archive; see data/README.md"}
+    if dataset == "kaggle":
+        name = "/".join(kaggle_dataset.split("/")[:2])  # without its version
+        if name == KAGGLE_DATASET:
+            return {"licence": LICENCES, "attribution": "the ISIC Archive; see data/README.md"}
+        said = f"not known: see https://www.kaggle.com/datasets/{name}"
+    else:
+        said = "not known: the photographs are the reader's own, under the terms they came with"
+    return {"licence": said, "attribution": said}
 
 
 def find_folder(dataset: str, kaggle_dataset: str, split_seed: int) -> Path:

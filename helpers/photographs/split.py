@@ -21,7 +21,7 @@ from helpers.photographs.identity import LARGE, MANY, match_files, photograph_ke
 from helpers.photographs.lists import both_known, keep_listed, read_pairs
 from helpers.photographs.masks import names_of
 from helpers.photographs.places import check_rows, check_table
-from helpers.photographs.table import TWIN, WHO, read_marking_and_notes, tidy
+from helpers.photographs.table import TWIN, WHO, read_marking, read_marking_and_notes, tidy
 
 SPLIT_COLUMNS = ["image_id", "path", "mask", "target", "source", "group", "split", "kept"]
 
@@ -77,13 +77,16 @@ def group_rows(table: pd.DataFrame, pairs: pd.DataFrame | None = None) -> np.nda
     return component[photograph[:N]]
 
 
-def take_groups(table: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
+def take_groups(
+    table: pd.DataFrame, count: int, seed: int, *, parameter: str = "subsample"
+) -> pd.DataFrame:
     """Draw whole groups at random, five of each class first.
 
     Args:
         table: the columns group and target, N rows.
         count: how many rows to take at most; 0 takes all.
         seed: of the drawing.
+        parameter: what `count` is called where the reader sets it, for the error.
 
     Returns:
         The rows taken, in the order of `table`.
@@ -104,7 +107,7 @@ def take_groups(table: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
             total += size
     if not taken:
         raise ValueError(
-            f"subsample is {count} rows, and the smallest of {len(groups)} groups has "
+            f"{parameter} is {count} rows, and the smallest of {len(groups)} groups has "
             f"{groups['size'].min()}: groups are taken whole, so take more rows, or 0 for all"
         )
     return table[table["group"].isin(taken)].reset_index(drop=True)
@@ -189,10 +192,7 @@ def read_table_and_notes(
     """`read_table`, and a line on each thing that was linked, taken for another, or looks wrong."""
     check_table(dataset)
     marking, notes = read_marking_and_notes(Path(dataset["csv"]))
-    table = marking
-    if dataset["ids"]:
-        table, _ = keep_listed(table, dataset["ids"])
-    table = table[~table["image_id"].isin(dataset.get("unusable", ()))].reset_index(drop=True)
+    table = usable_rows(marking, dataset)
     check_rows(dataset, len(table))
     known = pd.DataFrame(columns=["first", "second"], dtype=str)
     if pairs:
@@ -200,7 +200,9 @@ def read_table_and_notes(
         known.columns = ["first", "second"]
         notes = notes + more
     copies = copies_of(dataset)
-    table["group"] = group_rows(table, pd.concat([known, copies]))
+    # of the whole table: a row that is left out may link two that stay
+    groups = pd.Series(group_rows(marking, pd.concat([known, copies])), index=marking["image_id"])
+    table["group"] = pd.factorize(groups[table["image_id"]])[0]
     notes = notes + notes_on_copies(copies) + notes_on_targets(table, known)
     notes += notes_on_groups(table)
     table = take_groups(table, subsample, split_seed)
@@ -208,6 +210,14 @@ def read_table_and_notes(
         both = both_known(known, table["image_id"]).sum()
         notes.append(f"{len(known)} pairs were given; the table has both ids of {both}")
     return table, notes
+
+
+def usable_rows(marking: pd.DataFrame, dataset: dict) -> pd.DataFrame:
+    """The rows of the table that the list `ids` names and whose photographs can be used."""
+    table = marking
+    if dataset["ids"]:
+        table, _ = keep_listed(table, dataset["ids"])
+    return table[~table["image_id"].isin(dataset.get("unusable", ()))].reset_index(drop=True)
 
 
 def copies_of(dataset: dict) -> pd.DataFrame:
@@ -317,7 +327,13 @@ def photograph_names(image_ids: pd.Series, dataset: dict) -> list[str]:
     """
     files = dataset.get("checksums", {}).get("photographs", {})
     names = {tidy(Path(name).stem): name for name in files}
-    meant = match_files(image_ids, names)
+    wanted = set(image_ids)
+    if names and not wanted <= names.keys():
+        # all rows tell whose a file is that spells an id in another way, as in 01: to a part of
+        # them, such as a subsample, it may be anybody's
+        marking = read_marking(Path(dataset["csv"]))
+        wanted.update(usable_rows(marking, dataset)["image_id"])
+    meant = match_files(wanted, names)
     return [names.get(meant.get(image_id), f"{image_id}.jpg") for image_id in image_ids]
 
 

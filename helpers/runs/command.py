@@ -7,7 +7,8 @@
 It runs the notebooks that it is told to and no others: where the first of them needs a part that
 has not run, it says so. (A notebook that is opened by itself makes such a part first.)
 
-Exit 0: all ran. 1: a notebook failed or has nothing to start from, or files cannot be written.
+Exit 0: all ran. 1: a notebook failed or has nothing to start from, or files cannot be read or
+written.
 2: a parameter or option is unknown, of the wrong type, changes nothing, or contradicts another.
 130: stopped by Ctrl-C (SIGINT) or SIGTERM.
 """
@@ -85,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if expected.words:
                 print(expected.words, flush=True)
             run_series(values, notebooks, expected.seconds)
-    except (NotebookFailed, NotMade, ConnectionError, workspace.CannotWrite) as error:
+    except (NotebookFailed, NotMade, OSError, ValueError) as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

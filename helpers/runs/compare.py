@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from helpers import workspace
 from helpers.pictures.style import BLUE, GREEN, GREY, ORANGE, VERMILION
 from helpers.scores.bootstrap import FEW, auc_difference
+from helpers.training.checkpoint import PREDICTIONS
 
 # the value that a parameter's others are compared with
 CONTROLS = {"attention": "none", "gamma": 0.0}
@@ -58,6 +59,7 @@ def gather(points: dict[str, dict]) -> pd.DataFrame:
 
     Raises:
         FileNotFoundError: a run has no metrics.json or predictions.csv.
+        ValueError: one of them is damaged, or lacks a column.
     """
     rows = []
     for point, values in points.items():
@@ -95,9 +97,12 @@ def subtract_control(points: dict[str, dict], name: str) -> list[list[float]]:
 
 
 def read_predictions(point: str) -> pd.DataFrame:
-    """What a run predicts, of validation and test photographs."""
-    file = workspace.need(workspace.run_folder(point) / "predictions.csv", "04_train.ipynb")
-    return pd.read_csv(file, dtype={"image_id": str})
+    """What a run predicts, of validation and test photographs. Raises as `read_table`.
+
+    That they are of the network beside them is known: a point whose files have changed runs again.
+    """
+    file = workspace.run_folder(point) / "predictions.csv"
+    return workspace.read_table(file, "04_train.ipynb", PREDICTIONS)
 
 
 def controls(table: pd.DataFrame) -> list[str]:

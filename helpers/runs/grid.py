@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from helpers import workspace
-from helpers.photographs.cache import build_cache
+from helpers.photographs.cache import build_cache, cache_key, cache_side
+from helpers.photographs.layout import walk
 from helpers.photographs.split import read_split
 from helpers.runs import compare
 from helpers.runs.series import run_notebook
@@ -99,14 +100,17 @@ def run_grid(
 
     Raises:
         ConnectionError: no scheduler answers.
+        OSError, ValueError: what the points share, or what one of them left, cannot be read.
         Exception: what `execute` raises for the shared notebooks.
     """
     with chosen(workers, scheduler) as spread:
         folder = share(grid, report, execute)
         points = name_points(grid.name, grid.axes)
-        missing = [point for point in points if lay_out(grid, point, points[point], folder)]
-        report(f"{len(points)} points, {len(points) - len(missing)} of them done before")
-        failed = {}
+        missing, failed = lay_out_all(grid, points, folder)
+        done_before = len(points) - len(missing) - len(failed)
+        report(f"{len(points)} points, {done_before} of them done before")
+        for point, reason in failed.items():
+            report(f"{point}: {reason}")
         started = time.perf_counter()
         ended = spread(functools.partial(run_point, execute=execute), missing)
         for number, (point, reason) in enumerate(ended, start=1):
@@ -144,15 +148,21 @@ def share(grid: Grid, report: Callable[[str], None], execute: Execute) -> Path:
 
 
 def shared_is_current(grid: Grid, folder: Path) -> bool:
-    """Whether what the points share is here, and what it was made from is as it was then."""
+    """Whether what the points share is here, and what it was made from is as it was then.
+
+    What is damaged, or of another format, is not: it is made again.
+    """
     if not all((folder / name).exists() for name in SHARED):
         return False
-    cache = workspace.read_json(folder / "cache.json", "02_preprocess.ipynb")
-    if not (workspace.data_folder() / cache["file"]).exists():
+    try:
+        cache = workspace.read_json(folder / "cache.json", "02_preprocess.ipynb")
+        if not (workspace.data_folder() / cache["file"]).exists():
+            return False
+        record = workspace.read_json(folder / "grid.json", MAKER)
+        content = digest_sources(grid.shared, folder)
+    except ValueError:
         return False
-    record = workspace.read_json(folder / "grid.json", MAKER)
-    content = digest_sources(grid.shared, folder)
-    return record["shared"] == grid.shared and record.get("content") == content
+    return record.get("shared") == grid.shared and record.get("content") == content
 
 
 def digest_sources(shared: dict, folder: Path) -> dict[str, str]:
@@ -172,9 +182,10 @@ def digest_sources(shared: dict, folder: Path) -> dict[str, str]:
 
 
 def digest(path: Path) -> str:
-    """The SHA-256 of a file, or of the names and contents of all files in a folder."""
+    """The SHA-256 of a file, or of the names and contents of all files that `walk` finds there."""
     if path.is_dir():
-        names = sorted(file for file in path.rglob("*") if file.is_file())
+        found = (place / name for place, names in walk(path) for name in names)
+        names = sorted(file for file in found if file.is_file())
         lines = [f"{file.relative_to(path)} {digest(file)}" for file in names]
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
     if not path.exists():
@@ -186,7 +197,35 @@ def digest(path: Path) -> str:
 # one point
 
 
-def lay_out(grid: Grid, point: str, values: dict, shared: Path) -> bool:
+def lay_out_all(
+    grid: Grid, points: dict[str, dict], shared: Path
+) -> tuple[list[str], dict[str, str]]:
+    """Lay out every point that is not done.
+
+    Args:
+        grid: what they belong to.
+        points: the values of the axes, by the point's name.
+        shared: the grid's folder.
+
+    Returns:
+        The points to run, in order; and why others cannot be laid out, by their name.
+    """
+    # each cache once, whatever else the points that take it differ in
+    build = functools.cache(functools.partial(build_for, shared))
+    missing = []
+    failed = {}
+    for point, values in points.items():
+        try:
+            if lay_out(grid, point, values, shared, build):
+                missing.append(point)
+        except (OSError, ValueError) as error:  # too little room, say: the others go on
+            failed[point] = reason_of(error)
+    return missing, failed
+
+
+def lay_out(
+    grid: Grid, point: str, values: dict, shared: Path, build: Callable[[int, float], dict]
+) -> bool:
     """Lay out in its folder what a point needs, unless it is done.
 
     Args:
@@ -194,28 +233,34 @@ def lay_out(grid: Grid, point: str, values: dict, shared: Path) -> bool:
         point: its name.
         values: those of the axes.
         shared: the grid's folder.
+        build: `build_for` of that folder.
 
     Returns:
         False where it is done: its files whole, and all that shaped it the same as now.
+
+    Raises:
+        OSError, ValueError: its cache cannot be made, or its folder not be written.
     """
     folder = workspace.run_folder(point)
     cache = workspace.read_json(shared / "cache.json", "02_preprocess.ipynb")
+    key = cache.get("key")
     parameters = grid.parameters | values | {"run": point}
     # the same photographs in another size, or seen in part: a cache more, or its own
-    if "image_size" in grid.axes or "recipe" in grid.axes:
-        dataset = workspace.read_json(shared / "dataset.json", "01_download.ipynb")
-        split = read_split(shared / "split.csv")
+    has_its_own = "image_size" in grid.axes or "recipe" in grid.axes
+    if has_its_own:
         view = RECIPES[parameters["recipe"]].view
-        cache = build_cache(dataset, split, image_size=parameters["image_size"], view=view)
+        key = key_for(shared, parameters["image_size"], view)
     shaped_by = {
         "parameters": parameters | {"weights": weights_key(parameters.get("weights", "none"))},
         "split": digest(shared / "split.csv"),
-        "cache": cache.get("key"),
+        "cache": key,
         "training": TRAINING_VERSION,
     }
     with workspace.locked(folder / "point"):
         if is_whole(folder) and read_point(folder).get("shaped_by") == shaped_by:
             return False
+        if has_its_own:  # read now: a point that is done needs no photograph
+            cache = build(parameters["image_size"], view)
         record = {"notebook": str(grid.notebook), "parameters": parameters, "shaped_by": shaped_by}
         workspace.write_json(folder / "point.json", record)
         for name in ("dataset.json", "split.csv"):
@@ -223,6 +268,24 @@ def lay_out(grid: Grid, point: str, values: dict, shared: Path) -> bool:
                 shutil.copyfile(shared / name, beside)
         workspace.write_json(folder / "cache.json", cache)
     return True
+
+
+def key_for(shared: Path, image_size: int, view: float) -> str:
+    """The key of the cache that `build_for` makes; no photograph is read."""
+    dataset = workspace.read_json(shared / "dataset.json", "01_download.ipynb")
+    return cache_key(dataset, read_split(shared / "split.csv"), cache_side(image_size, view))
+
+
+def build_for(shared: Path, image_size: int, view: float) -> dict:
+    """Make the cache of a grid's photographs for this size and view; the content of cache.json."""
+    dataset = workspace.read_json(shared / "dataset.json", "01_download.ipynb")
+    split = read_split(shared / "split.csv")
+    return build_cache(dataset, split, image_size=image_size, view=view)
+
+
+def reason_of(error: Exception) -> str:
+    """The first line of what an error says."""
+    return str(error).splitlines()[0] if str(error) else repr(error)
 
 
 def read_point(folder: Path) -> dict:
@@ -235,10 +298,16 @@ def digest_left(folder: Path) -> dict[str, str]:
 
 
 def is_whole(folder: Path) -> bool:
-    """Whether a point ended well here, and what it left is as it was then."""
+    """Whether a point ended well here, and what it left is as it was then.
+
+    One whose record is damaged, or of another format, did not: it is run again.
+    """
     if not (folder / "point.json").exists():
         return False
-    left = read_point(folder).get("left")
+    try:
+        left = read_point(folder).get("left")
+    except ValueError:
+        return False
     return left is not None and left == digest_left(folder)
 
 
@@ -260,7 +329,7 @@ def run_point(point: str, execute: Execute = run_notebook) -> str:
             if absent:
                 reason = f"it ended without leaving {', '.join(absent)}"
         except Exception as error:  # whatever a point raises, the others go on
-            reason = str(error).splitlines()[0] if str(error) else repr(error)
+            reason = reason_of(error)
         outcome = {"failed": reason} if reason else {"left": digest_left(folder)}
         workspace.write_json(folder / "point.json", record | outcome)
     return reason

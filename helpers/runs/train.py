@@ -152,15 +152,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         pairs, words = split_pairs(given)
         options = read_options(words)
         settings = read_settings(options.run, options.params, pairs)
-        train_run(options.run, settings, settings.control)
     except ValueError as error:
         print(f"helpers.train: {error}", file=sys.stderr)
         return 2
+    try:
+        train_run(options.run, settings, settings.control)
     except (
+        ValueError,
         FileNotFoundError,
         ConnectionError,
         MemoryError,
         FloatingPointError,
+        processes.Disagreement,
         workspace.CannotRead,
         workspace.CannotWrite,
     ) as error:

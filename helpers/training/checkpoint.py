@@ -4,6 +4,7 @@ A killed run goes on from that epoch. No code that lies in a file is ever run.
 """
 
 import hashlib
+import itertools
 import os
 import pickle
 from contextlib import ExitStack
@@ -185,8 +186,8 @@ def write_results(folder: Path, fitted, predictions: pd.DataFrame, content: dict
 def set_aside_results(folder: Path, key: str) -> None:
     """Move what was made of the network that lies in a run, unless that is the one of this key.
 
-    It goes into `of-network-<key>/` and a line is printed; the notebooks that made it stand there,
-    too, where they were stored in the run.
+    It goes into a new folder, `of-network-<key>/` (with a number, where there is one), and a line
+    is printed; the notebooks that made it stand there, too, where they were stored in the run.
     """
     left = sorted(path for pattern in OF_A_NETWORK for path in folder.glob(pattern))
     if not left:
@@ -199,6 +200,9 @@ def set_aside_results(folder: Path, key: str) -> None:
     if before == key:
         return
     aside = folder / f"of-network-{before}"
+    numbers = itertools.count(2)
+    while aside.exists():  # keeps what was moved before
+        aside = folder / f"of-network-{before}-{next(numbers)}"
     for path in left:
         place = aside / path.relative_to(folder)
         place.parent.mkdir(parents=True, exist_ok=True)

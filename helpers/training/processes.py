@@ -20,6 +20,10 @@ from helpers import workspace
 PATIENCE = timedelta(minutes=10)
 
 
+class Disagreement(RuntimeError):
+    """The processes have not the same to go on from; the message says what they have."""
+
+
 @contextmanager
 def started(device: str = "auto") -> Iterator[torch.device]:
     """Join the processes that torchrun started, or none, for as long as the block lasts.
@@ -121,14 +125,14 @@ def check_batch(smallest: int) -> None:
 
 
 def agree(value: int, what: str) -> None:
-    """Raises RuntimeError where the processes' numbers differ, such as the epoch to go on after."""
+    """Raises Disagreement where the processes' numbers differ, such as the epoch to go on after."""
     if place()[1] == 1:
         return
     largest = torch.tensor([value, -value], device=communicator())
     distributed.all_reduce(largest, distributed.ReduceOp.MAX)
     most, least = largest[0].item(), -largest[1].item()
     if least != most:
-        raise RuntimeError(
+        raise Disagreement(
             f"{what}: the processes have {least} to {most}; runs/ must be one folder for all"
         )
 

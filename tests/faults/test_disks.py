@@ -21,7 +21,7 @@ import psutil
 import pytest
 
 from helpers import workspace
-from helpers.photographs import cache, reading, sources
+from helpers.photographs import cache, reading, sample, sources
 from helpers.photographs.split import make_split
 from helpers.runs import train
 
@@ -62,6 +62,17 @@ def test_a_place_that_no_variable_moves_names_none(folders, tmp_path):
     with pytest.raises(workspace.CannotWrite) as raised, workspace.replacing(tmp_path / "a.csv"):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
     assert "ATTENTION" not in str(raised.value) and str(tmp_path / "a.csv") in str(raised.value)
+
+
+def test_a_disk_that_fills_under_the_sample_is_named_and_nothing_is_left(folders, monkeypatch):
+    """Formerly the system's own words came through: [Errno 28] No space left on device."""
+    folder = sample.sample_folder(3)
+    full = refusing(errno.ENOSPC, when=lambda file, *_: file.suffix == ".jpg")
+    monkeypatch.setattr(Path, "write_bytes", full)
+    told = pytest.raises(workspace.CannotWrite, match=f"{folder.name}.*full.*set ATTENTION_DATA")
+    with told:
+        sample.make_sample(folder, count=40, side=32)
+    assert [path.name for path in folder.parent.iterdir() if path.suffix != ".lock"] == []
 
 
 @pytest.mark.parametrize("number", [errno.EXDEV, errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP])

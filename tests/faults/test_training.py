@@ -103,7 +103,7 @@ def test_one_class_on_a_side_is_named(side, target, made, folders):
     split.loc[split["split"] == side, "target"] = target
     split.to_csv(folder / "split.csv", index=False)
     done = ended("run", 1)
-    assert done.code == 2 and side in done.err and "class" in done.err, done.err
+    assert done.code == 1 and side in done.err and "class" in done.err, done.err
 
 
 # checkpoints

@@ -1,11 +1,15 @@
 """The fetch from the ISIC Archive, against one on this machine that answers as its server does."""
 
+import errno
+import os
+
 import cv2
 import numpy as np
 import pandas as pd
 import pytest
 import requests
 
+from helpers import workspace
 from helpers.photographs import isic, sources
 from helpers.photographs.sample import make_sample
 from helpers.photographs.split import make_split
@@ -119,6 +123,22 @@ def test_what_has_arrived_of_an_interrupted_fetch_is_kept(archive, folders):
     assert len(list((folder / "photographs").glob("*.jpg"))) == PHOTOGRAPHS
 
 
+def test_masks_that_break_off_each_time_keep_what_arrived(archive, folders):
+    """Formerly the half that had arrived was taken for another file, and removed."""
+    archive.faults.cut_masks = isic.ATTEMPTS
+    with pytest.raises(isic.IsicFailed, match=f"{isic.ATTEMPTS} attempts") as told:
+        isic.fetch()
+    assert "MD5" not in str(told.value)
+    [part] = folders.data.rglob("masks.zip.part")
+    kept = part.read_bytes()
+    assert kept and archive.zip.startswith(kept)
+    assert f"{len(kept):,} bytes" in str(told.value)
+    archive.requests.clear()
+    folder = isic.fetch()
+    assert archive.count("thumbnail") == 0 and archive.count("masks") == 1
+    assert list((folder / "masks").glob("*.png"))
+
+
 def test_a_photograph_without_a_thumbnail_is_left_out_and_counted(archive, capsys):
     first, second = sorted(archive.photographs)[:2]
     archive.photographs[first].thumbnail = b""
@@ -220,6 +240,27 @@ def test_every_melanoma_counts_and_what_is_neither_is_left_out(small, capsys):
     table = pd.read_csv(folder / "marking.csv", dtype=str)
     assert table["target"].tolist().count("1") == 12 and len(table) == 32
     assert "3 of 35" in capsys.readouterr().out
+
+
+def test_a_disk_that_is_full_at_the_end_is_told_with_what_to_do(small, folders, monkeypatch):
+    def full(*arguments, **options):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pd.DataFrame, "to_csv", full)
+        with pytest.raises(workspace.CannotWrite, match="the disk is full.*set ATTENTION_DATA"):
+            isic.fetch("image_type:dermoscopic")
+    asked = small.count("thumbnail")
+    isic.fetch("image_type:dermoscopic")
+    assert small.count("thumbnail") == asked
+
+
+def test_a_count_smaller_than_any_group_is_refused_by_its_name():
+    patients = [f"IP_{number // 2}" for number in range(20)]
+    found = pd.DataFrame({"image_id": [f"ISIC_{n}" for n in range(20)], "patient_id": patients})
+    found["target"] = [number // 2 % 2 for number in range(20)]
+    with pytest.raises(ValueError, match="isic_count is 1 rows.* has 2"):
+        isic.choose(found, "a query", 1, 0)
 
 
 def test_licences_reach_the_reader(small, capsys):

@@ -45,9 +45,26 @@ def test_a_folder_is_used_in_place_and_described(tiny, folders):
     assert found["bytes"] == sum(len(path.read_bytes()) for path in photographs.iterdir())
     assert found["sha256"] == hashlib.sha256((tiny / "marking.csv").read_bytes()).hexdigest()
     assert found["masks_folder"] == str(tiny / "masks")
-    assert found["licence"] == sources.LICENCES
+    assert "not known" in found["licence"] and "ISIC" not in found["attribution"]
     assert files(folders.data) == set()
     json.dumps(found)
+
+
+@pytest.mark.parametrize(
+    "dataset, name, fact",
+    [
+        ("kaggle", sources.KAGGLE_DATASET, "CC BY-NC 4.0"),
+        ("kaggle", f"{sources.KAGGLE_DATASET}/3", "CC BY-NC 4.0"),
+        ("kaggle", "me/moles/2", "not known: see https://www.kaggle.com/datasets/me/moles"),
+        ("mine.zip", sources.KAGGLE_DATASET, "not known"),
+    ],
+)
+def test_a_licence_is_said_of_those_photographs_alone_that_have_it(dataset, name, fact):
+    """Formerly a clinic's own photographs were the ISIC Archive's, under CC BY-NC."""
+    terms = sources.terms_of(dataset, Path("folder"), name)
+    assert fact in terms["licence"]
+    known = "CC" in fact
+    assert ("CC" in terms["licence"]) == ("ISIC" in terms["attribution"]) == known
 
 
 def test_photographs_beside_the_table_are_found_too(tiny, tmp_path, folders):

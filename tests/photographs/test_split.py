@@ -18,7 +18,9 @@ from helpers.photographs.split import (
     group_rows,
     main,
     make_split,
+    photograph_names,
     read_split,
+    read_table,
     split_groups,
     take_groups,
 )
@@ -85,6 +87,24 @@ def test_pairs_hold_under_either_id_of_a_twin(photographs, tmp_path, capsys):
     ]
     assert group["X_0"] == group["X_38"]
     assert "2 pairs were given; the table has both ids of 1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("how", ["unusable", "ids"])
+def test_a_link_through_a_row_that_is_left_out_holds(how, photographs, tmp_path):
+    """Formerly groups were of the rows that were left: the twin's patient was forgotten."""
+    table = Path(photographs["csv"])
+    ids = pd.read_csv(table)["image_id"]
+    with table.open("a") as file:
+        file.write("P_19,X_0_downsampled,0,S\n")
+    if how == "unusable":
+        photographs["unusable"] = {"X_0_downsampled": "it is damaged"}
+    else:
+        ids.to_csv(tmp_path / "ids.csv", index=False)
+        photographs["ids"] = str(tmp_path / "ids.csv")
+    groups = read_table(photographs).set_index("image_id")["group"]
+    assert groups.index.tolist() == ids.tolist()
+    # two photographs a patient, in their order; the last patient is the first one's
+    assert groups.tolist() == [*(n // 2 for n in range(38)), 0, 0]
 
 
 def test_pairs_are_compared_as_the_table_is(photographs, tmp_path):
@@ -273,6 +293,7 @@ def test_the_split_of_the_full_table(real_data):
     assert len(split) == 60487 and crossing(split) == 0
     table = full_table(real_data).assign(split=split["split"])
     assert (table["image_id"] == split["image_id"]).all()
+    assert (table["group"] == split["group"]).all(), "of a whole table, numbered as they were"
     patients = table.dropna(subset="patient_id").groupby("patient_id")["split"].nunique()
     assert (patients == 1).all() and len(patients) > 2056
     side = dict(zip(table["image_id"], table["split"], strict=True))
@@ -451,6 +472,19 @@ def test_files_are_named_as_they_are_on_the_disk(photographs):
     sums = {"photographs": dict.fromkeys(names.values(), "00000000"), "masks": {}}
     split = make_split({**photographs, "checksums": sums})
     assert dict(zip(split["image_id"], split["path"], strict=True)) == names
+
+
+def test_a_file_that_spells_its_id_otherwise_is_found_from_a_part_of_the_table(photographs):
+    """01 found X_7 in X_007.jpg: formerly, without X_07, that one's own file made it doubtful."""
+    table = Path(photographs["csv"])
+    table.write_text(table.read_text().replace(",X_9,", ",X_07,"))
+    names = {f"X_{number}": f"X_{number}.jpg" for number in range(40)}
+    del names["X_9"]
+    names |= {"X_7": "X_007.jpg", "X_07": "X_07.jpg"}
+    sums = {"photographs": dict.fromkeys(names.values(), "00000000"), "masks": {}}
+    dataset = {**photographs, "checksums": sums}
+    for part in (["X_7"], ["X_3", "X_7"], list(names)):
+        assert photograph_names(pd.Series(part), dataset) == [names[name] for name in part]
 
 
 def test_ids_and_pairs_reach_the_split(photographs, tmp_path):

@@ -20,7 +20,8 @@ def leave_figures(folder: Path, shift: float, seed: int) -> None:
     split = pd.read_csv(folder / "split.csv")
     target = split["target"].to_numpy()
     logit = rng.normal(size=len(split)) + shift * target
-    split.assign(split="test", logit=logit).to_csv(folder / "predictions.csv", index=False)
+    rows = split.assign(split="test", logit=logit, probability=0.5)
+    rows.to_csv(folder / "predictions.csv", index=False)
     auc = roc_auc_score(target, pd.read_csv(folder / "predictions.csv")["logit"])
     test = {
         "auc": auc,

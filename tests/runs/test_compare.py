@@ -43,6 +43,16 @@ def test_auc_and_its_range_over_seeds_against_scikit_learn(toy, folders):
             assert row.less_attention == pytest.approx(row.auc - control)
 
 
+def test_photographs_of_any_name_are_compared(folders):
+    """Formerly the ids NA and null were none."""
+    names = ["NA", "null", "nan", "007"]
+    rows = pd.DataFrame({"image_id": names, "split": "test", "source": "NA", "group": range(4)})
+    rows = rows.assign(target=[0, 1, 0, 1], logit=0.5, probability=0.5)
+    rows.to_csv(workspace.run_folder("g-seed=0") / "predictions.csv", index=False)
+    found = compare.read_predictions("g-seed=0")
+    assert found["image_id"].tolist() == names and set(found["source"]) == {"NA"}
+
+
 def test_the_interval_of_a_difference_against_a_loop(toy, folders):
     """The bootstrap over groups, in plain Python."""
     toy.run()

@@ -1,5 +1,6 @@
 """Grids of runs: what runs, what does not run again, what a failure or a killed process costs."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -181,6 +182,7 @@ def test_another_size_or_view_is_another_cache_of_the_same_split(
         return {"file": str(toy.pixels), "key": f"{image_size} of {view}"}
 
     monkeypatch.setattr(grid, "build_cache", build_cache)
+    monkeypatch.setattr(grid, "cache_key", lambda dataset, split, side: f"of {side} pixels")
     sized = {"attention": "none", "seed": 42, "image_size": 96, "recipe": "one_cycle"}
     assert toy.run(axes={axis: values}, parameters=sized) == {}
     split = (folders.runs / "g" / "split.csv").read_bytes()
@@ -190,7 +192,103 @@ def test_another_size_or_view_is_another_cache_of_the_same_split(
         assert (folder / "split.csv").read_bytes() == split
 
 
+@pytest.fixture
+def sized(toy, monkeypatch):
+    """A grid over size and seed; `built` says for which sizes caches were made.
+
+    There is room for caches up to the size `room`.
+    """
+
+    def build_cache(dataset, split, image_size, view):
+        toy.built.append(image_size)
+        if image_size > toy.room:
+            raise OSError(f"the cache of {image_size} pixels takes 9 GB\nmake room")
+        return {"file": str(toy.pixels), "key": f"of {image_size}"}
+
+    toy.built = []
+    toy.room = 1000
+    toy.plan = toy.plan._replace(
+        axes={"image_size": [64, 96], "seed": [0, 1]},
+        parameters={"attention": "none", "recipe": "one_cycle"},
+    )
+    monkeypatch.setattr(grid, "build_cache", build_cache)
+    monkeypatch.setattr(grid, "cache_key", lambda dataset, split, side: f"of {side} pixels")
+    return toy
+
+
+def test_a_cache_is_made_once_and_none_for_points_that_are_done(sized):
+    """Formerly all photographs were read again for each point, done or not."""
+    assert sized.run() == {} and sized.built == [64, 96]
+    sized.built.clear()
+    assert sized.run() == {} and sized.built == []
+    assert sized.run(axes={"image_size": [64, 96], "seed": [0, 1, 2]}) == {}
+    assert sized.built == [64, 96]
+
+
 # failures
+
+
+def test_a_cache_without_room_costs_no_other_point(sized, folders):
+    """Formerly it ended the grid with a traceback, before any point had run."""
+    sized.room = 64
+    points = [f"g-image_size={size}-seed={seed}" for size in (64, 96) for seed in (0, 1)]
+    assert sized.run() == dict.fromkeys(points[2:], "the cache of 96 pixels takes 9 GB")
+    assert sized.ran() == [*FIRST, *(f"04 {point}" for point in points[:2])]
+    table = folders.runs / "g" / "compare.csv"
+    assert pd.read_csv(table)["run"].tolist() == points[:2]
+    assert f"- {points[2]}: the cache of 96" in (folders.runs / "g" / "compare.md").read_text()
+    sized.room = 96
+    assert sized.run() == {} and sized.ran() == [f"04 {point}" for point in points[2:]]
+    assert pd.read_csv(table)["run"].tolist() == points
+    sized.room = 0
+    assert sized.run() == {}, "what is done needs no room"
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1]", '{"format": 99}', '{"format": 1}'])
+@pytest.mark.parametrize(
+    "name, again",
+    [
+        ("g/grid.json", FIRST),
+        ("g/dataset.json", FIRST),
+        (f"{POINTS[1]}/point.json", [f"04 {POINTS[1]}"]),
+    ],
+)
+def test_a_record_that_is_damaged_or_of_another_format_is_made_again(
+    name, again, content, toy, folders
+):
+    """Formerly the advice was to start the grid again, which met the same file."""
+    toy.run()
+    toy.ran()
+    (folders.runs / name).write_text(content)
+    assert toy.run() == {} and toy.ran() == again
+    assert toy.run() == {} and toy.ran() == []
+
+
+def test_what_lies_behind_links_is_part_of_what_a_folder_holds(tmp_path):
+    """Folders of classes may be links, as 01 takes them."""
+    elsewhere = tmp_path / "elsewhere"
+    folder = tmp_path / "set"
+    for place in (elsewhere, folder):
+        place.mkdir()
+    (elsewhere / "a.jpg").write_text("a mole")
+    (folder / "benign").symlink_to(elsewhere)
+    (folder / "round").symlink_to(folder)
+    before = grid.digest(folder)
+    (elsewhere / "a.jpg").write_text("a wart")
+    changed = grid.digest(folder)
+    (elsewhere / "b.jpg").write_text("a mole more")
+    assert len({before, changed, grid.digest(folder)}) == 3
+
+
+def test_the_digest_of_a_plain_folder_is_as_ever(tmp_path):
+    """A grid's record holds it: where it changes, photographs and split are made again."""
+    lines = []
+    for name in ("a/b.jpg", "a/c/d.jpg", "a-b.jpg", "z.csv"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+        lines.append(f"{name} {hashlib.sha256(name.encode()).hexdigest()}")
+    expected = hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    assert grid.digest(tmp_path) == expected
 
 
 def test_one_failed_point_costs_no_other_and_is_tried_again(toy, folders):
@@ -295,8 +393,8 @@ write('cache.json', {'file': str(log)})
     "04_toy": """
 if attention == 'sigmoid': raise ValueError('broken')
 head, *lines = (folder / 'split.csv').read_text().splitlines()
-rows = [f'{line},test,{n * 7 % 40}' for n, line in enumerate(lines)]
-(folder / 'predictions.csv').write_text('\\n'.join([head + ',split,logit', *rows]))
+rows = [f'{line},test,{n * 7 % 40},0.5' for n, line in enumerate(lines)]
+(folder / 'predictions.csv').write_text('\\n'.join([head + ',split,logit,probability', *rows]))
 figures = dict(auc=.6, auc_low=.5, auc_high=.7, ap=.5, n=40, positives=20)
 write('metrics.json', {'test': figures})
 for left in ('model.pt', 'history.csv', 'timing.json'): write(left, {})
@@ -403,6 +501,26 @@ def test_what_is_wrong_is_said_and_leaves_nothing(
     output = capsys.readouterr()
     assert fact in output.err and "Traceback" not in output.err
     assert logged(tmp_path) == [] and not folders.runs.exists()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("metrics.json is damaged"),
+        FileNotFoundError("predictions.csv is not there"),
+        workspace.CannotRead("the disk fails"),
+    ],
+)
+def test_what_ends_a_whole_grid_is_said_in_a_sentence(error, series, monkeypatch, capsys):
+    """Formerly by a traceback."""
+
+    def ends(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr(grid, "run_grid", ends)
+    assert command.main(["--run", "g", "--grid", "seed=0,1"]) == 1
+    said = capsys.readouterr().err
+    assert str(error) in said and "Traceback" not in said
 
 
 def test_a_grid_needs_a_name(series, capsys):

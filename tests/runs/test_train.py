@@ -4,7 +4,7 @@ import pytest
 
 from helpers import workspace
 from helpers.runs import train
-from helpers.training import checkpoint
+from helpers.training import checkpoint, processes
 from helpers.training.control import CONTROL
 from helpers.training.settings import Parameters
 
@@ -109,12 +109,14 @@ def test_a_file_without_names_of_other_parts_is_read_without_a_word(tmp_path, ca
         (MemoryError("batch_size"), 1),
         (FloatingPointError("not finite"), 1),
         (workspace.CannotWrite("full"), 1),
-        (ValueError("val holds one class"), 2),
+        (workspace.CannotRead("gone"), 1),
+        (ValueError("val holds one class"), 1),
+        (processes.Disagreement("runs/ must be one folder for all"), 1),
         (KeyboardInterrupt(), 130),
     ],
 )
 def test_what_ends_a_training_is_said_in_a_sentence(error, code, monkeypatch, capsys):
-    """Formerly a download that failed ended in a traceback."""
+    """Formerly a download that failed ended in a traceback, and a ValueError in exit 2."""
 
     def ends(*arguments):
         raise error

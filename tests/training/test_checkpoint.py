@@ -150,6 +150,18 @@ def test_a_network_of_ones_own_is_named_and_its_weights_can_be_read(fitted, tmp_
     assert equal(content["state_dict"], own.state_dict())
 
 
+def test_what_was_moved_aside_before_is_kept(tmp_path, capsys):
+    """Formerly the second set took the place of the first, without a word."""
+    for content in ("first", "second", "third"):
+        (tmp_path / "audit.json").write_text(content)
+        checkpoint.set_aside_results(tmp_path, "a key")  # of a network that nobody can read
+    names = [f"of-network-unknown{number}" for number in ("", "-2", "-3")]
+    aside = [(tmp_path / name / "audit.json").read_text() for name in names]
+    assert aside == ["first", "second", "third"] and not (tmp_path / "audit.json").exists()
+    said = capsys.readouterr().out.splitlines()
+    assert all(f"lie in {name} now" in line for name, line in zip(names, said, strict=True))
+
+
 # progress
 
 

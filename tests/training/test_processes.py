@@ -231,6 +231,17 @@ def test_alone_a_share_is_the_whole_and_nothing_changes():
     assert torch.equal(torch.rand(3), expected)
 
 
+def test_processes_of_other_epochs_are_told(monkeypatch):
+    def reduce(largest, how) -> None:
+        largest.copy_(torch.tensor([5, -3]))  # of one process 5, of another 3
+
+    monkeypatch.setattr(processes, "place", lambda: (0, 2))
+    monkeypatch.setattr(processes, "communicator", lambda: torch.device("cpu"))
+    monkeypatch.setattr(processes.distributed, "all_reduce", reduce)
+    with pytest.raises(processes.Disagreement, match="the epoch: .*3 to 5"):
+        processes.agree(3, "the epoch")
+
+
 @pytest.mark.parametrize("processes_here", [1, 2, 3, 8])
 @pytest.mark.parametrize("count", [8, 13, 64])
 def test_shares_are_neighbours_of_nearly_one_size(processes_here, count, monkeypatch):
