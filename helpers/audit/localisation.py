@@ -42,6 +42,8 @@ THRESHOLDS = tuple(step / 20 for step in range(20))
 SIGMA = 0.25  # of the centred Gaussian, in sides of the photograph
 SHIFT = 0.6  # side of the shifted crops, in sides of the photograph
 SAME = 1e-6  # what differs by less is equal: computers round
+# facts of `checkpoint.facts_of` by which runs may differ that `audits_beside` sets side by side
+MAY_DIFFER = ("seed", "device", "precision", "torch")
 HALF = 0.5  # of a map's range, or of the scale 0 to 1 of a sigmoid: above it a cell is activated
 POOLS = {"pool3": 8, "pool4": 16}  # pixels: the side of a cell of each attention map
 CLASSES = {"melanoma": 1, "benign": 0}  # by target
@@ -651,12 +653,17 @@ def audits_beside(folder: Path) -> list[dict]:
     """The audit.json of a run, and of the runs beside it whose names begin with its own.
 
     A grid names its runs so. Only those count that were trained from the same settings and
-    photographs with another seed, one of each seed. One of an earlier edition is left out, and said
-    to be.
+    photographs with another seed, one of each seed, on whatever machine. One of an earlier edition
+    is left out, and said to be.
 
     Args:
         folder: of the run.
     """
+
+    def trained_from(audit: dict) -> dict:
+        facts = audit.get("made_from") or {}
+        return {name: value for name, value in facts.items() if name not in MAY_DIFFER}
+
     own = read_audit(folder)
     by_seed = {own.get("seed"): own}
     for path in sorted(folder.parent.glob(f"{glob.escape(folder.name)}*/audit.json")):
@@ -665,7 +672,7 @@ def audits_beside(folder: Path) -> list[dict]:
         except ValueError as error:
             print("left out:", error)
             continue
-        if audit.get("made_from") == own.get("made_from"):
+        if trained_from(audit) == trained_from(own):
             by_seed.setdefault(audit.get("seed"), audit)
     return list(by_seed.values())
 

@@ -277,7 +277,7 @@ class Parameters(Settings):
     masks: Annotated[str, PathOr(("auto", "", "kaggle:"))] = Field(
         "auto",
         description='a folder or zip of <image_id>_segmentation.png, or kaggle:owner/name; "auto": '
-        "the sample's own; empty: none",
+        "the folder of masks beside the table, else masks among the photographs; empty: none",
     )
     unusable: Share = Field(
         0.01,

@@ -742,10 +742,19 @@ def test_audits_of_other_settings_or_of_a_seed_that_is_there_do_not_count(tmp_pa
     """mine-2 has mine's seed, mine-longer another number of epochs."""
     for name, seed, epochs in (("mine", 1, 8), ("mine-2", 1, 8), ("mine-longer", 2, 9)):
         content = {"format": localisation.AUDIT_FORMAT, "seed": seed, "name": name}
-        content["made_from"] = {"epochs": epochs}
+        content["made_from"] = {"epochs": epochs, "seed": seed, "torch": name}
         workspace.write_json(tmp_path / name / "audit.json", content)
     (found,) = localisation.audits_beside(tmp_path / "mine")
     assert found["name"] == "mine"
+    workspace.write_json(
+        tmp_path / "mine-elsewhere" / "audit.json",
+        {
+            "format": localisation.AUDIT_FORMAT,
+            "seed": 3,
+            "made_from": {"epochs": 8, "seed": 3, "torch": "2.12"},
+        },
+    )
+    assert [found["seed"] for found in localisation.audits_beside(tmp_path / "mine")] == [1, 3]
 
 
 def test_a_constant_map_is_everywhere_in_its_region_also_where_it_was_enlarged():
