@@ -239,7 +239,23 @@ def planted_maps(result: dict) -> str:
         lines.append([*line, span_of(row, "tells"), short(row["lesion"])])
     return (
         f"{markdown(lines)}\n\nThe networks of the planted sample. Chance is the ruler's share of "
-        f"the area, {short(result['figures']['chance'])} on average."
+        f"the area, {short(result['figures']['chance'])} on average. {false_alarms(result)}"
+    )
+
+
+def false_alarms(result: dict) -> str:
+    """Which maps lie on a ruler and follow it in networks that met no shortcut, a sentence."""
+    table = result["tables"]["planted_shortcut-maps.csv"]
+    free = table[table["sample"] == "unplanted"]
+    both = free[(free["times_low"] > 1) & (free["more_low"] > 0)]
+    seeds = free["seed"].nunique()
+    found = [
+        f"{name} ({network}; {len(rows)} of {seeds})"
+        for (network, name), rows in both.groupby(["network", "map"], sort=False)
+    ]
+    return (
+        "Networks of the unplanted sample, which met no shortcut, have maps that find a ruler and "
+        f"follow it, too, in brackets in how many seeds: {', '.join(found) or 'none'}."
     )
 
 
