@@ -63,6 +63,7 @@ def write(
         The json's path.
     """
     tables = tables or {}
+    measured_at = commit()  # before the tables change what is checked out
     for name, table in tables.items():
         with workspace.replacing(folder / f"{program}-{name}.csv") as beside:
             table.to_csv(beside, index=False, float_format="%.6g")
@@ -71,7 +72,7 @@ def write(
         "figures": figures,
         "tables": [f"{program}-{name}.csv" for name in tables],
         "command": command(),
-        "commit": commit(),
+        "commit": measured_at,
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "machine": machine(device) | (more or {}),
         "seeds": list(seeds),

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.bench.conftest import record
-from tests.conftest import PROJECT
+from tests.conftest import PROJECT, commit_all
 
 import publish  # isort: skip
 
@@ -118,6 +118,19 @@ def test_results_say_what_they_rest_on(tmp_path):
     assert record.photographs_of("x", ["a", "b"], 1)["ids"] == result["data"]["ids"]
     assert record.photographs_of("x", ["a", "c"], 1)["ids"] != result["data"]["ids"]
     assert record.read("speed", tmp_path) is None
+
+
+def test_results_that_are_written_do_not_make_their_own_commit_dirty(tmp_path, monkeypatch):
+    """In a checkout that holds earlier results, which `write` replaces."""
+    monkeypatch.setattr(record.workspace, "PROJECT", tmp_path)
+    leave(tmp_path, with_lesions=0.7, painted_over=0.5)
+    commit_all(tmp_path)
+    leave(tmp_path, with_lesions=0.8, painted_over=0.5)
+    first = record.read("sample_teaches", tmp_path)["commit"]
+    (tmp_path / "sample_teaches-seeds.csv").write_text("seed,auc\n0,0.1\n")
+    leave(tmp_path, with_lesions=0.8, painted_over=0.5)
+    assert "dirty" not in first
+    assert record.read("sample_teaches", tmp_path)["commit"] == f"{first}-dirty"
 
 
 def test_weights_are_known_by_their_bytes(tmp_path):
