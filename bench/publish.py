@@ -61,7 +61,7 @@ MEASURE = {
     "mend": ["-p", "image_size", "64", "-p", "epochs", "6"],
     "over_seeds": [],
     "mend_real": [
-        *("--name", "mend_real", "--dataset", "DATASET", "--masks", "MASKS", "--seeds", "0", "1"),
+        *("--name", "mend_real", "--dataset", "DATASET", "--masks", "MASKS"),
         *("--networks", "no attention", "softmax", "Otsu, weighted, closed"),
         *("masks, weighted, closed", "-p", "weights", "WEIGHTS", "-p", "image_size", "128"),
         *("-p", "epochs", "6", "-p", "learning_rate", "1e-4", "-p", "subsample", "1500"),
