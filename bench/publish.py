@@ -45,6 +45,7 @@ BLOCK = re.compile(
     r"(?P<start><!-- results: (?P<name>[\w-]+) -->\n).*?(?P<end><!-- /results -->)", re.DOTALL
 )
 NETWORKS = ["no attention", "softmax", "sigmoid, with masks"]
+EXCHANGED = "another's"  # the column of mend.py
 # the commands whose results are published; words in capitals stand for the reader's files
 MEASURE = {
     "running_times": [],
@@ -294,6 +295,32 @@ def mend_table(result: dict) -> str:
         "another's, and with maps outside the lesion.* "
         f"{figures['test']:,} test photographs, {figures['test_melanomas']:,} melanomas; "
         f"{chosen['image_size']} pixels, {chosen['epochs']} epochs. {rests_on(result)}"
+    )
+
+
+def mend_short(result: dict) -> str:
+    """README's sentences on the mend of real photographs."""
+    table = table_of(result, "networks").set_index("network")
+    figures = result["figures"]
+    before = table.loc["softmax"]
+    sentences = []
+    taught = {
+        "masks, weighted, closed": "drawn masks",
+        "Otsu, weighted, closed": "Otsu's threshold",
+    }
+    for name, teacher in taught.items():
+        row = table.loc[name].to_dict()
+        sentences.append(
+            f"Taught by {teacher}, the maps overlap the lesion by {short(row['iou_pool-3'])} "
+            f"(pool-3) and {short(row['iou_pool-4'])} (pool-4), the AUC less the control's is "
+            f"{span_of(row, 'less_control', signed)}, and another patient's maps in place of the "
+            f"network's own change it by {span_of(row, EXCHANGED, signed)}."
+        )
+    return (
+        f"On {figures['test']:,} real test photographs ({figures['test_melanomas']} melanomas), means "
+        f"over {len(result['seeds'])} trainings: softmax maps overlap the lesion by "
+        f"{short(before['iou_pool-3'])} and {short(before['iou_pool-4'])}. {' '.join(sentences)} "
+        f"{rests_on(result)}"
     )
 
 
@@ -584,6 +611,7 @@ BLOCKS = {
     "mend-why": (mend_why, "mend"),
     "mend-real-table": (mend_table, "mend_real"),
     "mend-isic-table": (mend_table, "mend_isic"),
+    "mend-real-short": (mend_short, "mend_real"),
     "mend-real-classes": (mend_classes, "mend_real"),
     "planted-answers": (planted_answers, "planted_shortcut"),
     "planted-maps": (planted_maps, "planted_shortcut"),
