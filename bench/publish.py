@@ -317,8 +317,8 @@ def mend_short(result: dict) -> str:
             f"network's own change it by {span_of(row, EXCHANGED, signed)}."
         )
     return (
-        f"On {figures['test']:,} real test photographs ({figures['test_melanomas']} melanomas), means "
-        f"over {len(result['seeds'])} trainings: softmax maps overlap the lesion by "
+        f"On {figures['test']:,} real test photographs ({figures['test_melanomas']} melanomas), "
+        f"means over {len(result['seeds'])} trainings: softmax maps overlap the lesion by "
         f"{short(before['iou_pool-3'])} and {short(before['iou_pool-4'])}. {' '.join(sentences)} "
         f"{rests_on(result)}"
     )
