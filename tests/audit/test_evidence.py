@@ -662,3 +662,8 @@ def test_an_equivariant_network_turns_its_maps_with_the_photograph(network):
         assert grids.shape[:3] == (8, 2, 1)
         atol = 1e-3 * grids[0].max().item()
         torch.testing.assert_close(grids, grids[:1].expand_as(grids), rtol=1e-3, atol=atol)
+
+
+def test_without_attention_there_are_no_maps_to_turn():
+    with pytest.raises(ValueError, match="no attention"):
+        evidence.turned(AttnVGG(attention="none"), torch.zeros(1, 3, 32, 32))

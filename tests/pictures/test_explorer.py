@@ -356,6 +356,13 @@ def test_the_still_figure_shows_each_map_at_each_opacity_with_a_bar_in_its_own_u
         )
 
 
+def test_the_still_of_a_constant_map_names_its_value_and_has_no_bar(colours):
+    flat = {"Grad-CAM": (torch.zeros(1, 1, 4, 4), "logit per cell")}
+    figure = explorer.still(colours / 255, flat, 0, opacities=(0.0, 1.0))
+    assert len(figure.axes) == 2, "no bar"
+    assert figure.axes[0].get_ylabel() == "Grad-CAM\n0 everywhere"
+
+
 def test_the_explorer_follows_its_menus_and_its_slider(colours):
     photographs = np.stack([colours / 255, colours[::-1, ::-1] / 255])
     box = explorer.explore(photographs, ["melanoma\np = 0.50\nfound", "benign"], layers())

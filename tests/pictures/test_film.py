@@ -121,3 +121,10 @@ def test_the_figure_has_a_row_a_photograph_and_a_column_an_epoch(
     expected = overlay(picture, large, share=0.7, follow_map=True)[0]
     assert np.allclose(drawing.axes[1].images[0].get_array(), expected, atol=1e-6)
     plt.close("all")
+
+
+def test_a_pool_of_another_name_is_refused(tmp_path, photographs, used, networks):
+    take(tmp_path / "film.npz", photographs, used, networks)
+    reel = film.read(tmp_path / "film.npz", CONFIG)
+    with pytest.raises(ValueError, match="'pool-3', 'pool-4', not 'pool3'"):
+        film.figure(reel, "pool3", photographs, used, CONFIG)
