@@ -4,10 +4,12 @@
 Could attention look at the lesion without masks? Each idea is one guess at what keeps it away.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -15,16 +17,21 @@ from torch.nn import functional
 from helpers import workspace
 from helpers.audit.evidence import turn
 from helpers.model import POOL3, POOL4, AttnVGG, Output
+from helpers.training.batches import Photographs
+from helpers.training.loop import Fitted, fit, used_rows
 from helpers.training.loss import mask_loss
 from helpers.training.settings import Settings
 
 
 class Candidate(NamedTuple):
-    """Parameters of training, changes of the network (`Changed`), weight of `turned_loss`."""
+    """Parameters of training, changes of the network (`Changed`), and a loss besides.
+
+    `loss` names one of LOSSES and its number: a weight, or a share of the steps.
+    """
 
     settings: dict = {}
     changes: dict = {}
-    turned: float = 0.0
+    loss: tuple[str, float] | tuple[()] = ()
 
 
 DICE = {"attention": "sigmoid", "mask_weight_pool3": 0.1, "mask_weight_pool4": 0.1}
@@ -41,8 +48,8 @@ IDEAS = {
     "attended alone, detached guide": Candidate({"bypass": False}, {"detached": True}),
     "before pooling": Candidate(changes={"before_pooling": True}),
     "mirrored padding": Candidate(changes={"mirrored": True}),
-    "same map when turned": Candidate(turned=0.1),
-    "same map when turned, weight 1": Candidate(turned=1.0),
+    "same map when turned": Candidate(loss=("turned", 0.1)),
+    "same map when turned, weight 1": Candidate(loss=("turned", 1.0)),
     "sigmoid, starts at 0.1": Candidate({"attention": "sigmoid"}, {"start": 0.1}),
     "sigmoid, with Otsu's masks": Candidate({**DICE, "mask_target": "otsu"}),
 }
@@ -60,9 +67,6 @@ class Changed(AttnVGG):
             could tell where its edge is.
         start: about where the values of a sigmoid map begin.
         pool3_alone: the classifier does not see what passes through pool-4's map.
-        exchanged: weight of `exchanged_loss`, by which another photograph's maps are to tell it
-            nothing.
-        taught: for which share of the steps, the first ones, masks teach the maps.
         options: of `AttnVGG`.
     """
 
@@ -74,17 +78,12 @@ class Changed(AttnVGG):
         mirrored: bool = False,
         start: float = 0.0,
         pool3_alone: bool = False,
-        exchanged: float = 0.0,
-        taught: float = 1.0,
         **options,
     ):
         super().__init__(**options)
         self.detached = detached
         self.before_pooling = before_pooling
         self.pool3_alone = pool3_alone
-        self.exchanged = exchanged
-        self.taught = taught
-        self.looked = None  # local features of pool-3 and pool-4, while `exchanged_loss` needs them
         if pool3_alone:  # and stays so, since what it weighs is 0
             nn.init.zeros_(self.classifier.weight[:, -512:])
         if mirrored:
@@ -108,8 +107,6 @@ class Changed(AttnVGG):
         guide = pool5.detach() if self.detached else pool5
         local3 = before3 if self.before_pooling else pool3
         local4 = before4 if self.before_pooling else pool4
-        if self.exchanged and self.training:
-            self.looked = local3, local4
         return pool5, *self.attention3(local3, guide), *self.attention4(local4, guide)
 
     def forward(self, images: Tensor) -> Output:
@@ -120,17 +117,6 @@ class Changed(AttnVGG):
         with torch.autocast(images.device.type, enabled=False):
             logits = self.classifier(self.dropout(torch.cat(features, dim=1).float()))
         return Output(logits, map3, map4)
-
-    def logits_with(self, map3: Tensor, map4: Tensor) -> Tensor:
-        """What the last photographs would get with these maps [B, 1, h, w]: logits [B, 1].
-
-        For a network without the bypass whose `exchanged` is not 0, after a pass in training.
-        """
-        vectors = []
-        blocks = (self.attention3, self.attention4)
-        for block, maps, local in zip(blocks, (map3, map4), self.looked, strict=True):
-            vectors.append((block.shares(maps) * local.float()).sum(dim=(2, 3)))  # [B, C]
-        return self.classifier(torch.cat(vectors, dim=1))
 
 
 def make_network(candidate: Candidate, settings: Settings) -> Changed:
@@ -145,55 +131,80 @@ def make_network(candidate: Candidate, settings: Settings) -> Changed:
     )
 
 
-def extra_loss_of(network: Changed, settings: Settings, steps: int) -> Callable | None:
-    """The `extra_loss` for `fit` that a network's changes ask for, if any; steps: of the training.
+def train(
+    candidate: Candidate, settings: Settings, split: pd.DataFrame, photographs: Photographs
+) -> Fitted:
+    """The candidate's network, trained as notebook 04 does, with its loss besides."""
+    network = make_network(candidate, settings)
+    extra_loss = None
+    if candidate.loss:
+        name, number = candidate.loss
+        extra_loss = LOSSES[name](network, number, settings, split, photographs)
+    return fit(
+        settings,
+        split,
+        photographs,
+        report=lambda line: print("   ", line, flush=True),
+        network=network,
+        extra_loss=extra_loss,
+    )
 
-    Of `turned` there is `turned_loss`.
-    """
-    if network.exchanged:
-        return exchanged_loss(network)
-    if network.taught < 1:
-        return no_teacher_after(round(network.taught * steps), settings)
-    return None
 
-
-def exchanged_loss(network: Changed) -> Callable:
+def exchanged_loss(network: Changed, weight: float, *_) -> Callable:
     """An `extra_loss`: with the maps of the next photograph of the batch nothing should be known.
 
     The cross-entropy of the answer that it then gives and a coin, less the coin's own, a mean over
-    the batch, times `network.exchanged`. 0 where the answer is one half.
+    the batch, times `weight`. 0 where the answer is one half. For a network without the bypass.
     """
+    blocks = (network.attention3, network.attention4)
+    looked = {}
+    for block in blocks:  # local features of the pass whose output the loss gets
+        block.register_forward_hook(lambda block, given, made: looked.update({block: given[0]}))
 
     def loss(output: Output, batch) -> Tensor:
-        maps = (output.pool3_map.roll(1, dims=0), output.pool4_map.roll(1, dims=0))
-        logits = network.logits_with(*maps)
+        vectors = []
+        for block, own in zip(blocks, output[1:], strict=True):
+            shares = block.shares(own.roll(1, dims=0))
+            vectors.append((shares * looked[block].float()).sum(dim=(2, 3)))  # [B, C]
+        logits = network.classifier(torch.cat(vectors, dim=1))
         coin = torch.full_like(logits, 0.5)
         surprise = functional.binary_cross_entropy_with_logits(logits, coin)
-        return network.exchanged * (surprise - np.log(2))
+        return weight * (surprise - np.log(2))
 
     return loss
 
 
-def no_teacher_after(steps: int, settings: Settings) -> Callable:
-    """An `extra_loss` that takes the masks' term off the loss again, after so many steps."""
+def taught_at_first(
+    network: Changed, share: float, settings: Settings, split: pd.DataFrame, *_
+) -> Callable:
+    """An `extra_loss` that takes the masks' term off the loss again after a share of the steps."""
+    rows = (used_rows(split)["split"] == "train").sum()
+    last = round(share * settings.epochs * math.ceil(rows / settings.batch_size))
     seen = 0
 
     def loss(output: Output, batch) -> Tensor:
         nonlocal seen
         seen += 1
-        if seen <= steps:
+        if seen <= last:
             return output.logits.new_zeros(())
         return -mask_loss(output[1:], batch.masks, batch.masked, settings.mask_weights)
 
     return loss
 
 
-def turned_loss(network: Changed, weight: float, precision: torch.dtype) -> Callable:
+def turned_loss(
+    network: Changed,
+    weight: float,
+    settings: Settings,
+    split: pd.DataFrame,
+    photographs: Photographs,
+) -> Callable:
     """An `extra_loss` for `fit`: a photograph turned should have its map turned.
 
     The distance (half of the sum of |a - a'|) between a softmax map and that of the photograph
     turned, turned back; for every second photograph of a batch, a mean over these, times `weight`.
     """
+    precision = workspace.choose_precision(photographs.device, settings.precision)
     half = precision != torch.float32
 
     def loss(output: Output, batch) -> Tensor:
@@ -211,3 +222,8 @@ def turned_loss(network: Changed, weight: float, precision: torch.dtype) -> Call
 def distance(first: Tensor, second: Tensor) -> Tensor:
     """Half of the sum of |a - a'| of two maps [B, 1, H, W], a mean over B: 0 alike, 1 apart."""
     return (first - second).abs().sum(dim=(1, 2, 3)).mean() / 2
+
+
+# by name, what makes the `extra_loss` of a `Candidate` from its network, number, settings, split
+# and photographs
+LOSSES = {"turned": turned_loss, "exchanged": exchanged_loss, "taught": taught_at_first}

@@ -20,7 +20,6 @@ of all that lie there. A file that anything else has shaped is refused.
 """
 
 import argparse
-import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -30,7 +29,7 @@ import pandas as pd
 import real_photographs
 import record
 import torch
-from ideas import Candidate, extra_loss_of, make_network
+from ideas import Candidate, train
 from real_photographs import auc_difference, file_of
 from torch import Tensor
 
@@ -39,7 +38,7 @@ from helpers.audit import evidence, localisation
 from helpers.photographs.sources import find_dataset
 from helpers.scores.bootstrap import as_columns, independent_pairs, interval, weighted_auc_ap
 from helpers.training.batches import Photographs
-from helpers.training.loop import fit, predict_held_out, used_rows
+from helpers.training.loop import predict_held_out, used_rows
 from helpers.training.settings import Parameters, Settings, training_parameters
 
 CONTROL = "no attention"
@@ -62,13 +61,13 @@ for teacher, taught in TEACHERS.items():
 # further ways to have the network need its maps, tried on the mend that takes no drawn masks
 MENDED = NETWORKS["Otsu, weighted, closed"].settings
 FURTHER = {
-    "and pool-3's map alone": {"pool3_alone": True},
-    "and taught in the first half alone": {"taught": 0.5},
-    "and others' maps punished": {"exchanged": 0.1},
-    "and others' maps punished, weight 1": {"exchanged": 1.0},
+    "and pool-3's map alone": Candidate(MENDED, changes={"pool3_alone": True}),
+    "and taught in the first half alone": Candidate(MENDED, loss=("taught", 0.5)),
+    "and others' maps punished": Candidate(MENDED, loss=("exchanged", 0.1)),
+    "and others' maps punished, weight 1": Candidate(MENDED, loss=("exchanged", 1.0)),
 }
-for name, changes in FURTHER.items():
-    NETWORKS[f"Otsu, weighted, closed, {name}"] = Candidate(MENDED, changes)
+for name, candidate in FURTHER.items():
+    NETWORKS[f"Otsu, weighted, closed, {name}"] = candidate
 MAPS = {"attention_pool3": "pool-3", "attention_pool4": "pool-4", "grad_cam": "Grad-CAM"}
 FIGURES = ("hits", "energy", "iou")
 CLASSES = {"all": (0, 1), "melanoma": (1,), "benign": (0,)}
@@ -91,18 +90,9 @@ def measure(name: str, settings: Settings, split: pd.DataFrame, photographs: Pho
         source, target, logit, and a logit for each of CHANGES and `evidence.VIEWS`; maps, by map
         and figure a number for each of these photographs.
     """
+    fitted = train(NETWORKS[name], settings, split, photographs)
+    network, config = fitted.network, fitted.config
     used = used_rows(split)
-    network = make_network(NETWORKS[name], settings)
-    steps = settings.epochs * math.ceil((used["split"] == "train").sum() / settings.batch_size)
-    fitted = fit(
-        settings,
-        split,
-        photographs,
-        report=lambda line: print("   ", line, flush=True),
-        network=network,
-        extra_loss=extra_loss_of(network, settings, steps),
-    )
-    config = fitted.config
     rows = np.flatnonzero((used["split"] == "test") & (used["mask"] != ""))
     held_out = predict_held_out(fitted, split, photographs, settings.precision)
     test = held_out.set_index("image_id").loc[used["image_id"].iloc[rows]].reset_index()

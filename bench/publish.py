@@ -45,7 +45,7 @@ BLOCK = re.compile(
     r"(?P<start><!-- results: (?P<name>[\w-]+) -->\n).*?(?P<end><!-- /results -->)", re.DOTALL
 )
 NETWORKS = ["no attention", "softmax", "sigmoid, with masks"]
-EXCHANGED = "another's"  # the column of mend.py
+BEGUN_FROM = "Otsu, weighted, closed"  # by the further ideas of mend.py
 # the commands whose results are published; words in capitals stand for the reader's files
 MEASURE = {
     "running_times": [],
@@ -262,84 +262,116 @@ def false_alarms(result: dict) -> str:
 
 def mend_table(result: dict) -> str:
     """Each combination of teacher, mean and bypass, beside the control of the same seeds."""
-    table = table_of(result, "networks")
-    seeds = table_of(result, "seeds")
-    lines = [["network", "test AUC", "less the control", "IoU pool-3", "IoU pool-4"]]
-    lines[0] += ["uniform maps", "another's", "outside the lesion", "reversed"]
-    lines[0].append("seeds that reach the aim")
-    for row in table.to_dict("records"):
-        line = [row["network"], short(row["auc"])]
-        has_maps = not math.isnan(row["iou_pool-3"])
-        compared = not math.isnan(row["less_control"])
-        line.append(span_of(row, "less_control", signed) if compared else "")
-        for name in ("iou_pool-3", "iou_pool-4"):
-            line.append(short(row[name]) if has_maps else "")
-        for change in ("uniform", "another's", "outside", "reversed"):
-            line.append(span_of(row, change, signed) if has_maps else "")
-        if has_maps and compared:
-            own = seeds[seeds["network"] == row["network"]]
-            reached = own[["on_the_lesion", "needed", "costs_no_auc"]].eq(True).all(axis=1)
-            line.append(f"{reached.sum()} of {len(own)}")
-        else:
-            line.append("")
-        lines.append(line)
+    names = [name for name in table_of(result, "networks")["network"] if further(name) is None]
     figures = result["figures"]
     chosen = figures["parameters"]
-    names = ", ".join(map(str, result["seeds"]))
-    over = f"Means over the seeds {names}" if len(result["seeds"]) > 1 else f"Seed {names} alone"
     return (
-        f"{markdown(lines)}\n\n*Teacher, mean, bypass. {over}, in brackets 95% intervals over "
-        "patients and lesions; the four columns before the last are the AUC with both maps "
-        "exchanged less the AUC with the network's own. The aim: IoU of .70 and .60, an AUC that "
-        "is not shown to lie below the control's, and an AUC that falls with uniform maps, with "
-        "another's, and with maps outside the lesion.* "
+        f"{markdown(mend_lines(result, names))}\n\n*Teacher, mean, bypass. {over(result)}, in "
+        "brackets 95% intervals over patients and lesions; the four columns before the last are "
+        "the AUC with both maps exchanged less the AUC with the network's own. The aim: IoU of .70 "
+        "and .60, an AUC that is not shown to lie below the control's, and an AUC that falls with "
+        "uniform maps, with another's, and with maps outside the lesion.* "
         f"{figures['test']:,} test photographs, {figures['test_melanomas']:,} melanomas; "
         f"{chosen['image_size']} pixels, {chosen['epochs']} epochs. {rests_on(result)}"
     )
 
 
-def mend_short(result: dict) -> str:
-    """README's sentences on the mend of real photographs."""
-    table = table_of(result, "networks").set_index("network")
-    figures = result["figures"]
-    before = table.loc["softmax"]
-    sentences = []
-    taught = {
-        "masks, weighted, closed": "drawn masks",
-        "Otsu, weighted, closed": "Otsu's threshold",
-    }
-    for name, teacher in taught.items():
-        row = table.loc[name].to_dict()
-        sentences.append(
-            f"Taught by {teacher}, the maps overlap the lesion by {short(row['iou_pool-3'])} "
-            f"(pool-3) and {short(row['iou_pool-4'])} (pool-4), the AUC less the control's is "
-            f"{span_of(row, 'less_control', signed)}, and another patient's maps in place of the "
-            f"network's own change it by {span_of(row, EXCHANGED, signed)}."
-        )
+def mend_further(result: dict) -> str:
+    """The further ideas, below the combination that they begin from."""
+    names = list(table_of(result, "networks")["network"])
+    lines = mend_lines(result, [BEGUN_FROM, *(name for name in names if further(name))])
+    for line in lines[1:]:
+        line[0] = further(line[0]) or line[0]
     return (
-        f"On {figures['test']:,} real test photographs ({figures['test_melanomas']} melanomas), "
-        f"means over {len(result['seeds'])} trainings: softmax maps overlap the lesion by "
-        f"{short(before['iou_pool-3'])} and {short(before['iou_pool-4'])}. {' '.join(sentences)} "
-        f"{rests_on(result)}"
+        f"{markdown(lines)}\n\n*{over(result)}; columns, photographs and machine as in the table "
+        "above.*"
+    )
+
+
+def further(network: str) -> str | None:
+    """What a further idea of `mend.py` adds to BEGUN_FROM; None where it is no such idea.
+
+    >>> further("Otsu, weighted, closed, and others' maps punished"), further("softmax")
+    ("and others' maps punished", None)
+    """
+    start = f"{BEGUN_FROM}, "
+    return network.removeprefix(start) if network.startswith(start) else None
+
+
+def over(result: dict) -> str:
+    """Over which seeds a table's figures are means."""
+    names = ", ".join(map(str, result["seeds"]))
+    return f"Means over the seeds {names}" if len(result["seeds"]) > 1 else f"Seed {names} alone"
+
+
+def mend_lines(result: dict, names: list[str]) -> list[list[str]]:
+    """A header and a line for each of these networks."""
+    table = table_of(result, "networks").set_index("network")
+    seeds = table_of(result, "seeds")
+    lines = [["network", "test AUC", "less the control", "IoU pool-3", "IoU pool-4"]]
+    lines[0] += ["uniform maps", "another's", "outside the lesion", "reversed"]
+    lines[0].append("seeds that reach the aim")
+    for name in names:
+        row = table.loc[name].to_dict()
+        line = [name, short(row["auc"])]
+        has_maps = not math.isnan(row["iou_pool-3"])
+        compared = not math.isnan(row["less_control"])
+        line.append(span_of(row, "less_control", signed) if compared else "")
+        for place in ("iou_pool-3", "iou_pool-4"):
+            line.append(short(row[place]) if has_maps else "")
+        for change in ("uniform", "another's", "outside", "reversed"):
+            line.append(span_of(row, change, signed) if has_maps else "")
+        if has_maps and compared:
+            own = seeds[seeds["network"] == name]
+            reached = own[["on_the_lesion", "needed", "costs_no_auc"]].eq(True).all(axis=1)
+            line.append(f"{reached.sum()} of {len(own)}")
+        else:
+            line.append("")
+        lines.append(line)
+    return lines
+
+
+def mend_short(result: dict) -> str:
+    """README's table of the mend on real photographs."""
+    table = table_of(result, "networks").set_index("network")
+    names = {
+        "softmax": "before",
+        "masks, weighted, closed": "mended, taught by drawn masks",
+        "Otsu, weighted, closed": "mended, taught by Otsu's threshold",
+    }
+    lines = [["maps", "on the lesion, IoU: pool-3, pool-4", "AUC less the control's (95%)"]]
+    lines[0].append("AUC with another patient's maps less with its own (95%)")
+    for network, name in names.items():
+        row = table.loc[network].to_dict()
+        places = f"{short(row['iou_pool-3'])}, {short(row['iou_pool-4'])}"
+        exchanged = span_of(row, "another's", signed)
+        lines.append([name, places, span_of(row, "less_control", signed), exchanged])
+    figures = result["figures"]
+    return (
+        f"{markdown(lines)}\n\n{over(result)}; {figures['test']:,} test photographs, "
+        f"{figures['test_melanomas']:,} melanomas. {rests_on(result)}"
     )
 
 
 def mend_why(result: dict) -> str:
-    """What might have moved the AUC: learnt by heart, or found beside the lesion."""
+    """What might have moved the AUC of a combination: learnt by heart, or beside the lesion."""
     seeds = table_of(result, "seeds")
     lines = [["network", "AUC in training", "on validation", "on test", "training less test"]]
     lines[0] += ["lesion painted over (95%)", "background painted over (95%)"]
     for row in table_of(result, "networks").to_dict("records"):
-        own = seeds[seeds["network"] == row["network"]]
+        name = row["network"]
+        if further(name) or name.endswith("open"):
+            continue
+        own = seeds[seeds["network"] == name]
         means = [own[f"{split}auc"].mean() for split in ("train_", "val_", "")]
-        line = [row["network"], *map(short, means), signed(means[0] - means[2])]
+        line = [name, *map(short, means), signed(means[0] - means[2])]
         line += [span_of(row, view) for view in ("no lesion, skin", "no background, skin")]
         lines.append(line)
-    names = ", ".join(map(str, result["seeds"]))
     return (
-        f"{markdown(lines)}\n\n*The networks of the table above, means over the seeds {names}. In "
-        "training: on the augmented photographs of the kept epoch, while the weights still move. "
-        "Painted over: the test photographs with the mean colour of their skin in that place.*"
+        f"{markdown(lines)}\n\n*The networks of the first table but those with an open bypass. "
+        f"{over(result)}. In training: on the augmented photographs of the kept epoch, while the "
+        "weights still move. Painted over: the test photographs with the mean colour of their skin "
+        "in that place.*"
     )
 
 
@@ -502,12 +534,16 @@ def full_leaks(result: dict) -> str:
     """How many held-out photographs of the full table have a relative in training."""
     theirs, val, test = result["figures"]["leaks"].values()
     share = theirs["leak"] / theirs["photographs"]
+    of_melanomas = theirs["melanomas_leak"] / theirs["melanomas"]
+    benign = theirs["photographs"] - theirs["melanomas"]
+    benign_leak = theirs["leak"] - theirs["melanomas_leak"]
     return (
         f"On the full table of {result['data']['photographs']:,} rows, of the tutorial's "
         f"{theirs['photographs']:,} validation photographs {theirs['leak']:,} leak "
         f"({share:.1%}), and {theirs['melanomas_leak']:,} of their {theirs['melanomas']:,} "
-        f"melanomas. Of ours, {val['leak']} of {val['photographs']:,} in validation and "
-        f"{test['leak']} of {test['photographs']:,} in test (`{result['command']}`)."
+        f"melanomas ({of_melanomas:.0%}); of the benign ones {benign_leak:,} of {benign:,} "
+        f"({benign_leak / benign:.0%}). Of ours, {val['leak']} of {val['photographs']:,} in "
+        f"validation and {test['leak']} of {test['photographs']:,} in test (`{result['command']}`)."
     )
 
 
@@ -608,6 +644,7 @@ BLOCKS = {
     "over-seeds-claims": (over_seeds_claims, "over_seeds"),
     "over-seeds-classes": (over_seeds_classes, "over_seeds"),
     "mend-table": (mend_table, "mend"),
+    "mend-further": (mend_further, "mend"),
     "mend-why": (mend_why, "mend"),
     "mend-real-table": (mend_table, "mend_real"),
     "mend-isic-table": (mend_table, "mend_isic"),

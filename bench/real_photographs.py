@@ -24,7 +24,7 @@ import pandas as pd
 import publish
 import record
 import torch
-from ideas import NETWORKS, SERIES, Candidate, make_network, turned_loss
+from ideas import NETWORKS, SERIES, Candidate, train
 from torch import Tensor
 
 from helpers import workspace
@@ -37,7 +37,7 @@ from helpers.scores.baselines import baselines
 from helpers.scores.bootstrap import independent_pairs, interval, weighted_auc_ap
 from helpers.training import checkpoint
 from helpers.training.batches import Photographs
-from helpers.training.loop import Fitted, fit, predict_held_out, used_rows
+from helpers.training.loop import predict_held_out, used_rows
 from helpers.training.settings import Parameters, Settings, training_parameters
 
 CONTROLS = ("no attention", "softmax")  # what the others' AUC is compared with
@@ -78,7 +78,7 @@ def shaped_by(
         "precision": str(precision).removeprefix("torch."),
         "weights": record.weights_of(settings.weights)["crc32"],
         "changes": dict(candidate.changes),
-        "turned": candidate.turned,
+        "loss": list(candidate.loss),
         "benign": chosen.benign,
         "split_seed": chosen.split_seed,
         "split": hashlib.sha256(split.to_csv(index=False).encode()).hexdigest()[:16],
@@ -87,27 +87,9 @@ def shaped_by(
     }
 
 
-def train(name: str, settings: Settings, split: pd.DataFrame, photographs: Photographs) -> Fitted:
-    """One network of NETWORKS, trained."""
-    candidate = NETWORKS[name]
-    network = make_network(candidate, settings)
-    extra_loss = None
-    if candidate.turned:
-        precision = workspace.choose_precision(photographs.device, settings.precision)
-        extra_loss = turned_loss(network, candidate.turned, precision)
-    return fit(
-        settings,
-        split,
-        photographs,
-        report=lambda line: print("   ", line, flush=True),
-        network=network,
-        extra_loss=extra_loss,
-    )
-
-
 def measure(name: str, settings: Settings, split: pd.DataFrame, photographs: Photographs) -> dict:
     """Train one network; its test rows, and its maps' figures on those with a mask."""
-    fitted = train(name, settings, split, photographs)
+    fitted = train(NETWORKS[name], settings, split, photographs)
     held_out = predict_held_out(fitted, split, photographs, settings.precision)
     test = held_out[held_out["split"] == "test"]
     used = used_rows(split)

@@ -1,8 +1,10 @@
 """bench/ideas.py: each idea changes what it says and nothing else."""
 
+import copy
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -88,7 +90,9 @@ def test_the_second_loss_is_the_distance_of_a_map_and_that_of_the_turned_photogr
     images = images[..., :64]
     monkeypatch.setattr(torch, "randint", lambda *_: torch.tensor(5))
     network = build().eval()  # else one photograph's features depend on the others
-    loss = ideas.turned_loss(network, 0.3, torch.float32)
+    settings = Settings(precision="fp32")
+    photographs = SimpleNamespace(device=torch.device("cpu"))
+    loss = ideas.turned_loss(network, 0.3, settings, None, photographs)
     straight = network(images)
     given = loss(straight, SimpleNamespace(images=images))
     turned = network(turn(images[::2], 5))
@@ -123,13 +127,16 @@ def test_pool_3_alone_answers_and_the_other_columns_stay_0(images):
 
 
 def test_exchanged_maps_are_punished_where_they_still_tell_something(images):
-    network = build(attention="weighted", bypass=False, exchanged=0.3).train()
+    network = build(attention="weighted", bypass=False).train()
+    loss = ideas.exchanged_loss(network, 0.3)
     output = network(images)
-    own = network.logits_with(output.pool3_map, output.pool4_map)
-    torch.testing.assert_close(own, output.logits, rtol=1e-4, atol=1e-5)
-    loss = ideas.extra_loss_of(network, Settings(), 10)
-    others = network.logits_with(output.pool3_map.roll(1, 0), output.pool4_map.roll(1, 0))
-    p = others.sigmoid()
+    with torch.no_grad():
+        pool3, pool4, _ = copy.deepcopy(network).pools(images)
+    vectors = []
+    for maps, local in ((output.pool3_map, pool3), (output.pool4_map, pool4)):
+        others = maps.roll(1, 0)
+        vectors.append((others * local).sum(dim=(2, 3)) / others.sum(dim=(2, 3)))
+    p = network.classifier(torch.cat(vectors, dim=1)).sigmoid()
     by_hand = -(0.5 * p.log() + 0.5 * (1 - p).log()).mean() - np.log(2)
     assert loss(output, None).item() == pytest.approx(0.3 * by_hand.item(), rel=1e-3, abs=1e-7)
     with torch.no_grad():
@@ -140,13 +147,19 @@ def test_exchanged_maps_are_punished_where_they_still_tell_something(images):
 
 
 def test_a_teacher_that_leaves_takes_its_whole_term_along(images):
-    network = build(attention="weighted", bypass=False, taught=0.5).train()
-    settings = Settings(attention="weighted", mask_weight_pool3=0.1, mask_weight_pool4=0.2)
-    loss = ideas.extra_loss_of(network, settings, 4)
+    network = build(attention="weighted", bypass=False).train()
+    settings = Settings(
+        attention="weighted",
+        mask_weight_pool3=0.1,
+        mask_weight_pool4=0.2,
+        epochs=2,
+        batch_size=16,
+    )
+    split = pd.DataFrame({"split": ["train"] * 20 + ["val"] * 9, "kept": 1})  # two steps an epoch
+    loss = ideas.taught_at_first(network, 0.5, settings, split)
     output = network(images)
     masks = (torch.rand(4, 1, 64, 96) > 0.5).float()
     batch = SimpleNamespace(masks=masks, masked=torch.tensor([1.0, 1.0, 0.0, 1.0]))
     term = ideas.mask_loss(output[1:], masks, batch.masked, (0.1, 0.2)).item()
     assert [loss(output, batch).item() for _ in range(2)] == [0, 0]
     assert [loss(output, batch).item() for _ in range(2)] == [pytest.approx(-term)] * 2
-    assert ideas.extra_loss_of(build(), settings, 4) is None
