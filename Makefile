@@ -31,8 +31,8 @@ $(VENV)/.done: requirements.txt $(if $(STALE),.stale)
 	$(VENV)/bin/python $(INSTALL) -r requirements.txt
 	@touch $@
 
-tutorial: $(SETUP)  ## set up, run the series on the built-in sample, say where to look
-	$(PYTHON) -m helpers.run
+tutorial: $(SETUP)  ## set up, run the series on the built-in sample, say where to look [PARAMS=FILE]
+	$(PYTHON) -m helpers.run $(if $(PARAMS),--params '$(PARAMS)')
 
 # Tests. `make test` is what CI runs: the parts, two at a time, each with its line in the summary.
 # A part alone: `make units`. What a contributor runs while working: `pytest`, the same as `make units`.

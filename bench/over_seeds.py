@@ -1,11 +1,12 @@
 """What would another training say? Notebooks 04 and 06 once a seed, and their verdicts in a row.
 
-    python bench/over_seeds.py [--seeds 0 1 2] [--out FOLDER] [-p NAME VALUE]...
+    python bench/over_seeds.py [--name NAME] [--seeds 0 1 2] [--out FOLDER] [-p NAME VALUE]...
 
 A grid of seeds on the sample, each with its control (`python -m helpers.run --run over_seeds --grid
 seed=0,1,2 -p control own`), and notebook 06 of each of its runs: the same photographs and split,
 another training, another draw of the crops and of the photographs for the slow methods. What the
-grid has done is not trained again.
+grid has done is not trained again. `--name` names the grid and the results, where other parameters
+are measured beside the default ones.
 """
 
 import argparse
@@ -24,21 +25,20 @@ from helpers.training import checkpoint
 from helpers.training.control import CONTROL
 from helpers.training.settings import training_parameters
 
-NAME = "over_seeds"  # of the grid
 FIGURES = ("energy", "iou")
 CLASSES = (*localisation.CLASSES, localisation.DIFFERENCE)
 
 
-def run(seeds: list[int], pairs: list[list[str]]) -> dict[int, Path]:
-    """Run the grid, and notebook 06 of each run; the folder of each seed."""
+def run(name: str, seeds: list[int], pairs: list[list[str]]) -> dict[int, Path]:
+    """Run the grid of this name, and notebook 06 of each run; the folder of each seed."""
     options = [word for pair in pairs for word in ("-p", *pair)]
     axis = f"seed={','.join(map(str, seeds))}"
-    code = command.main(["--run", NAME, "--grid", axis, "-p", "control", "own", *options])
+    code = command.main(["--run", name, "--grid", axis, "-p", "control", "own", *options])
     if code:
         raise SystemExit(code)
     audit = next(path for path in parameters.NOTEBOOKS if path.stem == "06_audit")
     folders = {}
-    for point, values in grid.name_points(NAME, {"seed": seeds}).items():
+    for point, values in grid.name_points(name, {"seed": seeds}).items():
         folders[values["seed"]] = folder = workspace.run_folder(point)
         seconds = series.run_notebook(audit, values | {"run": point}, folder)
         print(f"{point}: {audit.stem} in {seconds:.0f} s", flush=True)
@@ -88,16 +88,17 @@ def places(seed: int, audit: dict) -> list[dict]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--name", default="over_seeds", help="of the grid and of the results")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=record.RESULTS, help="not data/results/")
     parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
     options = parser.parse_args()
     chosen = record.parameters_of(options.p)
-    folders = run(options.seeds, options.p)
+    folders = run(options.name, options.seeds, options.p)
     tables = collect(folders)
-    split = read_split(workspace.run_folder(NAME) / "split.csv")
+    split = read_split(workspace.run_folder(options.name) / "split.csv")
     path = record.write(
-        "over_seeds",
+        options.name,
         {"parameters": training_parameters(chosen)},
         seeds=options.seeds,
         data=record.photographs_of("drawn sample", split["image_id"], int(split["target"].sum())),

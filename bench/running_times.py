@@ -1,11 +1,12 @@
 """How long does each notebook take here? The series on the sample, then the deeper ones.
 
-    python bench/running_times.py [--only NAME]... [--out FOLDER]
+    python bench/running_times.py [--only NAME]... [--name NAME] [--out FOLDER] [-p NAME VALUE]...
 
 Executes them in order in a temporary folder, as `make tutorial` does, and measures the wall time
 and the processor time of each, all its processes together (Windows tells neither of children: 0).
 On a CPU it times a step of training, too: the same step, timed on another machine, tells about how
-long the notebooks take there (helpers/runs/estimate.py).
+long the notebooks take there (helpers/runs/estimate.py). `--name` names the results, where other
+parameters are measured beside the default ones.
 """
 
 import argparse
@@ -31,7 +32,7 @@ def processor_seconds() -> float:
     return spent.children_user + spent.children_system
 
 
-def measure(notebooks: list[Path], folder: Path) -> pd.DataFrame:
+def measure(notebooks: list[Path], values: dict, folder: Path) -> pd.DataFrame:
     """A row a notebook: its name below notebooks/, seconds, processor_seconds."""
     rows = []
     for path in notebooks:
@@ -39,7 +40,7 @@ def measure(notebooks: list[Path], folder: Path) -> pd.DataFrame:
         into = folder / path.parent.relative_to(NOTEBOOKS)
         into.mkdir(parents=True, exist_ok=True)
         before = processor_seconds()
-        seconds = series.run_notebook(path, {}, into)
+        seconds = series.run_notebook(path, values, into)
         row = {
             "notebook": name,
             "seconds": seconds,
@@ -56,26 +57,32 @@ def measure(notebooks: list[Path], folder: Path) -> pd.DataFrame:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", action="append", default=[], help="names that start so: 01, 04")
+    parser.add_argument("--name", default="running_times", help="of the results")
+    parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
     parser.add_argument("--out", type=Path, default=record.RESULTS, help="not data/results/")
     options = parser.parse_args()
     notebooks = [*parameters.NOTEBOOKS, *sorted((NOTEBOOKS / "deeper").glob("*.ipynb"))]
     if options.only:
         wanted = tuple(options.only)
         notebooks = [path for path in notebooks if path.name.startswith(wanted)]
-    device = workspace.choose_device("auto")
+    values = parameters.read_parameters("", options.p, vars(Parameters()))
+    chosen = record.parameters_of(options.p)
+    device = workspace.choose_device(chosen.device)
     more = {}
     if device.type == "cpu":
-        more["step_seconds"] = estimate.step_seconds(workspace.choose_precision(device))
+        more["step_seconds"] = estimate.step_seconds(
+            workspace.choose_precision(device, chosen.precision)
+        )
     with tempfile.TemporaryDirectory() as place:
         os.environ |= {"ATTENTION_DATA": f"{place}/data", "ATTENTION_RUNS": f"{place}/runs"}
-        table = measure(notebooks, workspace.run_folder("sample"))
-        sample = read_marking(sample_folder(Parameters().split_seed) / "marking.csv")
+        table = measure(notebooks, values, workspace.run_folder(chosen.run))
+        sample = read_marking(sample_folder(chosen.split_seed) / "marking.csv")
     path = record.write(
-        "running_times",
+        options.name,
         table.set_index("notebook").to_dict("index"),
-        seeds=[Parameters().seed],
+        seeds=[chosen.seed],
         data=record.photographs_of("drawn sample", sample["image_id"], int(sample["target"].sum())),
-        weights="none",
+        weights=chosen.weights,
         device=device,
         folder=options.out,
         more=more,

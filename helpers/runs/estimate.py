@@ -4,6 +4,7 @@ bench/running_times.py measured each notebook of the series on one machine, and 
 the same. That step, timed here, tells how fast this machine is beside it.
 """
 
+import dataclasses
 import functools
 import itertools
 import json
@@ -11,7 +12,7 @@ import math
 import statistics
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -20,13 +21,18 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from helpers import workspace
-from helpers.training.settings import Parameters
+from helpers.runs.parameters import read_parameters
+from helpers.training.settings import RECIPES, Parameters
 
 # how long each notebook takes on the sample, as bench/running_times.py measured it
 TIMES = workspace.PROJECT / "data" / "results" / "running_times.json"
 CALIBRATION = 1.5  # seconds that steps are timed for
-TRAINS = ("04_train", "08_mend")  # as many epochs as `epochs` says
-SEES = (*TRAINS, "05_visualize_attention", "06_audit", "07_evidence")  # image_size
+# parameters that take the sample through the series sooner, and the seconds from which on they are
+# pointed at
+SHORT = workspace.PROJECT / "notebooks" / "params" / "short.yaml"
+PATIENCE = 900
+TRAINS = ("04_train", "08_mend")  # as many epochs as `epochs` says, on image_size
+SEES = ("05_visualize_attention", "06_audit", "07_evidence")  # image_size
 COUNTED = ("epochs", "image_size")
 # parameters that do not change how long it takes; a device and a precision are timed themselves
 SAME_TIME = (
@@ -72,11 +78,16 @@ def how_long(notebooks: Sequence[str], parameters: Parameters) -> Estimate:
         )
     precision = workspace.choose_precision(device, parameters.precision)
     slower = step_seconds(precision) / machine["step_seconds"]
-    seconds = {}
-    for name in notebooks:
-        computing = computing_seconds(figures[name], machine["cores"])
-        waiting = figures[name]["seconds"] - computing
-        seconds[name] = waiting + computing * slower * load(name, parameters)
+
+    def seconds_with(parameters: Parameters) -> dict[str, float]:
+        seconds = {}
+        for name in notebooks:
+            computing = computing_seconds(figures[name], machine["cores"])
+            waiting = figures[name]["seconds"] - computing
+            seconds[name] = waiting + computing * slower * load(name, parameters)
+        return seconds
+
+    seconds = seconds_with(parameters)
     words = (
         f"With the sample this takes {in_words(sum(seconds.values()))} here: an estimate, from the "
         f"times on {where} and a step of training, which takes {slower:.1f} times as long here."
@@ -84,8 +95,30 @@ def how_long(notebooks: Sequence[str], parameters: Parameters) -> Estimate:
     others = not_counted(parameters)
     if others:
         words += f" This run has another {', '.join(others)}: how that changes it is not known."
-        seconds = {}
+        return Estimate({}, words)
+    usual = Parameters()
+    if sum(seconds.values()) > PATIENCE and all(
+        getattr(parameters, name) == getattr(usual, name) for name in COUNTED
+    ):
+        words += shorter(parameters, seconds_with)
     return Estimate(seconds, words)
+
+
+def shorter(parameters: Parameters, seconds_with: Callable[[Parameters], dict[str, float]]) -> str:
+    """A sentence on SHORT: how to take it, and how long it takes here.
+
+    Args:
+        parameters: of the run, whose other values stay as they are.
+        seconds_with: parameters -> seconds by notebook.
+    """
+    values = read_parameters(str(SHORT), [], vars(parameters))
+    seconds = sum(seconds_with(dataclasses.replace(parameters, **values)).values())
+    file = SHORT.relative_to(workspace.PROJECT).as_posix()
+    return (
+        f" With --params {file} (make tutorial PARAMS={file}) it takes {in_words(seconds)}, on "
+        f"{values['image_size']} pixels in place of {parameters.image_size} and for "
+        f"{values['epochs']} epochs in place of {parameters.epochs}: README says what that keeps."
+    )
 
 
 def computing_seconds(figures: dict, cores: int) -> float:
@@ -114,12 +147,22 @@ def load(notebook: str, parameters: Parameters) -> float:
     8.0
     """
     usual = Parameters()
-    factor = 1.0
     if notebook in TRAINS:
-        factor *= parameters.epochs / usual.epochs
+        return training_pixels(parameters) / training_pixels(usual)
     if notebook in SEES:
-        factor *= (parameters.image_size / usual.image_size) ** 2
-    return factor
+        return (parameters.image_size / usual.image_size) ** 2
+    return 1.0
+
+
+def training_pixels(parameters: Parameters) -> int:
+    """What all epochs see of a photograph: the first see a smaller picture of it (`Recipe.side`).
+
+    >>> training_pixels(Parameters(image_size=64, epochs=2)) == 2 * 64**2
+    True
+    """
+    recipe = RECIPES[parameters.recipe]
+    epochs = range(1, parameters.epochs + 1)
+    return sum(recipe.side(epoch, parameters) ** 2 for epoch in epochs)
 
 
 def not_counted(parameters: Parameters) -> list[str]:

@@ -50,7 +50,8 @@ def test_what_all_cores_computed_is_scaled_and_nothing_else(measured):
 @pytest.mark.parametrize(
     "changed, seconds",
     [
-        ({"epochs": 4}, 20.0 + 80.0 / 2),
+        # two of 64 pixels and two of 96, for five and three
+        ({"epochs": 4}, 20.0 + 80.0 * (2 * 64**2 + 2 * 96**2) / (5 * 64**2 + 3 * 96**2)),
         ({"image_size": 192}, 20.0 + 80.0 * 4),
         ({"seed": 5, "run": "mine", "learning_rate": 0.01}, 100.0),
     ],
@@ -59,6 +60,20 @@ def test_parameters_whose_cost_is_known_are_counted(changed, seconds, measured):
     measured(step_seconds=3.0)
     expected = estimate.how_long(ALL, Parameters(**changed))
     assert expected.seconds == {"01_download": 40.0, "04_train": pytest.approx(seconds)}
+
+
+def test_a_slow_machine_is_told_of_the_shorter_run(measured, monkeypatch):
+    measured(step_seconds=3.0)
+    assert "short.yaml" not in estimate.how_long(ALL, Parameters()).words, "100 s are no wait"
+    monkeypatch.setattr(estimate, "PATIENCE", 100)
+    words = estimate.how_long(ALL, Parameters()).words
+    assert "make tutorial PARAMS=notebooks/params/short.yaml" in words
+    assert "64 pixels in place of 96 and for 6 epochs in place of 8" in words
+    # 40 s of 01, 20 s of 04 and what its six epochs of 64 pixels are of 80 s
+    seconds = 60 + 80 * 6 * 64**2 / (5 * 64**2 + 3 * 96**2)
+    assert f"it takes {estimate.in_words(seconds)}" in words
+    for chosen in ({"epochs": 12}, {"image_size": 192}, {"dataset": "isic"}):
+        assert "short.yaml" not in estimate.how_long(ALL, Parameters(**chosen)).words
 
 
 def test_parameters_whose_cost_is_not_known_are_named(measured):
@@ -106,7 +121,7 @@ def test_the_results_of_this_repository_are_read(measured, monkeypatch):
     )
     stems = [path.stem for path in parameters.NOTEBOOKS]
     assert "minutes" in estimate.how_long(stems, Parameters()).words
-    assert {*estimate.SEES} <= {*stems}
+    assert {*estimate.TRAINS, *estimate.SEES} <= {*stems}
     known = vars(Parameters())
     assert {*estimate.COUNTED, *estimate.SAME_TIME} <= {*known}
 
