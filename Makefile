@@ -75,6 +75,7 @@ faults: $(SETUP)  ## what can go wrong, done for real: the quick ones
 
 faults-all: $(SETUP)  ## all of them, the load and the soak test; some 40 minutes
 	$(PYTHON) -m pytest tests/faults -m "long or not long" -rs
+	$(PYTHON) -m pytest tests/runs tests/bench -m long -rs
 	$(PYTHON) -m tests.faults.load
 	$(PYTHON) -m tests.faults.soak
 

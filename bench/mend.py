@@ -20,17 +20,17 @@ of all that lie there. A file that anything else has shaped is refused.
 """
 
 import argparse
-import time
 from collections.abc import Callable
 from pathlib import Path
 
+import kept
 import numpy as np
 import pandas as pd
 import real_photographs
 import record
 import torch
 from ideas import Candidate, train
-from real_photographs import auc_difference, file_of
+from real_photographs import auc_difference
 from torch import Tensor
 
 from helpers import workspace
@@ -299,7 +299,9 @@ def seed_table(runs: list[dict]) -> pd.DataFrame:
         if run["seed"] in controls and run["network"] != CONTROL:
             row |= as_columns("less_control", difference([(run, controls[run["seed"]])]))
             if aims:
-                aims["costs_no_auc"] = (row["less_control_high"] or 0) >= 0
+                aims["costs_no_auc"] = row["less_control_high"] is not None and (
+                    row["less_control_high"] >= 0
+                )
         rows.append(row | aims)
     return pd.DataFrame(rows)
 
@@ -322,29 +324,20 @@ def options_of() -> argparse.Namespace:
 def main() -> None:
     options = options_of()
     keep = options.keep or workspace.runs_folder() / options.name
-    chosen = record.parameters_of(options.p)
+    chosen = record.parameters_of(options.p, decided=real_photographs.decided_by(NETWORKS))
     dataset = find_dataset(options.dataset, masks=options.masks, ids=chosen.ids)
     split, cache = real_photographs.prepare(dataset, chosen, masked=options.dataset != "sample")
     photographs = Photographs(cache, workspace.choose_device(chosen.device))
-    print(f"{len(split)} photographs, {(split['mask'] != '').sum()} with a mask", flush=True)
 
     def expected(name: str, seed: int) -> dict:
         settings = settings_of(name, chosen, seed)
         return real_photographs.shaped_by(NETWORKS[name], settings, chosen, split, cache)
 
-    keep.mkdir(parents=True, exist_ok=True)
-    real_photographs.load(keep, expected, list(NETWORKS))  # refuses before hours of training
-    for seed in options.seeds:
-        for name in options.networks:
-            file = file_of(keep, name, seed)
-            if file.exists():
-                continue
-            started = time.perf_counter()
-            print(f"{name}, seed {seed}", flush=True)
-            run = measure(name, settings_of(name, chosen, seed), split, photographs)
-            workspace.write_json(file, run | {"shaped_by": expected(name, seed)})
-            print(f"    {time.perf_counter() - started:.0f} s", flush=True)
-    runs = real_photographs.load(keep, expected, list(NETWORKS))
+    def measured(name: str, seed: int) -> dict:
+        return measure(name, settings_of(name, chosen, seed), split, photographs)
+
+    wanted = [(name, seed) for seed in options.seeds for name in options.networks]
+    runs = kept.complete_and_all(keep, wanted, expected, measured, list(NETWORKS))
     leave(options.name, runs, dataset, split, chosen, options.out)
 
 
@@ -378,6 +371,7 @@ def leave(
         ),
         weights=chosen.weights,
         device=torch.device(workspace.choose_device(chosen.device)),
+        precision=chosen.precision,
         folder=out,
         tables=tables,
     )

@@ -23,7 +23,7 @@ from helpers.runs import command, grid, parameters, series
 from helpers.scores import bootstrap
 from helpers.training import checkpoint
 from helpers.training.control import CONTROL
-from helpers.training.settings import training_parameters
+from helpers.training.settings import Parameters, training_parameters
 
 FIGURES = ("energy", "iou")
 CLASSES = (*localisation.CLASSES, localisation.DIFFERENCE)
@@ -37,10 +37,11 @@ def run(name: str, seeds: list[int], pairs: list[list[str]]) -> dict[int, Path]:
     if code:
         raise SystemExit(code)
     audit = next(path for path in parameters.NOTEBOOKS if path.stem == "06_audit")
+    given = parameters.read_parameters("", pairs, vars(Parameters()))
     folders = {}
     for point, values in grid.name_points(name, {"seed": seeds}).items():
         folders[values["seed"]] = folder = workspace.run_folder(point)
-        seconds = series.run_notebook(audit, values | {"run": point}, folder)
+        seconds = series.run_notebook(audit, given | values | {"run": point}, folder)
         print(f"{point}: {audit.stem} in {seconds:.0f} s", flush=True)
     return folders
 
@@ -93,7 +94,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=record.RESULTS, help="not data/results/")
     parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
     options = parser.parse_args()
-    chosen = record.parameters_of(options.p)
+    chosen = record.parameters_of(options.p, decided=("seed", "dataset", "control"))
     folders = run(options.name, options.seeds, options.p)
     tables = collect(folders)
     split = read_split(workspace.run_folder(options.name) / "split.csv")
@@ -104,6 +105,7 @@ def main() -> None:
         data=record.photographs_of("drawn sample", split["image_id"], int(split["target"].sum())),
         weights=chosen.weights,
         device=workspace.choose_device(chosen.device),
+        precision=chosen.precision,
         folder=options.out,
         tables=tables,
     )

@@ -14,18 +14,17 @@ each network leaves a file in the folder `--keep`, and one that anything else ha
 import argparse
 import hashlib
 import os
-import re
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
+import kept
 import numpy as np
 import pandas as pd
 import publish
 import record
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from helpers import workspace
 from helpers.audit import attribution, evidence, localisation
@@ -34,12 +33,13 @@ from helpers.photographs.cache import build_cache
 from helpers.photographs.sample import make_sample, plan, plant_rulers
 from helpers.photographs.sources import find_dataset
 from helpers.photographs.split import group_rows, make_split, split_groups
+from helpers.pictures.maps import upsample
 from helpers.scores import metrics
 from helpers.scores.bootstrap import as_columns, interval, mean, ratio, weighted_auc_ap
 from helpers.training import checkpoint
 from helpers.training.batches import Photographs
 from helpers.training.loop import Fitted, fit, predict, used_rows
-from helpers.training.settings import Parameters, Settings, training_parameters
+from helpers.training.settings import RECIPES, Parameters, Settings, training_parameters
 
 NETWORKS = {
     "no attention": {"attention": "none"},
@@ -117,7 +117,8 @@ def prepare(
     """Split and cache as notebooks 01 and 02 make them; masks: a folder below this one."""
     dataset = find_dataset(str(folder), masks=str(folder / masks))
     split = make_split(dataset, benign=chosen.benign, split_seed=chosen.split_seed)
-    cache = build_cache(dataset, split, image_size=chosen.image_size)
+    view = RECIPES[chosen.recipe].view
+    cache = build_cache(dataset, split, image_size=chosen.image_size, view=view)
     return split, Photographs(cache, workspace.choose_device(chosen.device))
 
 
@@ -189,10 +190,7 @@ def on_rulers(fitted: Fitted, scene: Scene, batch_size: int = 32) -> dict[str, d
 
 def enlarged(maps: Tensor, masks: Tensor) -> Tensor:
     """Maps [B or 1, 1, h, w] in the size and number of masks [B, 1, H, W]."""
-    large = functional.interpolate(
-        maps, size=masks.shape[-2:], mode="bilinear", align_corners=False
-    )
-    return large.expand(len(masks), -1, -1, -1)
+    return upsample(maps, masks.shape[-2:]).expand(len(masks), -1, -1, -1)
 
 
 def measure(name: str, sample: str, seed: int, chosen: Parameters, scene: Scene) -> dict:
@@ -221,32 +219,6 @@ def measure(name: str, sample: str, seed: int, chosen: Parameters, scene: Scene)
         "test": about | rulers | logits,
         "maps": on_rulers(fitted, scene),
     }
-
-
-def file_of(folder: Path, name: str, sample: str, seed: int) -> Path:
-    """Where a network's figures lie.
-
-    >>> file_of(Path("runs"), "no attention", "planted", 0).name
-    'no-attention-planted-0.json'
-    """
-    words = re.sub(r"[^a-z0-9 -]", "", name.lower()).replace(" ", "-")
-    return folder / f"{words}-{sample}-{seed}.json"
-
-
-def read_run(path: Path, expected: dict) -> dict:
-    """A network's file. SystemExit where something else has shaped it."""
-    run = workspace.read_json(path, "bench/planted_shortcut.py")
-    there = run.get("shaped_by", {})
-    differ = [
-        f"{name} {there.get(name)!r} and not {value!r}"
-        for name, value in expected.items()
-        if there.get(name) != value
-    ]
-    if differ:
-        raise SystemExit(
-            f"{path} was made with {', '.join(differ)}: name another --keep, or delete it"
-        )
-    return run
 
 
 def answers_of(run: dict) -> pd.DataFrame:
@@ -429,31 +401,27 @@ def options_of() -> argparse.Namespace:
 def main() -> None:
     options = options_of()
     keep = options.keep or workspace.runs_folder() / "planted_shortcut"
-    chosen = record.parameters_of(options.p, image_size=64, epochs=6)
+    decided = {name for settings in NETWORKS.values() for name in settings}
+    decided |= {"seed", "dataset", "masks"}
+    chosen = record.parameters_of(options.p, decided=decided, image_size=64, epochs=6)
     with tempfile.TemporaryDirectory() as place:
         os.environ["ATTENTION_DATA"] = place
         scene = draw_scene(Path(place), chosen, options.count)
-        runs = run_all(scene, chosen, options.networks, options.seeds, keep)
+
+        def expected(name: str, sample: str, seed: int) -> dict:
+            return shaped_by(name, sample, seed, chosen, scene)
+
+        def measured(name: str, sample: str, seed: int) -> dict:
+            return measure(name, sample, seed, chosen, scene)
+
+        wanted = [
+            (name, sample, seed)
+            for seed in options.seeds
+            for name in options.networks
+            for sample in SAMPLES
+        ]
+        runs = kept.complete(keep, wanted, expected, measured)
         leave(runs, scene, chosen, options.out)
-
-
-def run_all(
-    scene: Scene, chosen: Parameters, networks: list[str], seeds: list[int], keep: Path
-) -> list[dict]:
-    """Train and measure what the folder `keep` does not hold; all runs, seed by seed."""
-    wanted = [(name, sample, seed) for seed in seeds for name in networks for sample in SAMPLES]
-    there = [which for which in wanted if file_of(keep, *which).exists()]
-    for which in there:  # refused before an hour of training
-        read_run(file_of(keep, *which), shaped_by(*which, chosen, scene))
-    runs = []
-    for which in wanted:
-        expected = shaped_by(*which, chosen, scene)
-        if which not in there:
-            print("{}, {} sample, seed {}".format(*which), flush=True)
-            run = measure(*which, chosen, scene)
-            workspace.write_json(file_of(keep, *which), run | {"shaped_by": expected})
-        runs.append(read_run(file_of(keep, *which), expected))
-    return runs
 
 
 def leave(runs: list[dict], scene: Scene, chosen: Parameters, out: Path) -> None:
@@ -475,6 +443,7 @@ def leave(runs: list[dict], scene: Scene, chosen: Parameters, out: Path) -> None
         ),
         weights=chosen.weights,
         device=workspace.choose_device(chosen.device),
+        precision=chosen.precision,
         folder=out,
         tables={
             "scores": score_table(runs),

@@ -30,7 +30,7 @@ import nbformat
 import pandas as pd
 import record
 
-from helpers.runs import parameters
+from helpers.runs import estimate, parameters
 
 sys.path.insert(0, str(record.workspace.PROJECT / "site"))
 import stored  # noqa: E402
@@ -46,6 +46,12 @@ BLOCK = re.compile(
 )
 NETWORKS = ["no attention", "softmax", "sigmoid, with masks"]
 BEGUN_FROM = "Otsu, weighted, closed"  # by the further ideas of mend.py
+SHORT = []  # notebooks/params/short.yaml, but for the run's name
+for name, value in parameters.read_file(str(estimate.SHORT)).items():
+    if name != "run":
+        SHORT += ["-p", name, str(value)]
+# of a laptop's kind of machine, without fast bf16
+SHORT_TIMES = ("running_times_laptop", "running_times_short")
 # the commands whose results are published; words in capitals stand for the reader's files
 MEASURE = {
     "running_times": [],
@@ -61,6 +67,9 @@ MEASURE = {
     ],
     "mend": ["-p", "image_size", "64", "-p", "epochs", "6"],
     "over_seeds": [],
+    "over_seeds_short": ["--name", "over_seeds_short", *SHORT],
+    "running_times_laptop": ["--only", "0", "--name", "running_times_laptop"],
+    "running_times_short": ["--only", "0", "--name", "running_times_short", *SHORT],
     "mend_real": [
         *("--name", "mend_real", "--dataset", "DATASET", "--masks", "MASKS"),
         *("--networks", "no attention", "softmax", "Otsu, weighted, closed"),
@@ -77,7 +86,13 @@ MEASURE = {
     ],
 }
 # results whose program has another name
-PROGRAMS = {"mend_isic": "mend", "mend_real": "mend"}
+PROGRAMS = {
+    "mend_isic": "mend",
+    "mend_real": "mend",
+    "over_seeds_short": "over_seeds",
+    "running_times_laptop": "running_times",
+    "running_times_short": "running_times",
+}
 
 
 def short(value: float) -> str:
@@ -148,7 +163,7 @@ def rests_on(result: dict) -> str:
     )
 
 
-def tutorial(_: dict) -> str:
+def tutorial() -> str:
     """What the stored notebooks of the series found on the sample."""
     train = stored.read("notebooks/04_train.ipynb")
     audit = stored.read("notebooks/06_audit.ipynb")
@@ -173,7 +188,7 @@ def tutorial(_: dict) -> str:
     )
 
 
-def mended(_: dict) -> str:
+def mended() -> str:
     """The two numbers below the README's first figure: place and AUC, before and after."""
     notebook = stored.read("notebooks/08_mend.ipynb")
     places = stored.table_with(notebook, "before: pool-3, all", "iou")
@@ -402,6 +417,50 @@ def over_seeds_classes(result: dict) -> str:
     return f"{markdown(class_lines(table))}\n\n{size} pixels. {rests_on(result)}"
 
 
+def short_run(usual: dict, fewer: dict, usual_time: dict, fewer_time: dict) -> str:
+    """README's paragraph on notebooks/params/short.yaml: what it takes, and what it keeps."""
+
+    def minutes(result: dict) -> str:
+        seconds = sum(figures["seconds"] for figures in result["figures"].values())
+        return duration(seconds)
+
+    def aucs(result: dict) -> str:
+        scores = table_of(result, "scores").to_dict("records")
+        listed = ", ".join(span_of(row, "auc") for row in scores)
+        gaps = ", ".join(signed(row["less_control"]) for row in scores)
+        return f"{listed}, less the control's {gaps}"
+
+    def pixels(result: dict) -> str:
+        chosen = result["figures"]["parameters"]
+        return f"{chosen['image_size']} pixels, {chosen['epochs']} epochs"
+
+    keys = ["seed", "said", "claim", "test"]
+    both = table_of(usual, "claims").merge(
+        table_of(fewer, "claims"), on=keys, how="outer", suffixes=("", "_fewer")
+    )
+    other = both[both["verdict"] != both["verdict_fewer"]]
+    opposite = 0
+    for _, row in other.iterrows():
+        opposite += {row["verdict"], row["verdict_fewer"]} == {"supported", "contradicted"}
+    told = f"all {len(both)} verdicts are the same"
+    if len(other):
+        names = ", ".join(f"“{claim}”" for claim in other["claim"].drop_duplicates())
+        told = (
+            f"of the {len(both)} verdicts {len(both) - len(other)} are the same, and {opposite} "
+            f"are opposite; they differ in {names}"
+        )
+    seeds = usual["seeds"]
+    return (
+        f"On a machine {bf16_of(usual_time)} fast bf16 the nine notebooks take "
+        f"{minutes(usual_time)} with the default parameters and {minutes(fewer_time)} short. Test "
+        f"AUC of the seeds {', '.join(map(str, seeds))}: {aucs(usual)} ({pixels(usual)}); "
+        f"{aucs(fewer)} ({pixels(fewer)}). Part 6 judges {len(both) // len(seeds)} claims in each "
+        f"training: {told}.\n\n"
+        f"Times: {rests_on(usual_time)} {rests_on(fewer_time)} Trainings: {rests_on(usual)} "
+        f"{rests_on(fewer)}"
+    )
+
+
 def mend_classes(result: dict) -> str:
     """Where the softmax network's maps lie, by class and seed, and how the classes differ."""
     table = table_of(result, "classes")
@@ -442,7 +501,7 @@ def by_network(table) -> dict:
 
 
 def table_of(result: dict, name: str):
-    """One of the tables of `real_photographs.py`, with or without --masked."""
+    """The table of a result whose file ends with this name."""
     for file, table in result["tables"].items():
         if file.endswith(f"-{name}.csv"):
             return table
@@ -616,12 +675,46 @@ def running_time(result: dict, notebook: str) -> str:
         return not_measured("running_times")
     figures = result["figures"][notebook]
     machine = result["machine"]
-    bf16 = "with" if "avx512_bf16" in machine["instructions"] else "without"
     where = machine["device"] if machine["device"] != "cpu" else f"{machine['cores']} cores"
     return (
         f"Time, with the sample: {duration(figures['seconds'])} on {where} of "
-        f"{machine['processor']} ({bf16} fast bf16), measured by `bench/running_times.py`."
+        f"{machine['processor']} ({bf16_of(result)} fast bf16), measured by "
+        "`bench/running_times.py`."
     )
+
+
+def running_times(usual: dict, laptop: dict, short_run: dict) -> str:
+    """Seconds of each notebook of the series, and those of all cores together."""
+    results = (usual, laptop, short_run)
+    names = [path.stem for path in parameters.NOTEBOOKS]
+    for result in results:
+        if not set(names) <= set(result["figures"]):
+            return not_measured("running_times")
+    lines = [["notebook", *(f"{bf16_of(result)} fast bf16" for result in results)]]
+    lines[0][-1] += ", short.yaml"
+    for name in names:
+        line = [name]
+        for result in results:
+            figures = result["figures"][name]
+            line.append(f"{figures['seconds']:.0f} ({figures['processor_seconds']:.0f})")
+        lines.append(line)
+    line = ["all"]
+    for result in results:
+        rows = [result["figures"][name] for name in names]
+        seconds = sum(figures["seconds"] for figures in rows)
+        spent = sum(figures["processor_seconds"] for figures in rows)
+        line.append(f"{seconds:.0f} ({spent:.0f})")
+    lines.append(line)
+    return f"{markdown(lines)}\n\n{' '.join(rests_on(result) for result in results)}"
+
+
+def bf16_of(result: dict) -> str:
+    """Whether the machine computes bf16 in hardware."""
+    return "with" if has_fast_bf16(result["machine"]["instructions"]) else "without"
+
+
+def has_fast_bf16(instructions: Iterable[str]) -> bool:
+    return not {"avx512_bf16", "amx_bf16"}.isdisjoint(instructions)
 
 
 def duration(seconds: float) -> str:
@@ -636,13 +729,17 @@ def duration(seconds: float) -> str:
     return "1 minute" if minutes == 1 else f"{minutes:g} minutes"
 
 
-# name: what renders it, and the program whose results it renders ("": the stored notebooks)
+# name: what renders it, and the programs whose results it renders (none: the stored notebooks)
 BLOCKS = {
-    "tutorial": (tutorial, ""),
-    "mended": (mended, ""),
+    "tutorial": (tutorial,),
+    "mended": (mended,),
+    "short-run": (short_run, "over_seeds", "over_seeds_short", *SHORT_TIMES),
+    "running-times": (running_times, "running_times", *SHORT_TIMES),
     "sample-teaches": (sample_teaches, "sample_teaches"),
     "over-seeds-claims": (over_seeds_claims, "over_seeds"),
     "over-seeds-classes": (over_seeds_classes, "over_seeds"),
+    "over-seeds-short-claims": (over_seeds_claims, "over_seeds_short"),
+    "over-seeds-short-classes": (over_seeds_classes, "over_seeds_short"),
     "mend-table": (mend_table, "mend"),
     "mend-further": (mend_further, "mend"),
     "mend-why": (mend_why, "mend"),
@@ -683,11 +780,10 @@ def block(name: str, folder: Path) -> str:
     """
     if name not in BLOCKS:
         raise SystemExit(f"there is no block {name!r}; there are: {', '.join(BLOCKS)}")
-    render, program = BLOCKS[name]
-    if not program:
-        return render({})
-    result = record.read(program, folder)
-    return not_measured(program) if result is None else render(result)
+    render, *programs = BLOCKS[name]
+    results = {program: record.read(program, folder) for program in programs}
+    lacking = [program for program, result in results.items() if result is None]
+    return not_measured(lacking[0]) if lacking else render(*results.values())
 
 
 def not_measured(program: str) -> str:
@@ -743,8 +839,13 @@ def publish(*, check: bool) -> int:
 
 
 def measure(given: dict[str, str | None]) -> None:
-    """Run the programs of MEASURE; those that need photographs only where all are named."""
+    """Run the programs of MEASURE that this machine is for, and whose photographs are named."""
+    fast = has_fast_bf16(record.machine(record.torch.device("cpu"))["instructions"])
     for program, words in MEASURE.items():
+        if program in ("running_times", *SHORT_TIMES) and fast == (program in SHORT_TIMES):
+            kind = "without" if fast else "with"
+            print(f"{program} stays as it was measured: it is of a machine {kind} fast bf16")
+            continue
         lacking = [word.lower() for word in words if word in given and not given[word]]
         if lacking:
             print(f"{program} stays as it was measured: name --{', --'.join(lacking)}")

@@ -15,10 +15,10 @@ weights) is refused.
 
 import argparse
 import hashlib
-import re
-import time
+from collections.abc import Mapping
 from pathlib import Path
 
+import kept
 import numpy as np
 import pandas as pd
 import publish
@@ -38,7 +38,7 @@ from helpers.scores.bootstrap import independent_pairs, interval, weighted_auc_a
 from helpers.training import checkpoint
 from helpers.training.batches import Photographs
 from helpers.training.loop import predict_held_out, used_rows
-from helpers.training.settings import Parameters, Settings, training_parameters
+from helpers.training.settings import RECIPES, Parameters, Settings, training_parameters
 
 CONTROLS = ("no attention", "softmax")  # what the others' AUC is compared with
 BESIDE = {"otsu": "Otsu's threshold", "centre": "centre", "uniform": "uniform"}
@@ -46,7 +46,11 @@ MAPS = {"attention_pool3": "pool-3", "attention_pool4": "pool-4", "grad_cam": "G
 
 
 def prepare(dataset: dict, chosen: Parameters, *, masked: bool) -> tuple[pd.DataFrame, dict]:
-    """Split and cache.json as notebook 02 makes them, of all photographs or those with a mask."""
+    """Split and cache.json as notebook 02 makes them, of all photographs or those with a mask.
+
+    Raises:
+        SystemExit: no test photograph has a mask, so that no map's place can be measured.
+    """
     split = make_split(
         dataset,
         subsample=chosen.subsample,
@@ -55,7 +59,22 @@ def prepare(dataset: dict, chosen: Parameters, *, masked: bool) -> tuple[pd.Data
     )
     if masked:
         split = split[split["mask"] != ""].reset_index(drop=True)
-    return split, build_cache(dataset, split, image_size=chosen.image_size)
+    used = used_rows(split)
+    with_mask = used["mask"] != ""
+    print(f"{len(used)} photographs, {with_mask.sum()} with a mask", flush=True)
+    if not (with_mask & (used["split"] == "test")).any():
+        raise SystemExit(
+            "none of the test photographs has a mask of its lesion, with which the maps are "
+            "compared: name a folder or zip of theirs with --masks"
+        )
+    view = RECIPES[chosen.recipe].view
+    return split, build_cache(dataset, split, image_size=chosen.image_size, view=view)
+
+
+def decided_by(networks: Mapping[str, Candidate]) -> set[str]:
+    """Names of the parameters by which these networks differ, and of what the options say."""
+    names = {name for candidate in networks.values() for name in candidate.settings}
+    return names | {"seed", "dataset", "masks"}
 
 
 def settings_of(name: str, chosen: Parameters, seed: int) -> Settings:
@@ -114,43 +133,6 @@ def measure(name: str, settings: Settings, split: pd.DataFrame, photographs: Pho
         "localisation": figures,
         "test": test[columns].to_dict("list"),
     }
-
-
-def file_of(folder: Path, name: str, seed: int) -> Path:
-    """Where a network's figures lie.
-
-    >>> file_of(Path("runs"), "sigmoid, with Otsu's masks", 0).name
-    'sigmoid-with-otsus-masks-0.json'
-    """
-    words = re.sub(r"[^a-z0-9 -]", "", name.lower()).replace(" ", "-")
-    return folder / f"{words}-{seed}.json"
-
-
-def load(folder: Path, expected, names: list[str]) -> list[dict]:
-    """What lies in the folder, by seed.
-
-    Args:
-        folder: of the files that `main` writes.
-        expected: `shaped_by` of a network's name and a seed.
-        names: of the networks that there are, in the order of the result.
-
-    Raises:
-        SystemExit: something else has shaped one of them; a table compares like with like.
-    """
-    runs = []
-    for path in sorted(folder.glob("*.json")):
-        run = workspace.read_json(path, "the program that trained it")
-        there = run.get("shaped_by", {})
-        differ = []
-        for name, value in expected(run["network"], run["seed"]).items():
-            if there.get(name) != value:
-                differ.append(f"{name} {there.get(name)!r} and not {value!r}")
-        if differ:
-            raise SystemExit(
-                f"{path} was made with {', '.join(differ)}: name another --keep, or delete it"
-            )
-        runs.append(run)
-    return sorted(runs, key=lambda run: (names.index(run["network"]), run["seed"]))
 
 
 def score_table(runs: list[dict]) -> pd.DataFrame:
@@ -243,29 +225,20 @@ def main() -> None:
     options = options_of()
     program = "real_photographs_masked" if options.masked else "real_photographs"
     keep = options.keep or workspace.runs_folder() / program
-    chosen = record.parameters_of(options.p, benign=0)
+    chosen = record.parameters_of(options.p, decided=decided_by(NETWORKS), benign=0)
     dataset = find_dataset(options.dataset, masks=options.masks, ids=chosen.ids)
     split, cache = prepare(dataset, chosen, masked=options.masked)
     photographs = Photographs(cache, workspace.choose_device(chosen.device))
-    print(f"{len(split)} photographs, {(split['mask'] != '').sum()} with a mask", flush=True)
 
     def expected(name: str, seed: int) -> dict:
         settings = settings_of(name, chosen, seed)
         return shaped_by(NETWORKS[name], settings, chosen, split, cache)
 
-    keep.mkdir(parents=True, exist_ok=True)
-    load(keep, expected, list(NETWORKS))  # refuses before hours of training
-    for seed in options.seeds:
-        for name in options.networks:
-            file = file_of(keep, name, seed)
-            if file.exists():
-                continue
-            started = time.perf_counter()
-            print(f"{name}, seed {seed}", flush=True)
-            run = measure(name, settings_of(name, chosen, seed), split, photographs)
-            workspace.write_json(file, run | {"shaped_by": expected(name, seed)})
-            print(f"    {time.perf_counter() - started:.0f} s", flush=True)
-    runs = load(keep, expected, list(NETWORKS))
+    def measured(name: str, seed: int) -> dict:
+        return measure(name, settings_of(name, chosen, seed), split, photographs)
+
+    wanted = [(name, seed) for seed in options.seeds for name in options.networks]
+    runs = kept.complete_and_all(keep, wanted, expected, measured, list(NETWORKS))
     leave(program, runs, dataset, split, chosen, options.out)
 
 
@@ -303,6 +276,7 @@ def leave(
         ),
         weights=chosen.weights,
         device=torch.device(workspace.choose_device(chosen.device)),
+        precision=chosen.precision,
         folder=out,
         tables=tables,
     )

@@ -5,6 +5,7 @@ the weights and the date. Tables lie beside it as csv. `publish.py` puts them wh
 """
 
 import dataclasses
+import functools
 import hashlib
 import os
 import platform
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import time
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -42,6 +43,7 @@ def write(
     data: dict,
     weights: str,
     device: torch.device,
+    precision: str = "auto",
     folder: Path = RESULTS,
     tables: dict[str, pd.DataFrame] | None = None,
     more: dict | None = None,
@@ -55,6 +57,7 @@ def write(
         data: what `photographs_of` says of the photographs.
         weights: the parameter `weights`.
         device: where the networks were trained.
+        precision: the parameter `precision`.
         folder: another place than data/results/, such as a test's.
         tables: figures that are tables.
         more: of the machine, beside what `machine` says.
@@ -63,7 +66,6 @@ def write(
         The json's path.
     """
     tables = tables or {}
-    measured_at = commit()  # before the tables change what is checked out
     for name, table in tables.items():
         with workspace.replacing(folder / f"{program}-{name}.csv") as beside:
             table.to_csv(beside, index=False, float_format="%.6g")
@@ -72,9 +74,9 @@ def write(
         "figures": figures,
         "tables": [f"{program}-{name}.csv" for name in tables],
         "command": command(),
-        "commit": measured_at,
+        "commit": COMMIT,
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        "machine": machine(device) | (more or {}),
+        "machine": machine(device, precision) | (more or {}),
         "seeds": list(seeds),
         "data": data,
         "weights": weights_of(weights),
@@ -88,7 +90,7 @@ def read(program: str, folder: Path = RESULTS) -> dict | None:
     path = folder / f"{program}.json"
     if not path.exists():
         return None
-    content = workspace.read_json(path, f"bench/{program}.py")
+    content = workspace.read_json(path, "the program of bench/ that measures it")
     names = content["tables"]
     tables = {}
     for name in names:  # an empty cell is missing, and a network "none" is none
@@ -96,12 +98,22 @@ def read(program: str, folder: Path = RESULTS) -> dict | None:
     return content | {"tables": tables}
 
 
-def parameters_of(pairs: Sequence[tuple[str, str]], **defaults: object) -> Parameters:
+def parameters_of(
+    pairs: Sequence[tuple[str, str]], *, decided: Collection[str] = (), **defaults: object
+) -> Parameters:
     """The parameters of the series: its defaults, those of a program, and what `-p` says.
 
+    Args:
+        pairs: names and values of `-p`.
+        decided: names that the program decides itself, beside `run`.
+        defaults: of the program.
+
     Raises:
-        ValueError: a name is unknown or a value out of range.
+        ValueError: a name is unknown, a value out of range, or the program decides it.
     """
+    idle = [name for name, _ in pairs if name in ("run", *decided)]
+    if idle:
+        raise ValueError(f"-p {', '.join(idle)}: this program decides that itself; leave it out")
     known = [field.name for field in dataclasses.fields(Parameters)]
     given = parameters.read_parameters("", pairs, known)
     return Parameters(**defaults | given)
@@ -129,8 +141,16 @@ def commit() -> str:
     return said.stdout.strip()
 
 
-def machine(device: torch.device) -> dict:
-    """Processor, cores, the instruction sets of FLAGS that it has, PyTorch, device, precision."""
+COMMIT = commit()  # as the program starts: its results, and whoever commits meanwhile, change it
+
+
+def machine(device: torch.device, precision: str = "auto") -> dict:
+    """Processor, cores, the instruction sets of FLAGS that it has, PyTorch, device, precision.
+
+    Args:
+        device: where the networks were trained.
+        precision: the parameter; "auto" is what it is there.
+    """
     able = torch.cpu.get_capabilities()
     return {
         "processor": processor(),
@@ -138,7 +158,7 @@ def machine(device: torch.device) -> dict:
         "instructions": [name for name in FLAGS if able.get(name)],
         "torch": torch.__version__,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "precision": str(workspace.choose_precision(device)).removeprefix("torch."),
+        "precision": str(workspace.choose_precision(device, precision)).removeprefix("torch."),
     }
 
 
@@ -165,6 +185,7 @@ def photographs_of(name: str, ids: Iterable[str], melanomas: int) -> dict:
     return {"name": name, "photographs": len(ids), "melanomas": melanomas, "ids": digest[:16]}
 
 
+@functools.cache
 def weights_of(weights: str) -> dict:
     """Name and CRC-32 of the parameter `weights`; whether they stand in for torchvision's.
 

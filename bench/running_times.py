@@ -18,7 +18,7 @@ import pandas as pd
 import record
 
 from helpers import workspace
-from helpers.photographs.sample import sample_folder
+from helpers.photographs.sources import find_folder
 from helpers.photographs.table import read_marking
 from helpers.runs import estimate, parameters, series
 from helpers.training.settings import Parameters
@@ -65,8 +65,13 @@ def main() -> None:
     if options.only:
         wanted = tuple(options.only)
         notebooks = [path for path in notebooks if path.name.startswith(wanted)]
+    if not notebooks:
+        parser.error(f"no notebook starts with {' or '.join(options.only)}")
+    published = options.name == "running_times" and options.out == record.RESULTS
+    if published and not set(parameters.NOTEBOOKS) <= set(notebooks):
+        parser.error("results of a part would take the place of those of all: name --name or --out")
     values = parameters.read_parameters("", options.p, vars(Parameters()))
-    chosen = record.parameters_of(options.p)
+    chosen = record.parameters_of(options.p, decided=("dataset", "masks"))
     device = workspace.choose_device(chosen.device)
     more = {}
     if device.type == "cpu":
@@ -76,7 +81,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         os.environ |= {"ATTENTION_DATA": f"{place}/data", "ATTENTION_RUNS": f"{place}/runs"}
         table = measure(notebooks, values, workspace.run_folder(chosen.run))
-        sample = read_marking(sample_folder(chosen.split_seed) / "marking.csv")
+        folder = find_folder("sample", "", chosen.split_seed)
+        sample = read_marking(folder / "marking.csv")
     path = record.write(
         options.name,
         table.set_index("notebook").to_dict("index"),
@@ -84,6 +90,7 @@ def main() -> None:
         data=record.photographs_of("drawn sample", sample["image_id"], int(sample["target"].sum())),
         weights=chosen.weights,
         device=device,
+        precision=chosen.precision,
         folder=options.out,
         more=more,
     )

@@ -25,7 +25,7 @@ from helpers.photographs.split import make_split
 from helpers.scores.bootstrap import independent_pairs, interval, or_none, span, within
 from helpers.training.batches import Photographs
 from helpers.training.loop import fit, predict_held_out
-from helpers.training.settings import Parameters, Settings, training_parameters
+from helpers.training.settings import RECIPES, Parameters, Settings, training_parameters
 
 SETS = {"with lesions": True, "painted over": False}
 
@@ -39,7 +39,8 @@ def train(chosen: Parameters, folder: Path, seed: int) -> tuple[pd.DataFrame, fl
     settings = Settings(**training_parameters(chosen) | {"seed": seed})
     dataset = find_dataset(str(folder))
     split = make_split(dataset, benign=chosen.benign, split_seed=chosen.split_seed)
-    cache = build_cache(dataset, split, image_size=settings.image_size)
+    view = RECIPES[settings.recipe].view
+    cache = build_cache(dataset, split, image_size=settings.image_size, view=view)
     photographs = Photographs(cache, workspace.choose_device(settings.device))
     fitted = fit(settings, split, photographs, report=lambda line: None)
     held_out = predict_held_out(fitted, split, photographs, settings.precision)
@@ -91,7 +92,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=record.RESULTS, help="not data/results/")
     parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
     options = parser.parse_args()
-    chosen = record.parameters_of(options.p)
+    chosen = record.parameters_of(options.p, decided=("seed", "dataset", "masks"))
     figures, rows = {}, []
     with tempfile.TemporaryDirectory() as place:
         os.environ["ATTENTION_DATA"] = place
@@ -110,6 +111,7 @@ def main() -> None:
         data=data,
         weights=chosen.weights,
         device=workspace.choose_device(chosen.device),
+        precision=chosen.precision,
         folder=options.out,
         tables={"seeds": pd.DataFrame(rows)},
     )

@@ -21,6 +21,7 @@ from torch.nn import functional
 from helpers import workspace
 from helpers.audit import attribution, localisation
 from helpers.model import AttnVGG
+from helpers.pictures.maps import upsample
 from helpers.scores import bootstrap
 from helpers.training.batches import Photographs
 
@@ -83,7 +84,7 @@ class Contributions(NamedTuple):
         size = self.maps["pool3"].shape[-2:]
         total = torch.zeros_like(self.maps["pool3"])
         for grid in self.signed().values():
-            large = functional.interpolate(grid, size=size, mode="bilinear", align_corners=False)
+            large = upsample(grid, size)
             total += large * (grid[0].numel() / large[0].numel())
         return total
 
@@ -383,7 +384,7 @@ def ranking(maps: Tensor, size: tuple[int, int], *, seed: int = 0) -> Tensor:
     Returns:
         Numbers of pixels, row by row, [N, H*W].
     """
-    flat = functional.interpolate(maps, size=size, mode="bilinear", align_corners=False).flatten(1)
+    flat = upsample(maps, size).flatten(1)
     generator = torch.Generator().manual_seed(seed)
     mixed = torch.rand(flat.shape, generator=generator).argsort(dim=1).to(flat.device)
     # a stable sort of mixed pixels leaves equal ones as they were mixed

@@ -22,6 +22,7 @@ from torch.nn import functional
 from helpers import workspace
 from helpers.audit.attribution import grad_cam
 from helpers.model import LAST_RELU, AttnVGG
+from helpers.pictures.maps import upsample
 from helpers.scores.bootstrap import as_columns, independent_pairs, interval, mean, side
 from helpers.training import batches
 from helpers.training.augment import (
@@ -450,9 +451,7 @@ def seen_through(
 
 def describe(maps: Tensor, masks: Tensor) -> dict[str, np.ndarray]:
     """The columns of `measure` for maps [B, 1, h, w] of any size, on masks [B, 1, S, S]."""
-    large = functional.interpolate(
-        maps, size=masks.shape[-2:], mode="bilinear", align_corners=False
-    )
+    large = upsample(maps, masks.shape[-2:])
     columns = localise(large, masks) | activated(large)
     columns["mean"] = maps.mean(dim=(1, 2, 3))
     columns["zero"] = maps.amax(dim=(1, 2, 3)) <= 0

@@ -124,6 +124,10 @@ def find_folder(dataset: str, kaggle_dataset: str, split_seed: int) -> Path:
     """The folder of the sample, of Kaggle's set or of the reader's own: made, fetched, unpacked."""
     if dataset == "kaggle":
         return fetch(kaggle_dataset)
+    if not dataset:
+        raise ValueError(
+            "dataset is empty; expected 'sample', 'isic', 'kaggle', or the path of a folder or zip"
+        )
     if dataset != "sample":
         return archives.open_folder(dataset, "dataset")
     folder = sample_folder(split_seed)

@@ -269,7 +269,6 @@ def attention_figure(
     *,
     attention: str,
     grad_cam: Tensor | None = None,
-    own_rows: bool = False,
     outlines: Tensor | None = None,
     panel: float = 1.0,
 ) -> Figure:
@@ -284,33 +283,22 @@ def attention_figure(
         titles: one for each photograph.
         attention: of the network that made the maps, as in `own_scale`.
         grad_cam: maps [N, 1, h, w], or None.
-        own_rows: whether each map has one more row, in its own units, with one colour bar.
         outlines: masks [N, 1, H, W], 0 to 1, drawn as lines.
         panel: a panel's width in inches.
     """
     rows = {"photograph": photographs}
     notes = {}
-    units = {}
-    ranges = {}
     kinds = {"pool-3": attention, "pool-4": attention, "Grad-CAM": "grad_cam"}
     for (name, kind), maps in zip(kinds.items(), (pool3, pool4, grad_cam), strict=True):
         if maps is None:
             continue
-        own, unit = own_scale(maps, kind)
+        own, _ = own_scale(maps, kind)
         large = upsample(maps, photographs.shape[1:3])
         row = f"{name}\nmin to max"
         rows[row] = overlay(photographs, min_max(large), share=SHARE, follow_map=True)
         digits = ".2g" if kind == "grad_cam" else ".3g"  # .0056 is as wide as 12.3
         notes[row] = [f"{grid.min():.2f} to {grid.max():{digits}}" for grid in own]
-        if own_rows:
-            row = f"{name}\nown scale"
-            rows[row] = own[:, 0].numpy()
-            units[row] = unit
-            if kind == "grad_cam":  # a logit knows no 1 to compare with
-                ranges[row] = (0, own.max().item() or 1)
-    return grid_figure(
-        rows, titles, notes=notes, units=units, ranges=ranges, outlines=outlines, panel=panel
-    )
+    return grid_figure(rows, titles, notes=notes, outlines=outlines, panel=panel)
 
 
 def grid_figure(

@@ -82,9 +82,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if plan:
                 return run_points(plan, options)
             refuse(notebooks[0].stem, values.get("run", "sample"))
-            expected = estimate.how_long([path.stem for path in notebooks], chosen[0])
+            stems = [path.stem for path in notebooks]
+            expected = estimate.how_long(stems, chosen[0])
             if expected.words:
                 print(expected.words, flush=True)
+            if notebooks == NOTEBOOKS and not options.params:
+                advice = estimate.shorter(stems, chosen[0])
+                if advice:
+                    print(advice, flush=True)
             run_series(values, notebooks, expected.seconds)
     except (NotebookFailed, NotMade, OSError, ValueError) as error:
         print(f"\n{error}", file=sys.stderr)

@@ -208,7 +208,9 @@ def describe_control(table: pd.DataFrame, name: str) -> list[str]:
     """The paragraphs on the differences from the control of the parameter `name`."""
     column = f"less_{name}"
     pairs = table.dropna(subset=column)
-    if pairs[f"{column}_low"].isna().all():
+    if pairs.empty:
+        reading = "No run here has its control beside it, so there is no difference to read."
+    elif pairs[f"{column}_low"].isna().all():
         reading = (
             f"The test photographs are of fewer than {FEW} patients or lesions with melanoma, or "
             "without: too few to tell any two of these runs apart."

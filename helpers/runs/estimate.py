@@ -12,7 +12,7 @@ import math
 import statistics
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -78,16 +78,11 @@ def how_long(notebooks: Sequence[str], parameters: Parameters) -> Estimate:
         )
     precision = workspace.choose_precision(device, parameters.precision)
     slower = step_seconds(precision) / machine["step_seconds"]
-
-    def seconds_with(parameters: Parameters) -> dict[str, float]:
-        seconds = {}
-        for name in notebooks:
-            computing = computing_seconds(figures[name], machine["cores"])
-            waiting = figures[name]["seconds"] - computing
-            seconds[name] = waiting + computing * slower * load(name, parameters)
-        return seconds
-
-    seconds = seconds_with(parameters)
+    seconds = {}
+    for name in notebooks:
+        computing = computing_seconds(figures[name], machine["cores"])
+        waiting = figures[name]["seconds"] - computing
+        seconds[name] = waiting + computing * slower * load(name, parameters)
     words = (
         f"With the sample this takes {in_words(sum(seconds.values()))} here: an estimate, from the "
         f"times on {where} and a step of training, which takes {slower:.1f} times as long here."
@@ -95,29 +90,32 @@ def how_long(notebooks: Sequence[str], parameters: Parameters) -> Estimate:
     others = not_counted(parameters)
     if others:
         words += f" This run has another {', '.join(others)}: how that changes it is not known."
-        return Estimate({}, words)
-    usual = Parameters()
-    if sum(seconds.values()) > PATIENCE and all(
-        getattr(parameters, name) == getattr(usual, name) for name in COUNTED
-    ):
-        words += shorter(parameters, seconds_with)
+        seconds = {}
     return Estimate(seconds, words)
 
 
-def shorter(parameters: Parameters, seconds_with: Callable[[Parameters], dict[str, float]]) -> str:
-    """A sentence on SHORT: how to take it, and how long it takes here.
+def shorter(notebooks: Sequence[str], parameters: Parameters) -> str:
+    """A sentence on SHORT where the whole series takes long here; "" where it does not.
+
+    Nor where the run has other epochs or pictures than the default ones.
 
     Args:
-        parameters: of the run, whose other values stay as they are.
-        seconds_with: parameters -> seconds by notebook.
+        notebooks: those of the series, as in `how_long`.
+        parameters: of the run.
     """
+    usual = Parameters()
+    if any(getattr(parameters, name) != getattr(usual, name) for name in COUNTED):
+        return ""
+    if sum(how_long(notebooks, parameters).seconds.values()) <= PATIENCE:
+        return ""
     values = read_parameters(str(SHORT), [], vars(parameters))
-    seconds = sum(seconds_with(dataclasses.replace(parameters, **values)).values())
+    there = how_long(notebooks, dataclasses.replace(parameters, **values))
     file = SHORT.relative_to(workspace.PROJECT).as_posix()
     return (
-        f" With --params {file} (make tutorial PARAMS={file}) it takes {in_words(seconds)}, on "
-        f"{values['image_size']} pixels in place of {parameters.image_size} and for "
-        f"{values['epochs']} epochs in place of {parameters.epochs}: README says what that keeps."
+        f"With --params {file} (make tutorial PARAMS={file}) it takes "
+        f"{in_words(sum(there.seconds.values()))}, on {values['image_size']} pixels in place of "
+        f"{parameters.image_size} and for {values['epochs']} epochs in place of "
+        f"{parameters.epochs}: README says what that keeps."
     )
 
 

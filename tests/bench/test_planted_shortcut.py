@@ -46,11 +46,6 @@ def test_it_runs_goes_on_and_refuses_what_anything_else_has_shaped(run_program, 
     assert changed == [kept[0]]
     assert json.loads(kept[0].read_text())["test"] == first["test"]
 
-    shaped_by = first["shaped_by"]
-    assert planted_shortcut.read_run(kept[0], shaped_by)["test"] == first["test"]
-    with pytest.raises(SystemExit, match="batch_size 16 and not 8"):
-        planted_shortcut.read_run(kept[0], shaped_by | {"batch_size": 8})
-
 
 def test_all_maps_that_a_network_has_are_measured():
     images = torch.randn(2, 3, 32, 64)

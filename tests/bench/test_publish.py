@@ -1,7 +1,6 @@
 """bench/publish.py and bench/record.py: pages say what was measured, and on what it rests."""
 
 import re
-import subprocess
 
 import nbformat
 import pandas as pd
@@ -104,9 +103,7 @@ def test_only_blocks_hold_three_decimals():
 def test_results_say_what_they_rest_on(tmp_path):
     leave(tmp_path, with_lesions=0.8, painted_over=0.5)
     result = record.read("sample_teaches", tmp_path)
-    describe = ["git", "-C", str(PROJECT), "describe", "--always", "--dirty"]
-    said = subprocess.run(describe, capture_output=True, text=True, check=True).stdout.strip()
-    assert result["commit"] == said
+    assert result["commit"] == record.COMMIT
     assert set(result["machine"]) == {
         *("processor", "cores", "instructions", "torch", "device", "precision"),
     }
@@ -120,17 +117,17 @@ def test_results_say_what_they_rest_on(tmp_path):
     assert record.read("speed", tmp_path) is None
 
 
-def test_results_that_are_written_do_not_make_their_own_commit_dirty(tmp_path, monkeypatch):
+def test_results_name_the_commit_with_which_their_program_started(tmp_path, monkeypatch):
     """In a checkout that holds earlier results, which `write` replaces."""
     monkeypatch.setattr(record.workspace, "PROJECT", tmp_path)
     leave(tmp_path, with_lesions=0.7, painted_over=0.5)
     commit_all(tmp_path)
+    started = record.commit()
+    assert "dirty" not in started
+    monkeypatch.setattr(record, "COMMIT", started)
     leave(tmp_path, with_lesions=0.8, painted_over=0.5)
-    first = record.read("sample_teaches", tmp_path)["commit"]
-    (tmp_path / "sample_teaches-seeds.csv").write_text("seed,auc\n0,0.1\n")
-    leave(tmp_path, with_lesions=0.8, painted_over=0.5)
-    assert "dirty" not in first
-    assert record.read("sample_teaches", tmp_path)["commit"] == f"{first}-dirty"
+    assert record.read("sample_teaches", tmp_path)["commit"] == started
+    assert record.commit() == f"{started}-dirty"
 
 
 def test_weights_are_known_by_their_bytes(tmp_path):

@@ -15,6 +15,7 @@ from helpers.training.settings import Parameters
 from tests.bench.conftest import record
 
 import ideas  # isort: skip
+import kept  # isort: skip
 import publish  # isort: skip
 import real_photographs  # isort: skip
 
@@ -130,7 +131,7 @@ def test_beside_the_networks_stand_the_baselines_that_see_no_lesion(made, folder
         assert rows[name] == pytest.approx(roc_auc_score(table["target"], table[name]))
 
 
-def kept(folder, network: str, seed: int, logits: list[float], energy: float) -> None:
+def leave(folder, network: str, seed: int, logits: list[float], energy: float) -> None:
     """What `main` would leave, of four test photographs."""
     figures = {"n": 4, "hits": 1 - energy, "energy": energy, "iou": energy / 2}
     looks = {}
@@ -154,13 +155,12 @@ def kept(folder, network: str, seed: int, logits: list[float], energy: float) ->
         "localisation": {"whole": looks, "crops": looks},
         "shaped_by": {"epochs": 1, "seed": seed},
     }
-    path = real_photographs.file_of(folder, network, seed)
-    record.workspace.write_json(path, run)
+    record.workspace.write_json(kept.file_of(folder, network, seed), run)
 
 
 def result_of(folder) -> dict:
     """As `record.read` gives it, of the files in a folder."""
-    runs = real_photographs.load(
+    runs = kept.read_all(
         folder, lambda name, seed: {"epochs": 1, "seed": seed}, list(ideas.NETWORKS)
     )
     tables = {
@@ -173,10 +173,10 @@ def result_of(folder) -> dict:
 
 def test_tables_have_a_figure_for_each_seed_and_pairs_with_the_same_seed(tmp_path, monkeypatch):
     monkeypatch.setattr(publish, "about_real", lambda result: "About.")
-    kept(tmp_path, "softmax", 1, [1, 2, 0, 3], 0.5)  # AUC 0.5
-    kept(tmp_path, "softmax", 0, [3, 2, 1, 0], 0.125)  # 1
-    kept(tmp_path, "detached guide", 0, [3, 1, 2, 0], 0.75)  # 0.75: a quarter less
-    kept(tmp_path, "no attention", 1, [3, 2, 1, 0], 0.25)  # 1: softmax has half less here
+    leave(tmp_path, "softmax", 1, [1, 2, 0, 3], 0.5)  # AUC 0.5
+    leave(tmp_path, "softmax", 0, [3, 2, 1, 0], 0.125)  # 1
+    leave(tmp_path, "detached guide", 0, [3, 1, 2, 0], 0.75)  # 0.75: a quarter less
+    leave(tmp_path, "no attention", 1, [3, 2, 1, 0], 0.25)  # 1: softmax has half less here
     result = result_of(tmp_path)
     scores = publish.real_scores(result).splitlines()[2:]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in scores[2:]]
@@ -202,20 +202,6 @@ def test_tables_have_a_figure_for_each_seed_and_pairs_with_the_same_seed(tmp_pat
     ]
     titles = [line.split(" | ")[1] for line in maps[-3:]]
     assert titles == list(real_photographs.BESIDE.values())
-
-
-def test_files_of_other_makings_are_refused_with_what_differs(tmp_path):
-    kept(tmp_path, "softmax", 0, [3, 2, 1, 0], 0.5)
-    with pytest.raises(SystemExit, match=r"softmax-0\.json .*epochs 1 and not 2"):
-        real_photographs.load(
-            tmp_path, lambda name, seed: {"epochs": 2, "seed": seed}, list(ideas.NETWORKS)
-        )
-    # and one that says nothing of what shaped it
-    (tmp_path / "softmax-0.json").write_text('{"format": 1, "network": "softmax", "seed": 0}')
-    with pytest.raises(SystemExit, match=r"softmax-0\.json .*epochs None"):
-        real_photographs.load(
-            tmp_path, lambda name, seed: {"epochs": 2, "seed": seed}, list(ideas.NETWORKS)
-        )
 
 
 def test_precision_and_device_count_as_they_are_here():

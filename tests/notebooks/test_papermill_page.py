@@ -128,5 +128,8 @@ def test_the_tables_say_what_is_in_each_file_of_parameters(text):
         recipe = yaml.safe_load((PARAMS / name).read_text(encoding="utf-8"))
         if "epochs" in row:
             assert f"{recipe['epochs']} epochs" in row, name
-        benign = f"{recipe['benign']:,} benign" if recipe["benign"] else "| all"
-        assert benign in row and ("masks" in row) == ("masks" in recipe), name
+        if "benign" not in recipe:
+            photographs = "| the sample |"
+        else:
+            photographs = f"{recipe['benign']:,} benign" if recipe["benign"] else "| all"
+        assert photographs in row and ("masks" in row) == ("masks" in recipe), name

@@ -505,3 +505,9 @@ def test_a_file_that_is_no_photograph_is_named(tmp_path):
     (tmp_path / "a.jpg").write_text("<html>")
     with pytest.raises(ValueError, match="a.jpg cannot be decoded"):
         sources.colour_order([tmp_path / "a.jpg"])
+
+
+def test_no_data_set_at_all_is_refused():
+    """The project's own folder, which an empty path stands for, holds the drawn sample's table."""
+    with pytest.raises(ValueError, match="dataset is empty; expected 'sample'"):
+        sources.find_dataset("")

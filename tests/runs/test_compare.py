@@ -143,6 +143,14 @@ def test_each_parameter_has_its_own_control_and_seeds_are_paired(toy, folders):
     assert focal["setting"] == "attention none, gamma 2.0" and focal["seeds"] == 2
 
 
+def test_where_no_pair_is_left_it_says_so(toy, folders):
+    lost = ("g-attention=softmax-seed=1", "g-attention=none-seed=0")
+    toy.broken = {point: ValueError("boom") for point in lost}
+    toy.run(axes={"attention": ["softmax", "none"], "seed": [0, 1]})
+    text = (folders.runs / "g" / "compare.md").read_text()
+    assert "No run here has its control beside it" in text and "fewer than" not in text
+
+
 def test_without_seeds_or_a_control_it_says_so(toy, folders):
     place = folders.runs / "g"
     toy.run(axes={"epochs": [8, 9]})

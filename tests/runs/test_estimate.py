@@ -64,16 +64,16 @@ def test_parameters_whose_cost_is_known_are_counted(changed, seconds, measured):
 
 def test_a_slow_machine_is_told_of_the_shorter_run(measured, monkeypatch):
     measured(step_seconds=3.0)
-    assert "short.yaml" not in estimate.how_long(ALL, Parameters()).words, "100 s are no wait"
+    assert estimate.shorter(ALL, Parameters()) == "", "140 s are no wait"
     monkeypatch.setattr(estimate, "PATIENCE", 100)
-    words = estimate.how_long(ALL, Parameters()).words
-    assert "make tutorial PARAMS=notebooks/params/short.yaml" in words
-    assert "64 pixels in place of 96 and for 6 epochs in place of 8" in words
+    advice = estimate.shorter(ALL, Parameters())
+    assert "make tutorial PARAMS=notebooks/params/short.yaml" in advice
+    assert "64 pixels in place of 96 and for 6 epochs in place of 8" in advice
     # 40 s of 01, 20 s of 04 and what its six epochs of 64 pixels are of 80 s
     seconds = 60 + 80 * 6 * 64**2 / (5 * 64**2 + 3 * 96**2)
-    assert f"it takes {estimate.in_words(seconds)}" in words
+    assert f"it takes {estimate.in_words(seconds)}" in advice
     for chosen in ({"epochs": 12}, {"image_size": 192}, {"dataset": "isic"}):
-        assert "short.yaml" not in estimate.how_long(ALL, Parameters(**chosen)).words
+        assert estimate.shorter(ALL, Parameters(**chosen)) == ""
 
 
 def test_parameters_whose_cost_is_not_known_are_named(measured):
