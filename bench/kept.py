@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from helpers import workspace
+from record import workspace
 
 # which network: its name, what else tells it from others, and its seed
 Which = tuple[str | int, ...]

@@ -185,7 +185,6 @@ def photographs_of(name: str, ids: Iterable[str], melanomas: int) -> dict:
     return {"name": name, "photographs": len(ids), "melanomas": melanomas, "ids": digest[:16]}
 
 
-@functools.cache
 def weights_of(weights: str) -> dict:
     """Name and CRC-32 of the parameter `weights`; whether they stand in for torchvision's.
 
@@ -197,10 +196,14 @@ def weights_of(weights: str) -> dict:
     path = workspace.resolve(weights)
     if weights == "imagenet":
         path = Path(torch.hub.get_dir()) / "checkpoints" / TORCHVISION
-    content = path.read_bytes()
+    there = path.stat()
+    crc, digest = checksums(path, there.st_size, there.st_mtime_ns)
     start = TORCHVISION.rsplit("-", 1)[1].removesuffix(".pth")
-    return {
-        "name": path.name,
-        "crc32": f"{zlib.crc32(content):08x}",
-        "stand_in": not hashlib.sha256(content).hexdigest().startswith(start),
-    }
+    return {"name": path.name, "crc32": f"{crc:08x}", "stand_in": not digest.startswith(start)}
+
+
+@functools.cache
+def checksums(path: Path, size: int, changed: int) -> tuple[int, str]:
+    """CRC-32 and SHA-256 of a file, read once as long as its size and time of change stay."""
+    content = path.read_bytes()
+    return zlib.crc32(content), hashlib.sha256(content).hexdigest()

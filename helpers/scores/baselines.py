@@ -191,7 +191,7 @@ def rare_steps(column: pd.Series, targets: pd.Series, fitted: pd.Series) -> pd.S
 
 
 def all_colours(rows: pd.DataFrame, dataset: dict) -> tuple[np.ndarray, np.ndarray]:
-    """`spread` of the photograph of each row of split.csv, and of its rim: [N, 6] each."""
+    """`colours` of the photograph of each row of split.csv, and of its rim: [N, 6] each."""
     orders = dataset["colour_order_by_source"]
     sums = dataset.get("checksums", {"photographs": {}, "masks": {}})
     paths = [Path(dataset["folder"]) / name for name in rows["path"]]
@@ -231,7 +231,7 @@ def whole_and_rim(
     return np.stack([spread(pixels.reshape(-1, 3)), spread(rim(pixels, lesion))])
 
 
-def read_red_first(path: Path, swapped: bool, crc: int | None) -> np.ndarray:
+def read_red_first(path: Path, swapped: bool, crc: int | None = None) -> np.ndarray:
     """A photograph [h, w, 3], red first; a JPEG is decoded at an eighth of its side."""
     pixels = read_photograph(path, at_least=1, crc=crc)
     return pixels[..., ::-1] if swapped else pixels
@@ -259,3 +259,20 @@ def rim(pixels: np.ndarray, lesion: np.ndarray | None = None) -> np.ndarray:
     covered = cv2.resize(lesion, (width, height), interpolation=cv2.INTER_AREA) > 0
     skin = around & ~covered
     return pixels[skin if skin.any() else around]
+
+
+def colours(path: Path, swapped: bool, crc: int | None = None) -> np.ndarray:
+    """Mean and standard deviation of red, green and blue, 0 to 255, lesion and skin together.
+
+    Args:
+        path: a photograph; a JPEG is decoded at an eighth of its side.
+        swapped: whether its file holds red and blue exchanged.
+        crc: the CRC-32 that its bytes must have; None: not known.
+
+    Returns:
+        [6], the means first.
+
+    Raises:
+        ValueError: as `read_photograph`: the file's name and why it cannot be decoded.
+    """
+    return spread(read_red_first(path, swapped, crc).reshape(-1, 3))

@@ -14,7 +14,7 @@ from helpers.photographs.sample import make_sample
 from helpers.photographs.split import balance, group_rows, make_split, split_groups
 from helpers.photographs.table import read_marking
 from helpers.scores import baselines as module  # the function has its name
-from helpers.scores.baselines import baselines, rim, table_baselines, whole_and_rim
+from helpers.scores.baselines import baselines, colours, rim, table_baselines, whole_and_rim
 
 COLUMNS = ["image_id", "source", "group", "target"]
 NAMES = [
@@ -363,8 +363,7 @@ def test_colours_are_means_and_deviations_red_first(swapped, tmp_path):
     stored = pixels[..., ::-1] if swapped else pixels
     Image.fromarray(stored).save(tmp_path / "a.jpg", quality=100, subsampling=0)
     expected = np.r_[blocks.reshape(-1, 3).mean(axis=0), blocks.reshape(-1, 3).std(axis=0)]
-    whole, _ = whole_and_rim(tmp_path / "a.jpg", swapped, None, None)
-    assert whole == pytest.approx(expected, abs=1.5)
+    assert colours(tmp_path / "a.jpg", swapped) == pytest.approx(expected, abs=1.5)
 
 
 def test_the_rim_is_an_eighth_of_the_shorter_side_without_the_lesion():
@@ -392,11 +391,9 @@ def test_the_rim_of_the_sample_is_measured_without_the_lesions(drawn, monkeypatc
     differ = ~np.isclose(rims, with_lesions).all(axis=1)
     assert 0 < differ.sum() < len(rows)
     assert rims[differ, :3].mean() > with_lesions[differ, :3].mean()
-    first, _ = whole_and_rim(
+    first = colours(
         Path(dataset["folder"]) / rows["path"].iloc[0],
         dataset["colour_order_by_source"][rows["source"].iloc[0]]["order"] == "bgr",
-        None,
-        None,
     )
     assert whole[0] == pytest.approx(first)
 
@@ -408,7 +405,7 @@ def test_a_photograph_cut_short_is_refused_not_averaged(tmp_path):
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
     with pytest.raises(ValueError, match=r"cut\.jpg"):
-        whole_and_rim(path, False, None, None)
+        colours(path, False)
 
 
 def test_a_damaged_or_missing_photograph_is_named(drawn, tmp_path):
