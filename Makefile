@@ -116,8 +116,8 @@ test-site: site  ## the web edition in a real browser, and notebooks in a real J
 
 # Work on the series.
 
-lab: $(SETUP)  ## open the notebooks in JupyterLab
-	ATTENTION_HEADLESS= $(PYTHON) -m jupyterlab notebooks
+lab: $(SETUP)  ## open the notebooks in JupyterLab, or those that a run left: FOLDER=runs/sample
+	ATTENTION_HEADLESS= $(PYTHON) -m jupyterlab $(or $(FOLDER),notebooks)
 
 clean-twins: $(SETUP)  ## the notebooks without their text, to test yourself: notebooks/clean/
 	$(PYTHON) -m tests.notebooks.clean
