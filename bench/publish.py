@@ -442,20 +442,17 @@ def short_run(usual: dict, fewer: dict, usual_time: dict, fewer_time: dict) -> s
     opposite = 0
     for _, row in other.iterrows():
         opposite += {row["verdict"], row["verdict_fewer"]} == {"supported", "contradicted"}
-    told = f"all {len(both)} verdicts are the same"
-    if len(other):
-        names = ", ".join(f"“{claim}”" for claim in other["claim"].drop_duplicates())
-        told = (
-            f"of the {len(both)} verdicts {len(both) - len(other)} are the same, and {opposite} "
-            f"are opposite; they differ in {names}"
-        )
     seeds = usual["seeds"]
+    sides = [result["figures"]["parameters"]["image_size"] // 16 for result in (usual, fewer)]
     return (
         f"On a machine {bf16_of(usual_time)} fast bf16 the nine notebooks take "
         f"{minutes(usual_time)} with the default parameters and {minutes(fewer_time)} short. Test "
         f"AUC of the seeds {', '.join(map(str, seeds))}: {aucs(usual)} ({pixels(usual)}); "
-        f"{aucs(fewer)} ({pixels(fewer)}). Part 6 judges {len(both) // len(seeds)} claims in each "
-        f"training: {told}.\n\n"
+        f"{aucs(fewer)} ({pixels(fewer)}). Pool-4's map then has {sides[1]} x {sides[1]} cells in "
+        f"place of {sides[0]} x {sides[0]}. Part 6 judges {len(both) // len(seeds)} claims in each "
+        f"training, and some of them no training can change: of {len(both)} verdicts "
+        f"{len(other)} differ between the two, {opposite} of them from supported to contradicted "
+        "or back ([both tables](site/results.md)).\n\n"
         f"Times: {rests_on(usual_time)} {rests_on(fewer_time)} Trainings: {rests_on(usual)} "
         f"{rests_on(fewer)}"
     )
