@@ -130,6 +130,16 @@ def test_results_name_the_commit_with_which_their_program_started(tmp_path, monk
     assert record.commit() == f"{started}-dirty"
 
 
+def test_a_parameter_that_a_program_decides_is_refused():
+    with pytest.raises(ValueError, match="-p attention: this program decides that itself"):
+        record.parameters_of([("attention", "sigmoid")], decided={"attention"})
+    assert record.parameters_of([("epochs", "3")], decided={"attention"}).epochs == 3
+
+
+def test_the_precision_of_a_run_is_recorded():
+    assert record.machine(CPU, "fp32")["precision"] == "float32"
+
+
 def test_weights_are_known_by_their_bytes(tmp_path):
     path = tmp_path / "vgg16_bn-6c64b313.pth"  # torchvision's name, and not its bytes
     path.write_bytes(b"123456789")  # whose CRC-32 every table of CRCs gives
