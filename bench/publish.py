@@ -432,7 +432,8 @@ def short_run(usual: dict, fewer: dict, usual_time: dict, fewer_time: dict) -> s
 
     def pixels(result: dict) -> str:
         chosen = result["figures"]["parameters"]
-        return f"{chosen['image_size']} pixels, {chosen['epochs']} epochs"
+        precision = result["machine"]["precision"]
+        return f"{chosen['image_size']} pixels, {chosen['epochs']} epochs, {precision}"
 
     keys = ["seed", "said", "claim", "test"]
     both = table_of(usual, "claims").merge(
@@ -680,9 +681,9 @@ def running_time(result: dict, notebook: str) -> str:
     )
 
 
-def running_times(usual: dict, laptop: dict, short_run: dict) -> str:
+def running_times(usual: dict, laptop: dict, fewer: dict) -> str:
     """Seconds of each notebook of the series, and those of all cores together."""
-    results = (usual, laptop, short_run)
+    results = (usual, laptop, fewer)
     names = [path.stem for path in parameters.NOTEBOOKS]
     for result in results:
         if not set(names) <= set(result["figures"]):
